@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export ORT_DISABLE_TELEMETRY := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: setup demo test lint test-slow test-gpu bench clean
+
+setup: $(VENV)/.ready
+
+# CONSTRAINTS is emptied by a GPU user who wants another torch build.
+CONSTRAINTS ?= -c constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[test,lint]'
+	$(BIN)/cleanplate weights fetch text-det text-rec centerface
+	touch $@
+
+demo: setup
+	$(BIN)/cleanplate demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo-out build *.egg-info
