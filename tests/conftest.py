@@ -43,5 +43,8 @@ def fresh_bucket(server: S3Server, endpoint: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(name, raising=False)
     bucket = Bucket(server, endpoint, f"test-{uuid.uuid4().hex[:12]}")
     server.client().create_bucket(Bucket=bucket.bucket)
+    # The first write makes the bucket's volumes. Sixteen first writes at once stalled for 5 s and more.
+    bucket.put("warm", b"x")
+    bucket.delete("warm")
     yield bucket
     server.client().delete_bucket(Bucket=bucket.bucket)  # SeaweedFS drops what is in it too
