@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -101,6 +103,40 @@ def run_on_ray(job: Job) -> Iterator[Receipt]:
     for at in range(0, len(job.units), job.recipe.engine.wave):
         wave = replace(job, units=job.units[at : at + job.recipe.engine.wave])
         yield from _run_wave(wave)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[str]:
+    """Ray for the length of a `with`: the cluster at `address` ("auto", "host:port", "ray://..."), or, for
+    None, one of this machine's own that ends with it. Gives the words to show.
+
+    Raises ConfigError when the address does not answer. A Ray that this process is connected to is used as it
+    is, and left running.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield "the Ray this process is connected to"
+        return
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        settings |= {"address": address, "runtime_env": {"env_vars": _ENVIRONMENT}}
+    else:
+        # One logical CPU more than there are cores: reading and writing wait for the network, not for a core.
+        settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
+        os.environ.update(_ENVIRONMENT)
+    try:
+        ray.init(**settings)
+    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+    try:
+        total = ray.cluster_resources()
+        yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
+    finally:
+        ray.shutdown()
+
+
+_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def _run_wave(job: Job) -> Iterator[Receipt]:

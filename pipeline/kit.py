@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from models.devices import pick
 
 from .errors import ConfigError
 from .recipe import CLASSIC_INPAINTERS, KINDS, Recipe
@@ -81,14 +83,52 @@ def _models(recipe: Recipe) -> list[str]:
 
 @lru_cache(maxsize=8)
 def _detector(kind: str, purpose: Literal["find", "verify"]) -> Detector:
-    raise NotImplementedError
+    from models.weights import resolve
+
+    again = purpose == "verify"
+    if kind == "face":
+        from models.detectors.faces import FaceDetector
+
+        return FaceDetector(resolve("centerface"), **_VERIFY_FACES if again else {})
+    from models.detectors.text import TextDetector
+
+    text = TextDetector(resolve("text-det"), resolve("text-rec"), **_VERIFY_TEXT if again else {})
+    if kind == "text":
+        return text
+    from models.detectors.plates import PlateDetector
+
+    return PlateDetector(text)
+
+
+# The same networks, shown other pixels: another scale, and tiles cut elsewhere.
+_VERIFY_TEXT: dict[str, Any] = {"long_side": 1280, "offset": 0.5, "name": "ppocr-v6-small@1280"}
+_VERIFY_FACES: dict[str, Any] = {}
 
 
 @lru_cache(maxsize=2)
 def _sam(name: str, gpus: float) -> Segmenter:
-    raise NotImplementedError
+    from models import sam, weights
+    from models.checkpoints import load_tensors
+
+    found = weights.find(name)
+    if found.model not in sam.SAM:
+        raise ConfigError(f"masks.checkpoint: {name!r} is no Segment Anything of {', '.join(sam.SAM)}")
+    model = sam.build_sam(sam.SAM[found.model])
+    model.load_state_dict(load_tensors(weights.resolve(found)), strict=True)
+    return sam.SamSegmenter(model, device=pick(gpus))
 
 
 @lru_cache(maxsize=4)
 def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float) -> Inpainter:
-    raise NotImplementedError
+    from models import inpainters, lama, weights
+    from models.checkpoints import load_tensors
+    from models.crops import CropSettings
+
+    if name in CLASSIC_INPAINTERS:
+        return inpainters.simple_inpainters()[name]
+    found = weights.find(name)
+    tensors = load_tensors(weights.resolve(found))
+    model = lama.build_generator(lama.params_of(tensors))
+    model.load_state_dict(tensors, strict=True)
+    crops = CropSettings(whole_image=whole_image)
+    return inpainters.LamaInpainter(model, name=found.name, device=pick(gpus), precision=precision, crops=crops)

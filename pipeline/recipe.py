@@ -115,6 +115,15 @@ class Recipe(_Part):
     units: Units = Units()
     engine: Engine = Engine()
 
+    @field_validator("remove", mode="before")
+    @classmethod
+    def _singular(cls, remove: Any) -> Any:
+        """ "faces" means "face"; one word may stand without a list."""
+        words = [remove] if isinstance(remove, str) else remove
+        if not isinstance(words, list | tuple):
+            return remove
+        return tuple({"faces": "face", "plates": "plate", "texts": "text"}.get(str(w), w) for w in words)
+
     @field_validator("remove")
     @classmethod
     def _something_once(cls, remove: tuple[Kind, ...]) -> tuple[Kind, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -40,23 +40,15 @@ def region_struct(region: Region, mask: Mask | None) -> dict[str, Any]:
         "score": region.score,
         "box": [float(v) for v in region.box],
         "area_px": None if mask is None else int(np.count_nonzero(mask)),
-        "rle": None if mask is None else masks.encode(mask),
+        "rle": None if mask is None else masks.to_rle(mask),
     }
 
 
 def region_of(struct: dict[str, Any], height: int, width: int) -> Region:
     """The region behind a struct of `found` or `regions`."""
     x0, y0, x1, y1 = struct["box"]
-    mask = masks.decode(struct["rle"], height, width) if struct["rle"] else None
+    mask = masks.from_rle(struct["rle"], height, width) if struct["rle"] else None
     return Region(struct["kind"], struct["detector"], struct["score"], (x0, y0, x1, y1), mask)
-
-
-def union(found: Iterable[Mask], height: int, width: int) -> Mask:
-    """HW bool: every pixel of any mask."""
-    whole = np.zeros((height, width), dtype=bool)
-    for mask in found:
-        whole |= mask
-    return whole
 
 
 def cut_patches(edited: Image, mask: Mask) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import graph, kit, ledger, plan, provenance
@@ -136,11 +136,6 @@ def event(run: Run, name: str, **fields: Any) -> None:
     """One file a start and an end in `events/`: the run's own history, for people."""
     body = {"event": name, "run_id": run.run_id, "time": provenance.now(), **fields}
     run.output.put(f"events/{run.run_id}-{name}.json", json.dumps(body, indent=1, sort_keys=True).encode())
-
-
-def with_engine(run: Run, **changes: Any) -> Run:
-    """The run with other engine settings, which are no part of its identity."""
-    return replace(run, recipe=run.recipe.model_copy(update={"engine": run.recipe.engine.model_copy(update=changes)}))
 
 
 def open_finished(output: str) -> tuple[Store, dict[str, Any]]:

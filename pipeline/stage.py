@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from . import schema
 from .errors import ConfigError, ContractError, RowError, StorageError
+from .formats import ImageError
 
 Row = dict[str, Any]
 Work = Callable[[pa.Table], pa.Table]
@@ -111,7 +112,7 @@ class Worker:
 
 def error_of(stage: str, error: BaseException) -> Row:
     """The `error` column's struct for an exception."""
-    kind = error.kind if isinstance(error, RowError | StorageError) else _kind_of(error)
+    kind = error.kind if isinstance(error, RowError | StorageError | ImageError) else _kind_of(error)
     text = " ".join(str(error).split()) or type(error).__name__
     return {"stage": stage, "kind": kind, "message": text[:500]}
 

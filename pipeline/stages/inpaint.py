@@ -38,7 +38,7 @@ class Inpaint:
             edited = fill([decoded(rows[n]).pixels for n in busy], jobs, fillers)
             made: list[dict[str, Any]] = [{"patches": [], "inpainter": None, "passes": 0} for _ in rows]
             for n, picture, job in zip(busy, edited, jobs, strict=True):
-                mask = masks.decode(rows[n]["mask_rle"], rows[n]["height"], rows[n]["width"])
+                mask = masks.from_rle(rows[n]["mask_rle"], rows[n]["height"], rows[n]["width"])
                 made[n] = {"patches": cut_patches(picture, mask), "inpainter": "+".join(job), "passes": 1}
             return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
 
@@ -50,11 +50,11 @@ def masks_by_filler(row: dict[str, Any], fillers: Mapping[str, Inpainter]) -> di
 
     Pixels under two kinds go to the last filler named, so that nothing of the first kind shows through."""
     height, width = row["height"], row["width"]
-    whole = masks.decode(row["mask_rle"], height, width)
+    whole = masks.from_rle(row["mask_rle"], height, width)
     jobs: dict[str, Mask] = {}
     for region in row["regions"]:
         name = fillers.get(region["kind"], fillers[""]).name
-        mask = masks.decode(region["rle"], height, width)
+        mask = masks.from_rle(region["rle"], height, width)
         jobs[name] = jobs[name] | mask if name in jobs else mask
     taken = np.logical_or.reduce(list(jobs.values())) if jobs else np.zeros_like(whole)
     if np.any(rest := whole & ~taken):

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from models.masks import grow as grow_mask
 from models.regions import Mask, Region
 
 from .. import kit, masks, schema
 from ..recipe import Masks, Recipe
-from ..rows import decoded, region_of, region_struct, union
+from ..rows import decoded, region_of, region_struct
 from ..stage import Needs, Work
 
 _ADDS = schema.columns("regions", "mask_rle", "mask_coverage", "segmenter", "status", "error")
@@ -49,11 +50,11 @@ def mask_row(
     """The segment stage's columns of one row. A mask above the recipe's limit sets status `skipped`."""
     height, width = row["height"], row["width"]
     grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, regions, strict=True)]
-    whole = union(grown, height, width)
+    whole = masks.union(grown, height, width)
     coverage = float(np.count_nonzero(whole)) / whole.size
     made = {
         "regions": [region_struct(region, mask) for region, mask in zip(regions, grown, strict=True)],
-        "mask_rle": masks.encode(whole) if regions else None,
+        "mask_rle": masks.to_rle(whole) if regions else None,
         "mask_coverage": coverage,
         "segmenter": segmenter if regions else None,
         "status": None,
@@ -70,4 +71,4 @@ def grow(mask: Mask, region: Region, rule: Masks) -> Mask:
     at its edge (halo, JPEG ringing) is drawn again by an inpainter that sees it."""
     x0, y0, x1, y1 = region.box
     pixels = max(rule.grow_px, round(rule.grow * min(x1 - x0, y1 - y0)))
-    return masks.grown(mask, pixels)
+    return grow_mask(mask, pixels)

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from models.masks import grow as grow_mask
 from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
 
 from .. import kit, masks, schema
 from ..recipe import Recipe
-from ..rows import cut_patches, decoded, paste_patches, region_struct, union
+from ..rows import cut_patches, decoded, paste_patches, region_struct
 from ..stage import Needs, Work
 from .detect import wanted
 from .inpaint import fill, masks_by_filler
@@ -110,15 +111,15 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
         grow(mask, region, tools.recipe.masks)
         for mask, region in zip(tools.segmenter([picture], [found])[0], found, strict=True)
     ]
-    old = [(r, masks.decode(r["rle"], height, width)) for r in row["regions"] or []]
+    old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
     wider = [(r, _wider(mask, r["box"], found, tools.recipe.verify.grow)) for r, mask in old]
-    whole = union([mask for _, mask in wider] + added, height, width)
+    whole = masks.union([mask for _, mask in wider] + added, height, width)
     coverage = float(np.count_nonzero(whole)) / whole.size
     if coverage > tools.recipe.masks.max_coverage:
         return False
-    kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.encode(m)} for r, m in wider]
+    kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.to_rle(m)} for r, m in wider]
     row["regions"] = kept + [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
-    row |= {"mask_rle": masks.encode(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
+    row |= {"mask_rle": masks.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
 
 
@@ -126,7 +127,7 @@ def _wider(mask: Mask, box: list[float], found: list[Region], share: float) -> M
     """The mask, widened when a find touches its box; masks that did their work stay as they are."""
     if not any(_touch(box, region.box) for region in found):
         return mask
-    return masks.grown(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
+    return grow_mask(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
 
 
 def _touch(a: list[float], b: tuple[float, float, float, float]) -> bool:
@@ -139,5 +140,5 @@ def _refill(rows: list[dict[str, Any]], tools: _Tools) -> None:
     jobs = [masks_by_filler(row, tools.fillers) for row in rows]
     edited = fill([decoded(row).pixels for row in rows], jobs, tools.fillers)
     for row, picture, job in zip(rows, edited, jobs, strict=True):
-        mask = masks.decode(row["mask_rle"], row["height"], row["width"])
+        mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
         row |= {"patches": cut_patches(picture, mask), "inpainter": "+".join(job), "passes": row["passes"] + 1}

@@ -44,7 +44,7 @@ def _encode(row: Row, output: Output) -> dict[str, Any]:
     edited: Image | None = None
     mask: Mask | None = None
     if row["mask_rle"]:
-        mask = masks.decode(row["mask_rle"], row["height"], row["width"])
+        mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
         edited = paste_patches(picture.pixels, row["patches"])
     done = images.encode(
         row["source"], picture, edited, mask, format=output.format, quality=output.quality, metadata=output.metadata
