@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from faultproxy import FaultProxy
 from s3server import Bucket, S3Server, aws_environment
 
 
@@ -30,18 +31,37 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         shutil.rmtree(server.folder, ignore_errors=True)  # pytest would keep three sessions' worth
 
 
+@pytest.fixture(scope="session")
+def s3_proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(s3_server.ports[0])
+    proxy.start()
+    yield proxy
+    proxy.stop()
+
+
 @pytest.fixture
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """A fresh bucket, and the environment in which the usual AWS chain finds it."""
-    yield from fresh_bucket(s3_server, s3_server.endpoint, monkeypatch)
+    yield from fresh_bucket(s3_server, None, monkeypatch)
 
 
-def fresh_bucket(server: S3Server, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+@pytest.fixture
+def s3_faults(s3_server: S3Server, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Like `s3`, through the fault proxy: `s3_faults.faults(Fault("e503", 0.1), ...)`; none at first."""
+    s3_proxy.set(seed=0)
+    yield from fresh_bucket(s3_server, s3_proxy, monkeypatch)
+    s3_proxy.set()
+
+
+def fresh_bucket(
+    server: S3Server, proxy: FaultProxy | None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bucket]:
+    endpoint = proxy.endpoint if proxy else server.endpoint
     for name, value in aws_environment(endpoint).items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    bucket = Bucket(server, endpoint, f"test-{uuid.uuid4().hex[:12]}")
+    bucket = Bucket(server, endpoint, f"test-{uuid.uuid4().hex[:12]}", proxy)
     server.client().create_bucket(Bucket=bucket.bucket)
     # The first write makes the bucket's volumes. Sixteen first writes at once stalled for 5 s and more.
     bucket.put("warm", b"x")

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from faultproxy import Fault, FaultProxy
 
 ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret"
@@ -62,7 +64,7 @@ class S3Server:
         return f"http://127.0.0.1:{self.ports[0]}"
 
     def start(self, timeout_s: float = 90.0) -> None:
-        """Starts and waits until a signed request is answered: about 3 s fresh, up to 20 s on old data."""
+        """Starts and waits until a signed request is answered: about 4 s fresh, 8 s on old data."""
         self.folder.mkdir(parents=True, exist_ok=True)
         identity = {
             "name": "t",
@@ -83,35 +85,44 @@ class S3Server:
 
     def command(self) -> list[str]:
         """Loopback only, no telemetry, no side services, sockets inside the folder."""
-        d = str(self.folder)
+        d = self.folder  # a path without spaces: temporary folders have none
         s3, master, volume, filer, s3_grpc, master_grpc, volume_grpc, filer_grpc = self.ports
-        return [
-            str(weed_binary()), f"-logdir={d}", "server", f"-dir={d}",
-            "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-            f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.volumeSizeLimitMB=256", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms",
-            f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=5000",
-            "-volume.minFreeSpace=1GiB", "-volume.preStopSeconds=0",
-            "-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}",
-            f"-filer.localSocket={d}/filer.sock",
-            "-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", f"-s3.config={d}/s3.json",
-            f"-s3.localSocket={d}/s3.sock", "-s3.port.iceberg=0", "-s3.port.lance=0",
-        ]  # fmt: skip
+        flags = f"""
+            -logdir={d} server -dir={d} -ip=127.0.0.1 -ip.bind=127.0.0.1
+            -master.telemetry=false -master.port={master} -master.port.grpc={master_grpc}
+            -master.volumeSizeLimitMB=256 -master.electionTimeout=1s -master.heartbeatInterval=100ms
+            -volume.port={volume} -volume.port.grpc={volume_grpc}
+            -volume.max=5000 -volume.minFreeSpace=1GiB -volume.preStopSeconds=0
+            -filer -filer.port={filer} -filer.port.grpc={filer_grpc} -filer.localSocket={d}/filer.sock
+            -s3 -s3.port={s3} -s3.port.grpc={s3_grpc} -s3.config={d}/s3.json -s3.localSocket={d}/s3.sock
+            -s3.port.iceberg=0 -s3.port.lance=0"""
+        return [str(weed_binary()), *flags.split()]
 
     def wait_ready(self, timeout_s: float) -> None:
-        client = self.client()
+        """Volumes first, gateway second: a first put before the volumes are there stalls for 5 s."""
         deadline = time.monotonic() + timeout_s
-        while True:
-            if self.process is None or self.process.poll() is not None:
-                raise RuntimeError(f"weed ended at once; its log ends with:\n{self.log_tail()}")
-            try:
-                # The gateway answers before the volumes do; only a whole round trip says ready.
-                client.put_object(Bucket="ready", Key="probe", Body=b"x")  # makes the bucket at need
-                return
-            except (BotoCoreError, ClientError) as e:
+        for ready in (self.volumes_answer, self.gateway_answers):
+            while not ready():
+                if self.process is None or self.process.poll() is not None:
+                    raise RuntimeError(f"weed ended by itself; its log ends with:\n{self.log_tail()}")
                 if time.monotonic() > deadline:
                     self.kill()
-                    raise TimeoutError(f"weed not ready in {timeout_s} s: {e}\n{self.log_tail()}") from e
-            time.sleep(0.1)
+                    raise TimeoutError(f"weed not ready in {timeout_s} s\n{self.log_tail()}")
+                time.sleep(0.1)
+
+    def volumes_answer(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[1]}/dir/assign", timeout=2) as reply:
+                return b'"fid"' in reply.read()
+        except OSError:
+            return False
+
+    def gateway_answers(self) -> bool:
+        try:
+            self.client().put_object(Bucket="ready", Key="probe", Body=b"x")  # makes the bucket at need
+        except (BotoCoreError, ClientError):
+            return False
+        return True
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would; SIGTERM takes it 17 s. Safe to call twice."""
@@ -159,11 +170,12 @@ def aws_environment(endpoint: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A fresh bucket as tests see it. `endpoint` is the server's, or that of the fault proxy before it."""
+    """A fresh bucket as tests see it. `endpoint` is the server's, or that of `proxy` before it."""
 
     server: S3Server
     endpoint: str
     bucket: str
+    proxy: FaultProxy | None = None
     access_key: str = ACCESS_KEY
     secret_key: str = SECRET_KEY
 
@@ -186,3 +198,9 @@ class Bucket:
 
     def url(self, prefix: str = "") -> str:
         return f"s3://{self.bucket}/{prefix}"
+
+    def faults(self, *faults: Fault, seed: int = 0) -> None:
+        """Sets the proxy's rules (none = no faults); only for the fixture `s3_faults`."""
+        if self.proxy is None:
+            raise TypeError("this bucket has no fault proxy before it; ask for the fixture s3_faults")
+        self.proxy.set(*faults, seed=seed)
