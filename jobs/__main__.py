@@ -18,7 +18,7 @@ COMPLETE, COMPLETE_WITH_ERRORS, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 
 def parser() -> argparse.ArgumentParser:
-    from . import demo, inspect, plan, run, status, weights
+    from jobs import demo, inspect, plan, run, status, weights
 
     top = argparse.ArgumentParser(
         prog="cleanplate",

@@ -28,9 +28,15 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md tells every key")
     group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
     group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, plates")
-    group.add_argument("--segmenter", help="auto, box, ellipse, stroke, grabcut, sam_vit_b, sam_vit_l or sam_vit_h")
-    group.add_argument("--checkpoint", help="weights of the sam_* segmenter: a name of the weights table or a file")
-    group.add_argument("--inpainter", help="telea, ns, blur, pixelate, fill, big-lama, or a LaMa checkpoint file")
+    group.add_argument(
+        "--segmenter", help="auto, box, ellipse, stroke, grabcut, sam_vit_b, sam_vit_l or sam_vit_h"
+    )
+    group.add_argument(
+        "--checkpoint", help="weights of the sam_* segmenter: a name of the weights table or a file"
+    )
+    group.add_argument(
+        "--inpainter", help="telea, ns, blur, pixelate, fill, big-lama, or a LaMa checkpoint file"
+    )
     group.add_argument("--precision", help="of LaMa: fp32 or bf16")
     group.add_argument("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
     group.add_argument("--passes", type=int, help="repairs after verification, at most")
@@ -39,7 +45,9 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--metadata", help="scrub (default), keep or strip")
     group.add_argument("--workers", type=int, help="most workers of the model stages")
     group.add_argument("--gpus", type=float, help="GPUs per worker; fractions share one")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key: --set units.rows=64")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key: --set units.rows=64"
+    )
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from .flags import add_recipe_flags
+    from jobs.flags import add_recipe_flags
 
-    parser = subparsers.add_parser("plan", help="count and check without writing anything", description=__doc__)
+    parser = subparsers.add_parser(
+        "plan", help="count and check without writing anything", description=__doc__
+    )
     parser.add_argument("source", metavar="SRC", nargs="?", help="a folder or s3://BUCKET/PREFIX")
     parser.add_argument("output", metavar="DST", nargs="?", help="where a run would write")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the listing")
@@ -25,10 +27,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
+    from jobs.flags import recipe_of
     from pipeline.errors import ConfigError
     from pipeline.recipe import Recipe
-
-    from .flags import recipe_of
 
     if args.schema:
         print(json.dumps(Recipe.model_json_schema(), indent=1))

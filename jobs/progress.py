@@ -14,7 +14,13 @@ from rich.text import Text
 from pipeline.ledger import Receipt, Tally
 
 _PLAIN_EVERY_S = 10.0
-_COLOURS = {"cleaned": "green", "unchanged": "cyan", "residual": "yellow", "skipped": "magenta", "failed": "red"}
+_COLOURS = {
+    "cleaned": "green",
+    "unchanged": "cyan",
+    "residual": "yellow",
+    "skipped": "magenta",
+    "failed": "red",
+}
 
 
 class Progress:
@@ -32,7 +38,9 @@ class Progress:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         if self.live:
             self.live.update(self.line(), refresh=True)
             self.live.stop()
@@ -78,7 +86,9 @@ def summary(tally: Tally, title: str) -> Table:
     table.add_column("rows", justify="right")
     table.add_column("share", justify="right")
     for name, count in sorted(tally.statuses.items(), key=lambda item: -item[1]):
-        table.add_row(Text(name, style=_COLOURS.get(name, "")), f"{count:,}", f"{count / max(1, tally.rows):.1%}")
+        table.add_row(
+            Text(name, style=_COLOURS.get(name, "")), f"{count:,}", f"{count / max(1, tally.rows):.1%}"
+        )
     for name, count in sorted(tally.causes.items(), key=lambda item: -item[1]):
         table.add_row(f"  {name}", f"{count:,}", f"{count / max(1, tally.rows):.1%}")
     table.add_section()

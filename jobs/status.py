@@ -8,17 +8,18 @@ from rich.console import Console
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("status", help="how far a run is, from its ledger alone", description=__doc__)
+    parser = subparsers.add_parser(
+        "status", help="how far a run is, from its ledger alone", description=__doc__
+    )
     parser.add_argument("output", metavar="DST", help="the output of a run")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 complete, 1 complete with failed or residual rows, 3 not complete."""
+    from jobs.progress import summary
     from pipeline import ledger
     from pipeline import run as runs
-
-    from .progress import summary
 
     output, record = runs.open_finished(args.output)
     units = runs.planned(output)

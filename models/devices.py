@@ -16,7 +16,9 @@ def pick(gpus: float) -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError("engine.gpus asks for a GPU, but torch sees none here; install a CUDA build of torch")
+        raise RuntimeError(
+            "engine.gpus asks for a GPU, but torch sees none here; install a CUDA build of torch"
+        )
     return "cuda"
 
 

@@ -23,18 +23,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import ledger, plan, schema
-from .errors import CleanplateError, ConfigError, ContractError, StorageError
-from .ledger import Receipt
-from .recipe import Recipe
-from .stage import Needs, Stage, Worker
+from pipeline import ledger, plan, schema
+from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
+from pipeline.ledger import Receipt
+from pipeline.recipe import Recipe
+from pipeline.stage import Needs, Stage, Worker
+from pipeline.storage import Store
+
 from .stages.detect import Detect
 from .stages.inpaint import Inpaint
 from .stages.read import Read
 from .stages.segment import Segment
 from .stages.verify import Verify
 from .stages.write import Stamp, Write, finish
-from .storage import Store
 
 
 def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
@@ -84,7 +85,7 @@ def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
     return Receipt(unit, rows, statuses, causes, new, time.time() - start)
 
 
-# --- Ray -----------------------------------------------------------------------------------------------------
+# --- Ray ---
 
 
 def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
@@ -128,9 +129,11 @@ def connected(address: str | None) -> Iterator[str]:
     try:
         ray.init(**settings)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}"
+        ) from error
     try:
-        total = ray.cluster_resources()
+        total = _resources()
         yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
     finally:
         ray.shutdown()
@@ -144,7 +147,7 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
     import ray.data
 
     groups = groups_of(stages_of(job.recipe, job.last))
-    workers = _workers(job.recipe, len(job.units), ray.cluster_resources())
+    workers = _workers(job.recipe, len(job.units), _resources())
     _configure(ray.data.DataContext.get_current())
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
     light = replace(job, units=())
@@ -261,6 +264,13 @@ def _receipts(batch: pa.Table) -> Iterator[Receipt]:
             yield replace(receipt, seconds=time.time() - row["start"])
 
 
+def _resources() -> dict[str, float]:
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
 def _workers(recipe: Recipe, units: int, resources: dict[str, float]) -> int:
     """How many workers of the model stages. A pool holds its CPUs for the whole run, so reading and writing
     keep one for themselves: without it they would wait for ever, and Ray would not say why."""
@@ -296,7 +306,7 @@ def _configure(context: Any) -> None:
     context.execution_no_progress_timeout_s = 1800
 
 
-# --- units that crash their process --------------------------------------------------------------------------
+# --- units that crash their process ---
 
 
 def isolate(job: Job) -> Iterator[Receipt]:
@@ -312,16 +322,25 @@ def _bisect(job: Job, table: pa.Table) -> pa.Table:
     import ray
 
     task = ray.remote(_fold_alone).options(
-        num_cpus=job.recipe.engine.cpus, num_gpus=job.recipe.engine.gpus, max_retries=1 if table.num_rows == 1 else 0
+        num_cpus=job.recipe.engine.cpus,
+        num_gpus=job.recipe.engine.gpus,
+        max_retries=1 if table.num_rows == 1 else 0,
     )
     try:
         return ray.get(task.remote(replace(job, units=()), table))
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         if table.num_rows > 1:
             half = table.num_rows // 2
-            return pa.concat_tables([_bisect(job, table.slice(0, half)), _bisect(job, table.slice(half))], promote_options="default")
+            return pa.concat_tables(
+                [_bisect(job, table.slice(0, half)), _bisect(job, table.slice(half))],
+                promote_options="default",
+            )
         cause = "killed_for_memory" if isinstance(error, ray.exceptions.OutOfMemoryError) else "crashed"
-        said = {"stage": "worker", "kind": cause, "message": "this image alone ended its worker's process, twice"}
+        said = {
+            "stage": "worker",
+            "kind": cause,
+            "message": "this image alone ended its worker's process, twice",
+        }
         return schema.with_columns(table, schema.columns("error"), {"error": [said]})
 
 

@@ -11,14 +11,17 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.devices import pick
-
-from .errors import ConfigError
-from .recipe import CLASSIC_INPAINTERS, KINDS, Recipe
+from pipeline.errors import ConfigError
+from pipeline.recipe import CLASSIC_INPAINTERS, KINDS, Recipe
 
 if TYPE_CHECKING:
     from models.regions import Detector, Inpainter, Segmenter
 
-_DETECTOR_WEIGHTS = {"text": ("text-det", "text-rec"), "plate": ("text-det", "text-rec"), "face": ("centerface",)}
+_DETECTOR_WEIGHTS = {
+    "text": ("text-det", "text-rec"),
+    "plate": ("text-det", "text-rec"),
+    "face": ("centerface",),
+}
 
 
 def weights_of(recipe: Recipe) -> tuple[str, ...]:
@@ -69,12 +72,14 @@ def inpainters(recipe: Recipe) -> Mapping[str, Inpainter]:
     """kind -> what fills it; "" for every kind not named."""
     rule, gpus = recipe.inpaint, recipe.engine.gpus
     return {
-        kind: _inpainter(name, rule.precision, rule.whole_image, gpus) for kind, name in _fillers(recipe).items()
+        kind: _inpainter(name, rule.precision, rule.whole_image, gpus)
+        for kind, name in _fillers(recipe).items()
     }
 
 
 def _fillers(recipe: Recipe) -> dict[str, str]:
-    return {"": recipe.inpaint.name, **recipe.inpaint.per_kind}
+    named: dict[str, str] = {"": recipe.inpaint.name}
+    return named | dict(recipe.inpaint.per_kind.items())
 
 
 def _models(recipe: Recipe) -> list[str]:
@@ -131,4 +136,6 @@ def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool,
     model = lama.build_generator(lama.params_of(tensors))
     model.load_state_dict(tensors, strict=True)
     crops = CropSettings(whole_image=whole_image)
-    return inpainters.LamaInpainter(model, name=found.name, device=pick(gpus), precision=precision, crops=crops)
+    return inpainters.LamaInpainter(
+        model, name=found.name, device=pick(gpus), precision=precision, crops=crops
+    )

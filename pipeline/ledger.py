@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import plan, schema
-from .errors import ConfigError
-from .storage import Store
+from pipeline import plan, schema
+from pipeline.errors import ConfigError
+from pipeline.storage import Store
 
 PARTS = "parts"
 RUN_FILE = "run.json"
@@ -59,8 +59,8 @@ def part_bytes(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     # Images are compressed already: zstd would spend time on them for nothing. The rest is small text.
     squeezed = [name for name in table.schema.names if name != "image"]
-    compression = {name: "zstd" for name in _leaves(table.schema, squeezed)}
-    compression |= {name: "none" for name in _leaves(table.schema, ["image"])}
+    compression = dict.fromkeys(_leaves(table.schema, squeezed), "zstd")
+    compression |= dict.fromkeys(_leaves(table.schema, ["image"]), "none")
     pq.write_table(table, sink, compression=compression, row_group_size=256, write_page_index=True)
     return sink.getvalue()
 
@@ -119,7 +119,7 @@ def unseen(output: Store, planned: Iterable[plan.Planned]) -> Iterator[plan.Plan
 
 def failed(output: Store) -> Iterator[plan.Planned]:
     """The rows whose newest attempt failed, planned for one more."""
-    from .storage import Object
+    from pipeline.storage import Object
 
     names = ["source_uri", "source_version", "source_bytes", "attempt", "status"]
     for table in rows(output, names):
@@ -164,7 +164,7 @@ def counts(table: pa.Table) -> tuple[int, dict[str, int], dict[str, int]]:
     return table.num_rows, statuses, causes
 
 
-# --- the run's own record ------------------------------------------------------------------------------------
+# --- the run's own record ---
 
 
 def claim(output: Store, record: dict[str, Any]) -> dict[str, Any]:
@@ -193,10 +193,12 @@ def read_record(output: Store) -> dict[str, Any]:
 
 def check_part(table: pa.Table) -> None:
     """Raise ContractError unless the table is fit to be a part."""
-    from .errors import ContractError
+    from pipeline.errors import ContractError
 
     if not table.schema.equals(schema.part_schema()):
-        raise ContractError(f"a part must have the columns {schema.part_schema().names}, got {table.schema.names}")
+        raise ContractError(
+            f"a part must have the columns {schema.part_schema().names}, got {table.schema.names}"
+        )
     wrong = {s for s in table["status"].to_pylist() if s not in schema.STATUSES}
     if wrong:
         raise ContractError(f"unknown status: {sorted(map(str, wrong))}")

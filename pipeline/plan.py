@@ -24,10 +24,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import schema
-from .errors import ConfigError, ContractError
-from .recipe import Recipe
-from .storage import Object, Store
+from pipeline import schema
+from pipeline.errors import ConfigError, ContractError
+from pipeline.recipe import Recipe
+from pipeline.storage import Object, Store
 
 UNITS_PER_FILE = 64
 _SPILL_ROWS = 2048
@@ -77,14 +77,15 @@ def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool
     """True when a glob of `include` and none of `exclude` matches the key. "*" crosses folders too."""
 
     def any_of(globs: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatchcase(key, g) or (g.startswith("**/") and fnmatch.fnmatchcase(key, g[3:])) for g in globs)
+        return any(
+            fnmatch.fnmatchcase(key, g) or (g.startswith("**/") and fnmatch.fnmatchcase(key, g[3:]))
+            for g in globs
+        )
 
     return any_of(include) and not any_of(exclude)
 
 
-def cut(
-    output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str
-) -> list[Unit]:
+def cut(output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str) -> list[Unit]:
     """Write generation `generation` of the plan from `rows` and return its units; when another driver wrote
     it first, return what that one wrote. No rows: nothing is written and the list is empty."""
     with tempfile.TemporaryDirectory(prefix="cleanplate-plan-") as folder, ExitStack() as open_files:
@@ -92,7 +93,9 @@ def cut(
         total = buckets.rows
         if not total:
             return []
-        units = _write_units(output, generation, buckets, _rows_per_unit(recipe, total), recipe.units.bytes, digest)
+        units = _write_units(
+            output, generation, buckets, _rows_per_unit(recipe, total), recipe.units.bytes, digest
+        )
     index = pa.Table.from_pylist([unit.__dict__ for unit in units], schema=_INDEX)
     if not output.put_new(_index_key(generation), _parquet([index])):
         return read_index(output, generation)
@@ -100,7 +103,13 @@ def cut(
 
 
 _INDEX = pa.schema(
-    [("name", pa.string()), ("file", pa.string()), ("row_group", pa.int32()), ("rows", pa.int32()), ("bytes", pa.int64())]
+    [
+        ("name", pa.string()),
+        ("file", pa.string()),
+        ("row_group", pa.int32()),
+        ("rows", pa.int32()),
+        ("bytes", pa.int64()),
+    ]
 )
 
 
@@ -121,7 +130,9 @@ def read_unit(output: Store, unit: Unit) -> pa.Table:
     file = pq.ParquetFile(_RangeFile(output, unit.file))
     table = file.read_row_group(unit.row_group)
     if table.num_rows != unit.rows:
-        raise ContractError(f"{unit.file} row group {unit.row_group}: {table.num_rows} rows, planned {unit.rows}")
+        raise ContractError(
+            f"{unit.file} row group {unit.row_group}: {table.num_rows} rows, planned {unit.rows}"
+        )
     empty = {"error": [None] * table.num_rows, "timings_ms": [None] * table.num_rows}
     return schema.with_columns(table, schema.columns("error", "timings_ms"), empty).cast(schema.START)
 
@@ -136,10 +147,12 @@ def check_apart(source: Store, output: Store) -> None:
     """Refuse an output inside the source (or the other way round): a run would list what it writes."""
     a, b = source.url.rstrip("/") + "/", output.url.rstrip("/") + "/"
     if a.startswith(b) or b.startswith(a):
-        raise ConfigError(f"the output {output.url} and the source {source.url} lie inside one another; choose two places")
+        raise ConfigError(
+            f"the output {output.url} and the source {source.url} lie inside one another; choose two places"
+        )
 
 
-# --- spilling and cutting ------------------------------------------------------------------------------------
+# --- spilling and cutting ---
 
 
 class _Buckets:
@@ -235,7 +248,9 @@ def _pieces(tables: Iterator[pa.Table], rows: int, size: int) -> Iterator[pa.Tab
         yield rest
 
 
-def _write_file(output: Store, generation: int, first: int, tables: list[pa.Table], digest: str) -> list[Unit]:
+def _write_file(
+    output: Store, generation: int, first: int, tables: list[pa.Table], digest: str
+) -> list[Unit]:
     names = [f"{generation:02d}-{first + n:08d}-{_unit_digest(t, digest)}" for n, t in enumerate(tables)]
     content = hashlib.sha256("".join(names).encode()).hexdigest()[:12]
     # Named by content: two drivers that plan at once write different files or the same one, never half of each.

@@ -10,7 +10,17 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-_TOLD = ("ray", "torch", "pyarrow", "opencv-python", "numpy", "pillow", "onnxruntime", "segment-anything", "obstore")
+_TOLD = (
+    "ray",
+    "torch",
+    "pyarrow",
+    "opencv-python",
+    "numpy",
+    "pillow",
+    "onnxruntime",
+    "segment-anything",
+    "obstore",
+)
 
 
 @lru_cache(maxsize=1)
@@ -32,7 +42,9 @@ def code_version() -> str:
 
 def _git(root: Path, *words: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""  # No git on this machine: the package version alone identifies the code.
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .errors import ConfigError
+from pipeline.errors import ConfigError
 
 Kind = Literal["text", "face", "plate"]
 KINDS: tuple[Kind, ...] = ("text", "face", "plate")
@@ -30,11 +30,16 @@ class _Part(BaseModel):
 class Detect(_Part):
     """What one kind of thing must be to count."""
 
-    min_score: Share | None = Field(None, description="lowest score that counts; null = the detector's own default")
+    min_score: Share | None = Field(
+        None, description="lowest score that counts; null = the detector's own default"
+    )
     min_area: Annotated[float, Field(ge=0)] = Field(0.0, description="smallest area, square pixels")
-    max_coverage: Share = Field(1.0, description="a region above this share of the picture is a false find, and dropped")
+    max_coverage: Share = Field(
+        1.0, description="a region above this share of the picture is a false find, and dropped"
+    )
     where: tuple[Share, Share, Share, Share] | None = Field(
-        None, description="x0, y0, x1, y1 as shares of the picture: only regions whose centre lies inside count"
+        None,
+        description="x0, y0, x1, y1 as shares of the picture: only regions whose centre lies inside count",
     )
 
 
@@ -42,28 +47,44 @@ class Masks(_Part):
     """How a region becomes the pixels that change."""
 
     segmenter: SegmenterName = "auto"
-    checkpoint: str | None = Field(None, description="weights for sam_*: a name of the weights table or a file")
+    checkpoint: str | None = Field(
+        None, description="weights for sam_*: a name of the weights table or a file"
+    )
     grow: Share = Field(0.02, description="widen each mask by this share of its box's shorter side")
     grow_px: Annotated[int, Field(ge=0, le=256)] = Field(3, description="... and by at least so many pixels")
-    max_coverage: Share = Field(0.6, description="a mask above this share of the picture makes the row `skipped`")
+    max_coverage: Share = Field(
+        0.6, description="a mask above this share of the picture makes the row `skipped`"
+    )
 
 
 class Inpaint(_Part):
     """What fills the masks."""
 
-    name: str = Field("telea", description="telea | ns | blur | pixelate | fill | a LaMa in the weights table | a file")
-    per_kind: dict[Kind, str] = Field(default_factory=dict, description="another filler for one kind: {face: blur}")
+    name: str = Field(
+        "telea", description="telea | ns | blur | pixelate | fill | a LaMa in the weights table | a file"
+    )
+    per_kind: dict[Kind, str] = Field(
+        default_factory=dict, description="another filler for one kind: {face: blur}"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
-    whole_image: bool = Field(False, description="LaMa sees the whole picture instead of crops round the masks")
+    whole_image: bool = Field(
+        False, description="LaMa sees the whole picture instead of crops round the masks"
+    )
 
 
 class Verify(_Part):
     """The proof that the thing is gone."""
 
     passes: Annotated[int, Field(ge=0, le=8)] = Field(2, description="repairs with a larger mask, at most")
-    scope: Literal["edited", "all", "none"] = Field("edited", description="which rows the second detector looks at")
-    min_score: Share = Field(0.5, description="a find below this is no residual: the guard against false alarms")
-    grow: Share = Field(0.15, description="each repair widens the mask by this share of a region's shorter side")
+    scope: Literal["edited", "all", "none"] = Field(
+        "edited", description="which rows the second detector looks at"
+    )
+    min_score: Share = Field(
+        0.5, description="a find below this is no residual: the guard against false alarms"
+    )
+    grow: Share = Field(
+        0.15, description="each repair widens the mask by this share of a region's shorter side"
+    )
 
 
 class Output(_Part):
@@ -92,9 +113,13 @@ class Units(_Part):
 class Engine(_Part):
     """Where and how wide it runs. Not part of the recipe's digest: a resume may use another cluster."""
 
-    gpus: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs per worker of the model stages (0.5 = share)")
+    gpus: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="GPUs per worker of the model stages (0.5 = share)"
+    )
     cpus: Annotated[float, Field(gt=0)] = Field(1.0, description="CPUs per worker of the model stages")
-    workers: Annotated[int, Field(ge=1)] | None = Field(None, description="most workers; null = as many as fit")
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="most workers; null = as many as fit"
+    )
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="images a worker handles at a time")
     wave: Annotated[int, Field(ge=1)] = Field(5000, description="units per engine run: keeps the driver flat")
 
@@ -104,7 +129,9 @@ class Recipe(_Part):
 
     version: Literal[1] = 1
     remove: tuple[Kind, ...] = ("text", "face")
-    include: tuple[str, ...] = Field(("**",), description="globs on keys below the source; ** crosses folders")
+    include: tuple[str, ...] = Field(
+        ("**",), description="globs on keys below the source; ** crosses folders"
+    )
     exclude: tuple[str, ...] = ()
     detect: dict[Kind, Detect] = Field(default_factory=dict)
     masks: Masks = Masks()
@@ -145,7 +172,10 @@ class Recipe(_Part):
 
         weights: name -> sha256 of every model file that the run loads.
         """
-        body = {"recipe": self.model_dump(mode="json", exclude={"engine"}), "weights": dict(sorted(weights.items()))}
+        body = {
+            "recipe": self.model_dump(mode="json", exclude={"engine"}),
+            "weights": dict(sorted(weights.items())),
+        }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 
 from models.regions import Image, Mask, Region
-
-from . import images, masks
-from .errors import RowError
+from pipeline import images, masks
+from pipeline.errors import RowError
 
 _KEPT_PIXELS = 64_000_000
 _decoded: OrderedDict[str, images.Decoded] = OrderedDict()
@@ -27,7 +26,10 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
         return _decoded[key]
     found = images.decode(row["source"])
     _decoded[key] = found
-    while len(_decoded) > 1 and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > _KEPT_PIXELS:
+    while (
+        len(_decoded) > 1
+        and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > _KEPT_PIXELS
+    ):
         _decoded.popitem(last=False)
     return found
 

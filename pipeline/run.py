@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import graph, kit, ledger, plan, provenance
-from . import recipe as recipes
-from .errors import ConfigError, RunStopped, StorageError
-from .ledger import Receipt
-from .recipe import Recipe
+from pipeline import graph, kit, ledger, plan, provenance
+from pipeline import recipe as recipes
+from pipeline.errors import ConfigError, RunStopped, StorageError
+from pipeline.ledger import Receipt
+from pipeline.recipe import Recipe
+from pipeline.storage import Store, open_store
+
 from .stages.write import Stamp
-from .storage import Store, open_store
 
 PASSES = 3
 Engine = Literal["ray", "here"]
@@ -113,7 +114,9 @@ def execute(run: Run, units: list[plan.Unit], engine: Engine, told: Callable[[Re
         job = graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=number == PASSES)
         _listen(run, go(job), told)
     if engine == "ray" and (todo := missing(run.output, units)):
-        _listen(run, graph.isolate(graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=True)), told)
+        _listen(
+            run, graph.isolate(graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=True)), told
+        )
     if todo := missing(run.output, units):
         raise RunStopped(
             f"{len(todo)} of {len(units)} units are not committed ({todo[0].name}, ...); "

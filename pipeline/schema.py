@@ -32,7 +32,9 @@ REGION = pa.struct(
     ]
 )
 RESIDUAL = pa.struct([f for f in REGION if f.name not in ("area_px", "rle")])
-ERROR = pa.struct([pa.field("stage", pa.string()), pa.field("kind", pa.string()), pa.field("message", pa.string())])
+ERROR = pa.struct(
+    [pa.field("stage", pa.string()), pa.field("kind", pa.string()), pa.field("message", pa.string())]
+)
 WEIGHTS = pa.struct([pa.field("name", pa.string()), pa.field("sha256", pa.string())])
 PATCH = pa.struct([pa.field("x", pa.int32()), pa.field("y", pa.int32()), pa.field("png", pa.large_binary())])
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -43,8 +45,12 @@ COLUMNS: dict[str, pa.Field] = {
     f.name: f
     for f in (
         _field("image_id", pa.string(), "sha256 of source_uri and source_version, hex: the row's identity"),
-        _field("source_uri", pa.string(), "where the image was read: s3://... or file://... (percent-quoted)"),
-        _field("source_version", pa.string(), "ETag, or size-mtime_ns of a local file, as listed by the plan"),
+        _field(
+            "source_uri", pa.string(), "where the image was read: s3://... or file://... (percent-quoted)"
+        ),
+        _field(
+            "source_version", pa.string(), "ETag, or size-mtime_ns of a local file, as listed by the plan"
+        ),
         _field("source_bytes", pa.int64(), "size of the source object in bytes, as listed by the plan"),
         _field("source_sha256", pa.string(), "sha256 of the source's bytes, hex"),
         _field("source_format", pa.string(), "what the bytes are (jpeg, png, ...), decided by content"),
@@ -55,26 +61,40 @@ COLUMNS: dict[str, pa.Field] = {
         _field("output_format", pa.string(), "format of image.bytes"),
         _field("output_sha256", pa.string(), "sha256 of image.bytes, hex"),
         _field("regions", pa.list_(REGION), "what was found and removed, each with its mask"),
-        _field("mask_rle", pa.string(), "every pixel that was allowed to change (all regions, grown by repairs)"),
+        _field(
+            "mask_rle", pa.string(), "every pixel that was allowed to change (all regions, grown by repairs)"
+        ),
         _field("mask_coverage", pa.float32(), "share of the picture under mask_rle, 0..1"),
         _field("detectors", pa.list_(pa.string()), "the detectors that looked, found or not"),
         _field("segmenter", pa.string(), "what turned regions into masks"),
         _field("inpainter", pa.string(), "what filled the masks; null when nothing was filled"),
         _field("weights", pa.list_(WEIGHTS), "every model file the row's stages loaded"),
         _field("passes", pa.int32(), "inpainting passes: 1 + repairs; 0 when nothing was found"),
-        _field("residual", pa.list_(RESIDUAL), "what the verifying detectors still found after the last pass"),
-        _field("untouched", UNTOUCHED, "measured on the decoded output, outside mask_rle; null where not applicable"),
+        _field(
+            "residual", pa.list_(RESIDUAL), "what the verifying detectors still found after the last pass"
+        ),
+        _field(
+            "untouched",
+            UNTOUCHED,
+            "measured on the decoded output, outside mask_rle; null where not applicable",
+        ),
         _field("metadata_dropped", pa.list_(pa.string()), "metadata removed from the file"),
         _field("note", pa.string(), "a fallback that was taken, in words"),
         _field("recipe_digest", pa.string(), "sha256 of the resolved recipe and weights: the run's identity"),
         _field("code_version", pa.string(), "version (and git commit when known) of cleanplate"),
         _field("run_id", pa.string(), "which start of the command committed the row"),
-        _field("attempt", pa.int32(), "1, or more for rows planned again by --retry-failed; readers take the newest"),
+        _field(
+            "attempt",
+            pa.int32(),
+            "1, or more for rows planned again by --retry-failed; readers take the newest",
+        ),
         _field("timings_ms", TIMINGS, "milliseconds per stage, a batch's time shared evenly by its rows"),
         _field("error", ERROR, "why a row failed or was skipped: stage, kind, message"),
         # In flight between stages only; never in a part.
         _field("source", pa.large_binary(), "the source's bytes"),
-        _field("found", pa.list_(REGION), "regions before segmentation; rle only where a detector knows pixels"),
+        _field(
+            "found", pa.list_(REGION), "regions before segmentation; rle only where a detector knows pixels"
+        ),
         _field("patches", pa.list_(PATCH), "changed pixels as lossless PNGs at x, y of the upright image"),
     )
 }

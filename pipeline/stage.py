@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import schema
-from .errors import ConfigError, ContractError, RowError, StorageError
-from .formats import ImageError
+from pipeline import schema
+from pipeline.errors import ConfigError, ContractError, RowError, StorageError
+from pipeline.formats import ImageError
 
 Row = dict[str, Any]
 Work = Callable[[pa.Table], pa.Table]
@@ -93,12 +93,14 @@ class Worker:
             done = work(table)
         except (ContractError, ConfigError):
             raise
-        except Exception as error:  # noqa: BLE001 - a row's error is data; what no row can cause is re-raised
+        except Exception as error:
             if isinstance(error, StorageError) and error.kind == "unreachable":
                 raise
             if table.num_rows > 1:
                 half = table.num_rows // 2
-                parts = [self._guarded(stage, work, piece) for piece in (table.slice(0, half), table.slice(half))]
+                parts = [
+                    self._guarded(stage, work, piece) for piece in (table.slice(0, half), table.slice(half))
+                ]
                 return pa.concat_tables(parts)
             self._bugs = self._bugs + 1 if isinstance(error, _BUGS) else 0
             if self._bugs >= _BUGS_IN_A_ROW:

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
-from .errors import ConfigError, StorageError
+from pipeline.errors import ConfigError, StorageError
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def _s3(bucket: str) -> S3Store:
     return S3Store(bucket, "")
 
 
-# --- local folders -------------------------------------------------------------------------------------------
+# --- local folders ---
 
 
 class LocalStore:
@@ -229,7 +229,7 @@ def _local_error(error: OSError, path: Path) -> StorageError:
     return StorageError("unreachable", f"{error.strerror or error}: {path}")
 
 
-# --- S3 ------------------------------------------------------------------------------------------------------
+# --- S3 ---
 
 
 class S3Store:
@@ -264,7 +264,8 @@ class S3Store:
 
     def _list_page(self, prefix: str, token: dict[str, str]) -> dict[str, Any]:
         return self._patiently(
-            lambda: self._boto.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **token), f"listing {self.url}"
+            lambda: self._boto.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **token),
+            f"listing {self.url}",
         )
 
     def get(self, key: str) -> bytes:
@@ -273,27 +274,37 @@ class S3Store:
         full = self._full(key)
         if _plain(full):
             return self._patiently(lambda: bytes(obstore.get(self._fast, full).bytes()), self.uri(key))
-        return self._patiently(
-            lambda: bytes(self._boto.get_object(Bucket=self.bucket, Key=full)["Body"].read()), self.uri(key)
-        )
+        return self._patiently(lambda: self._boto_get(full), self.uri(key))
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         import obstore
 
         full = self._full(key)
-        return self._patiently(
-            lambda: bytes(obstore.get_range(self._fast, full, start=start, length=length)), self.uri(key)
-        )
+        if _plain(full):
+            return self._patiently(
+                lambda: bytes(obstore.get_range(self._fast, full, start=start, length=length)), self.uri(key)
+            )
+        return self._patiently(lambda: self._boto_get(full)[start : start + length], self.uri(key))
+
+    def _boto_get(self, full: str) -> bytes:
+        return bytes(self._boto.get_object(Bucket=self.bucket, Key=full)["Body"].read())
 
     def size(self, key: str) -> int:
-        import obstore
-
-        return int(self._patiently(lambda: obstore.head(self._fast, self._full(key))["size"], self.uri(key)))
+        head = self._patiently(
+            lambda: self._boto.head_object(Bucket=self.bucket, Key=self._full(key)), self.uri(key)
+        )
+        return int(head["ContentLength"])
 
     def put(self, key: str, data: bytes) -> None:
         import obstore
 
-        self._patiently(lambda: obstore.put(self._fast, self._full(key), data), self.uri(key))
+        full = self._full(key)
+        if _plain(full):
+            self._patiently(lambda: obstore.put(self._fast, full, data), self.uri(key))
+        else:
+            self._patiently(
+                lambda: self._boto.put_object(Bucket=self.bucket, Key=full, Body=data), self.uri(key)
+            )
 
     def put_new(self, key: str, data: bytes) -> bool:
         """One conditional put (If-None-Match: *). False when the key exists: an earlier attempt won, or the
@@ -341,7 +352,10 @@ class S3Store:
         from botocore.config import Config
 
         config = Config(
-            retries={"mode": "standard", "max_attempts": 3}, connect_timeout=10, read_timeout=30, s3=_addressing()
+            retries={"mode": "standard", "max_attempts": 3},
+            connect_timeout=10,
+            read_timeout=30,
+            s3={"addressing_style": _addressing()},
         )
         return boto3.session.Session().client("s3", config=config)
 
@@ -356,32 +370,41 @@ class S3Store:
 
         endpoint: str = self._boto.meta.endpoint_url
         region = self._boto.meta.region_name or "us-east-1"
-        custom = {} if ".amazonaws.com" in endpoint else {"endpoint": endpoint}
         session = boto3.session.Session(region_name=region)
-        anonymous = session.get_credentials() is None
+        placed: dict[str, Any] = {} if ".amazonaws.com" in endpoint else {"endpoint": endpoint}
+        if session.get_credentials() is None:
+            placed["skip_signature"] = True
+        else:
+            placed["credential_provider"] = Boto3CredentialProvider(session)
         return ObstoreS3(
             self.bucket,
             region=region,
-            **custom,
-            **({"skip_signature": True} if anonymous else {"credential_provider": Boto3CredentialProvider(session)}),
-            client_options={"timeout": "30s", "connect_timeout": "5s", "allow_http": endpoint.startswith("http:")},
+            **placed,
+            client_options={
+                "timeout": "30s",
+                "connect_timeout": "5s",
+                "allow_http": endpoint.startswith("http:"),
+            },
             retry_config={
                 "max_retries": 5,
-                "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=3), "base": 2},
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=50),
+                    "max_backoff": timedelta(seconds=3),
+                    "base": 2,
+                },
                 "retry_timeout": timedelta(seconds=60),
             },
         )
 
 
-def _addressing() -> dict[str, str]:
+def _addressing() -> Literal["path", "auto"]:
     # Servers at an address of their own (tests, on-premises) seldom have a wildcard DNS name for buckets.
-    custom = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return {"addressing_style": "path" if custom else "auto"}
+    return "path" if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") else "auto"
 
 
 def _plain(key: str) -> bool:
-    """True when obstore's path type can express the key: no empty, "." or ".." segment."""
-    return all(part not in ("", ".", "..") for part in key.split("/"))
+    """True when obstore's path type can express the key: no control character, no "", "." or ".." segment."""
+    return key.isprintable() and all(part not in ("", ".", "..") for part in key.split("/"))
 
 
 def _s3_error(error: Exception, what: str) -> StorageError:

@@ -8,12 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from models.regions import Image, Region
-
-from .. import kit, schema
-from ..recipe import Detect as Rule
-from ..recipe import Recipe
-from ..rows import decoded, region_struct
-from ..stage import Needs, Work
+from pipeline import kit, schema
+from pipeline.recipe import Detect as Rule
+from pipeline.recipe import Recipe
+from pipeline.rows import decoded, region_struct
+from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("found", "detectors")
 

@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from models.regions import Image, Inpainter, Mask
-
-from .. import kit, masks, schema
-from ..errors import ContractError
-from ..recipe import Recipe
-from ..rows import cut_patches, decoded
-from ..stage import Needs, Work
+from pipeline import kit, masks, schema
+from pipeline.errors import ContractError
+from pipeline.recipe import Recipe
+from pipeline.rows import cut_patches, decoded
+from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("patches", "inpainter", "passes")
 _READS = ["source", "source_sha256", "width", "height", "regions", "mask_rle"]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from .. import images, schema
-from ..errors import RowError, StorageError
-from ..recipe import Limits
-from ..stage import Needs, Work, error_of
-from ..storage import read_uri
+from pipeline import images, schema
+from pipeline.errors import RowError, StorageError
+from pipeline.recipe import Limits
+from pipeline.stage import Needs, Work, error_of
+from pipeline.storage import read_uri
 
 _ADDS = schema.columns("source", "source_sha256", "source_format", "width", "height", "error")
 _THREADS = 16
@@ -43,7 +43,9 @@ class Read:
         row: dict[str, Any] = dict.fromkeys(_ADDS.names)
         try:
             if planned["source_bytes"] > self.limits.max_bytes:
-                raise RowError("too_large", f"{planned['source_bytes']} bytes; the limit is {self.limits.max_bytes}")
+                raise RowError(
+                    "too_large", f"{planned['source_bytes']} bytes; the limit is {self.limits.max_bytes}"
+                )
             data = read_uri(planned["source_uri"])
             row["source_sha256"] = hashlib.sha256(data).hexdigest()
             seen = images.probe(data, max_pixels=self.limits.max_pixels)

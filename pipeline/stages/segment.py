@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
 from models.masks import grow as grow_mask
-from models.regions import Mask, Region
 
-from .. import kit, masks, schema
-from ..recipe import Masks, Recipe
-from ..rows import decoded, region_of, region_struct
-from ..stage import Needs, Work
+from models.regions import Mask, Region
+from pipeline import kit, masks, schema
+from pipeline.recipe import Masks, Recipe
+from pipeline.rows import decoded, region_of, region_struct
+from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("regions", "mask_rle", "mask_coverage", "segmenter", "status", "error")
 _READS = ["source", "source_sha256", "width", "height", "found"]
@@ -34,10 +33,13 @@ class Segment:
             rows = table.select(_READS).to_pylist()
             found = [[region_of(s, row["height"], row["width"]) for s in row["found"]] for row in rows]
             busy = [n for n, regions in enumerate(found) if regions]
-            drawn = segmenter([decoded(rows[n]).pixels for n in busy], [found[n] for n in busy]) if busy else []
+            drawn = (
+                segmenter([decoded(rows[n]).pixels for n in busy], [found[n] for n in busy]) if busy else []
+            )
             cut = dict(zip(busy, drawn, strict=True))
             made = [
-                mask_row(row, found[n], cut.get(n, []), self.recipe, segmenter.name) for n, row in enumerate(rows)
+                mask_row(row, found[n], cut.get(n, []), self.recipe, segmenter.name)
+                for n, row in enumerate(rows)
             ]
             return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
 
@@ -52,7 +54,7 @@ def mask_row(
     grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, regions, strict=True)]
     whole = masks.union(grown, height, width)
     coverage = float(np.count_nonzero(whole)) / whole.size
-    made = {
+    made: dict[str, Any] = {
         "regions": [region_struct(region, mask) for region, mask in zip(regions, grown, strict=True)],
         "mask_rle": masks.to_rle(whole) if regions else None,
         "mask_coverage": coverage,

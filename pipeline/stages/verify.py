@@ -12,20 +12,28 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
 from models.masks import grow as grow_mask
-from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
 
-from .. import kit, masks, schema
-from ..recipe import Recipe
-from ..rows import cut_patches, decoded, paste_patches, region_struct
-from ..stage import Needs, Work
+from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
+from pipeline import kit, masks, schema
+from pipeline.recipe import Recipe
+from pipeline.rows import cut_patches, decoded, paste_patches, region_struct
+from pipeline.stage import Needs, Work
+
 from .detect import wanted
 from .inpaint import fill, masks_by_filler
 from .segment import grow
 
 _ADDS = schema.columns(
-    "status", "residual", "passes", "patches", "regions", "mask_rle", "mask_coverage", "inpainter", "segmenter"
+    "status",
+    "residual",
+    "passes",
+    "patches",
+    "regions",
+    "mask_rle",
+    "mask_coverage",
+    "inpainter",
+    "segmenter",
 )
 _READS = [*_ADDS.names, "source", "source_sha256", "width", "height"]
 
@@ -141,4 +149,8 @@ def _refill(rows: list[dict[str, Any]], tools: _Tools) -> None:
     edited = fill([decoded(row).pixels for row in rows], jobs, tools.fillers)
     for row, picture, job in zip(rows, edited, jobs, strict=True):
         mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
-        row |= {"patches": cut_patches(picture, mask), "inpainter": "+".join(job), "passes": row["passes"] + 1}
+        row |= {
+            "patches": cut_patches(picture, mask),
+            "inpainter": "+".join(job),
+            "passes": row["passes"] + 1,
+        }

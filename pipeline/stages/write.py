@@ -11,12 +11,11 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from models.regions import Image, Mask
-
-from .. import images, masks, schema
-from ..errors import ContractError
-from ..recipe import Output
-from ..rows import decoded, paste_patches
-from ..stage import Needs, Row, Work
+from pipeline import images, masks, schema
+from pipeline.errors import ContractError
+from pipeline.recipe import Output
+from pipeline.rows import decoded, paste_patches
+from pipeline.stage import Needs, Row, Work
 
 _ADDS = schema.columns("image", "output_format", "output_sha256", "untouched", "metadata_dropped", "note")
 _READS = ["source_uri", "source", "source_sha256", "width", "height", "mask_rle", "patches"]
@@ -47,7 +46,13 @@ def _encode(row: Row, output: Output) -> dict[str, Any]:
         mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
         edited = paste_patches(picture.pixels, row["patches"])
     done = images.encode(
-        row["source"], picture, edited, mask, format=output.format, quality=output.quality, metadata=output.metadata
+        row["source"],
+        picture,
+        edited,
+        mask,
+        format=output.format,
+        quality=output.quality,
+        metadata=output.metadata,
     )
     digest = hashlib.sha256(done.data).hexdigest()
     if mask is not None and mask.any() and digest == row["source_sha256"]:
