@@ -14,10 +14,10 @@ from models.weights import (
     add,
     cache_folder,
     cached_path,
+    describe,
     fetch,
     known,
     resolve,
-    sha256_of,
 )
 
 _SHORTEST = 110
@@ -81,7 +81,7 @@ def _list() -> int:
 def _fetch(names: list[str]) -> int:
     for name in names:
         path = fetch(name)
-        print(f"{name}  {sha256_of(path)}  {path}")
+        print(f"{name}  {describe(name)[1]}  {path}")
     return 0
 
 

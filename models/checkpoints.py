@@ -37,9 +37,20 @@ PREFIXES = ("model.generator.", "generator.")
 
 # What the readers raise for bytes that are not what they should be; all of it becomes one WeightsError.
 _DAMAGE = (
-    zipfile.BadZipFile, SafetensorError, pickle.UnpicklingError, struct.error, zlib.error, EOFError, LookupError,
-    ValueError, RuntimeError, TypeError, AttributeError, AssertionError, OverflowError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    SafetensorError,
+    pickle.UnpicklingError,
+    struct.error,
+    zlib.error,
+    EOFError,
+    LookupError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+)
 
 _safe_globals_lock = threading.Lock()
 
@@ -120,7 +131,7 @@ def _generator_only(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 def _read_saved(path: Path) -> Mapping[str, Any]:
-    """A torch.save file, zip or the older form, by torch's own safe unpickler (it refuses the oldest, a tar)."""
+    """A torch.save file, zip or older, by torch's own safe unpickler (which refuses the oldest, a tar)."""
     try:
         # The context changes a table of the process, so two threads must not be inside at once.
         with _safe_globals_lock, torch.serialization.safe_globals(_LIGHTNING_GLOBALS):
@@ -167,7 +178,7 @@ _STORAGES = {
 
 
 class _Held(NamedTuple):
-    """A tensor inside the unpickler: a tuple, because a Tensor has a __setstate__ that a pickle could call."""
+    """A tensor inside the unpickler. Not the Tensor itself: its __setstate__ could be called by a pickle."""
 
     tensor: torch.Tensor
 
@@ -184,7 +195,7 @@ def _read_torchscript(archive: zipfile.ZipFile, path: Path) -> dict[str, torch.T
 
 
 def _unpickle(opened: IO[bytes], bag: type, archive: zipfile.ZipFile, data: str, path: Path) -> object:
-    """The object in data.pkl. All that the pickle can call is made anew here, so it changes nothing that lasts."""
+    """The object in data.pkl. What the pickle can call is made here anew, so that nothing it does lasts."""
     storages: dict[str, torch.Tensor] = {}
 
     def rebuild(
@@ -207,6 +218,8 @@ def _unpickle(opened: IO[bytes], bag: type, archive: zipfile.ZipFile, data: str,
                 return as_list
             if (module, name) == ("collections", "OrderedDict"):
                 return OrderedDict
+            # A pickle of protocol 2, which archives are, writes builtins by their Python 2 name.
+            module = "builtins" if module == "__builtin__" else module
             raise WeightsError(_refusal(path, f"{module}.{name}"))
 
         def persistent_load(self, pid: Any) -> _Held:

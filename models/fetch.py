@@ -33,7 +33,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 CHUNK = 1 << 20
-TIMEOUT_S = 60
+TIMEOUT_S = 30
+"""Of silence, not of the whole download."""
 WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before the retries of a connection that brings nothing; any byte received starts them anew."""
 
@@ -178,7 +179,8 @@ def _get_rest(url: str, partial: Path, tick: Tick) -> None:
             raise _Dropped(f"HTTP {error.code} {error.reason}") from error
         raise WeightsError(f"{url}: HTTP {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        if _never_connected(error.reason):
+        # A first connection that times out is a network that swallows packets; later ones are tried again.
+        if _never_connected(error.reason) or (isinstance(error.reason, TimeoutError) and not start):
             raise WeightsError(f"{url}: no connection: {error.reason}") from error
         raise _Dropped(f"{error.reason}") from error
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
