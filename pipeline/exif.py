@@ -19,7 +19,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 # Allowed: orientation, resolution, colour, camera and lens model, dates, and how the picture was taken.
 # Not allowed, among others: Artist, Copyright, ImageDescription, UserComment, HostComputer, Software,
 # CameraOwnerName, BodySerialNumber, LensSerialNumber, ImageUniqueID, MakerNote, GPS, XP*.
-_ALLOWED_0TH = frozenset(
+ALLOWED_0TH = frozenset(
     (
         0x010F,
         0x0110,
@@ -37,12 +37,12 @@ _ALLOWED_0TH = frozenset(
     )
 )
 # fmt: off
-_ALLOWED_EXIF = frozenset((
+ALLOWED_EXIF = frozenset((
     0x829A, 0x829D, 0x8822, 0x8827, *range(0x8830, 0x8836),  # exposure time, f-number, program, sensitivity
     0x9000, 0x9003, 0x9004, 0x9010, 0x9011, 0x9012, 0x9290, 0x9291, 0x9292,  # version, dates and zones
     0x9101, 0x9102, *range(0x9201, 0x920B), 0x9214,  # components, shutter .. focal length, subject area
     0xA000, 0xA001, 0xA002, 0xA003, 0xA500,  # Flashpix version, colour space, size, gamma
-    0xA20E, 0xA20F, 0xA210, 0xA214, 0xA215, 0xA217, 0xA300, 0xA301, 0xA302,  # focal plane, sensing, file source
+    0xA20E, 0xA20F, 0xA210, 0xA214, 0xA215, 0xA217, 0xA300, 0xA301, 0xA302,  # focal plane, source
     *range(0xA401, 0xA40B), 0xA40C, 0xA432, 0xA433, 0xA434,  # rendering .. sharpness, lens
 ))
 # fmt: on
@@ -133,14 +133,14 @@ def rebuild(block: bytes, *, policy: str, upright: bool = False) -> tuple[bytes 
         kept: list[Entry] = []
         children: dict[int, list[Entry]] = {}
         for entry in entries:
-            name = _name(entry.tag)
+            name = name_of(entry.tag)
             if entry.tag in (_EXIF_IFD, _GPS_IFD):
-                kids, lost = _child(block, order, entry, policy)
+                kids, lost = child(block, order, entry, policy)
                 dropped += lost
                 children.update(kids)
             elif entry.tag == ORIENTATION and upright:
                 continue
-            elif entry.tag != _SUB_IFDS and _allowed(entry.tag, _ALLOWED_0TH, policy):
+            elif entry.tag != _SUB_IFDS and _allowed(entry.tag, ALLOWED_0TH, policy):
                 kept.append(entry)
             else:
                 dropped.append(name)
@@ -153,8 +153,11 @@ def rebuild(block: bytes, *, policy: str, upright: bool = False) -> tuple[bytes 
     return build(order, kept, children), dropped
 
 
-def _child(block: bytes, order: str, entry: Entry, policy: str) -> tuple[dict[int, list[Entry]], list[str]]:
-    # The Exif or GPS directory that `entry` points to, reduced; Interop hangs below Exif.
+def child(block: bytes, order: str, entry: Entry, policy: str) -> tuple[dict[int, list[Entry]], list[str]]:
+    """The Exif or GPS directory that `entry` points to, reduced by policy, and the names dropped.
+
+    Interop hangs below Exif. Keys of the answer are pointer tags, as `build` wants them. Raises ExifError.
+    """
     if entry.tag == _GPS_IFD and policy != "keep":
         return {}, ["GPSInfo"]
     (at,) = struct.unpack(order + "I", entry.value)
@@ -166,10 +169,10 @@ def _child(block: bytes, order: str, entry: Entry, policy: str) -> tuple[dict[in
             (below,) = struct.unpack(order + "I", kid.value)
             interop, _ = read_ifd(block, below)
             out[_INTEROP_IFD] = [e for e in interop if _allowed(e.tag, _ALLOWED_INTEROP, policy)]
-        elif _allowed(kid.tag, _ALLOWED_EXIF, policy):
+        elif _allowed(kid.tag, ALLOWED_EXIF, policy):
             out[entry.tag].append(kid)
         else:
-            dropped.append(_name(kid.tag))
+            dropped.append(name_of(kid.tag))
     return {tag: found for tag, found in out.items() if found}, dropped
 
 
@@ -177,7 +180,8 @@ def _allowed(tag: int, names: frozenset[int], policy: str) -> bool:
     return policy == "keep" or (tag in names if policy == "scrub" else tag == ORIENTATION)
 
 
-def _name(tag: int) -> str:
+def name_of(tag: int) -> str:
+    """What a tag is called in `metadata_dropped`."""
     return ExifTags.TAGS.get(tag, f"Exif {tag:#06x}")
 
 

@@ -232,6 +232,8 @@ def _jpeg_header(data: bytes) -> Header:
         if marker == 0xFF:
             at += 1
         elif marker in SOF:
+            if marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) or data[at + 4] != 8:
+                raise ImageError("unsupported", "lossless, hierarchical and 12-bit JPEG are not handled")
             height, width = struct.unpack_from(">HH", data, at + 5)
             return Header("jpeg", width, height, 1)
         elif marker in (0xD9, 0xDA):

@@ -1,240 +1,266 @@
-"""Bytes <-> pixels: decode what is safe to decode, and write an edit back without touching the rest.
+"""Write an edit back into its file and touch nothing else; measure that it is so.
 
 Orientation. Pixels are always given upright. With format='keep' the output is stored in the same frame as
 its source and keeps the orientation tag, so that it shows as the source showed and JPEG blocks stay where
-they are; TIFF is written upright without the tag. With another format the output is upright, without a tag.
+they are; an edited TIFF is written upright without the tag. With another format the output is upright and
+has no tag.
 """
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-from typing import TypeVar
 
-import cv2
 import numpy as np
-import numpy.typing as npt
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
+
+from models.regions import Image, Mask
+from pipeline import exif, jpeg, lossless
+from pipeline.formats import KINDS, ImageError
+from pipeline.metadata import POLICIES, Policy, clean, policy_of
+from pipeline.pixels import (
+    Decoded,
+    Stored,
+    decode,
+    exif_block,
+    to_eight_bits,
+    to_rgb,
+    upright,
+    upright_to_stored,
 )
-from PIL.ImageFile import ImageFile
+from pipeline.tiff import write_tiff
 
-from models.regions import Image
-from pipeline import exif
-from pipeline.formats import KINDS, Header, ImageError, header, jpeg_segments, png_chunks, webp_chunks
+__all__ = ["FORMATS", "KINDS", "POLICIES", "Decoded", "Encoded", "ImageError", "decode", "encode"]
 
-__all__ = ["KINDS", "Decoded", "ImageError", "decode", "upright", "upright_to_stored"]
-
-T = TypeVar("T", bound=np.generic)
-Stored = npt.NDArray[np.unsignedinteger]
-
-# The classes, not PIL.Image.open: that one tries every format it knows and has its own global size limit.
-_PLUGINS: dict[str, type[ImageFile]] = {
-    "jpeg": JpegImagePlugin.JpegImageFile,
-    "png": PngImagePlugin.PngImageFile,
-    "gif": GifImagePlugin.GifImageFile,
-    "webp": WebPImagePlugin.WebPImageFile,
-    "bmp": BmpImagePlugin.BmpImageFile,
-    "tiff": TiffImagePlugin.TiffImageFile,
-}
+FORMATS = ("keep", "png", "jpeg", "webp")
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """An image in memory. Arrays are read-only.
+class Encoded:
+    """An output file and what was measured on it by decoding it again.
 
-    pixels: HWC uint8 RGB, upright, alpha left out (not blended with any background).
-    format: 'jpeg', 'png', 'gif', 'webp', 'bmp' or 'tiff', by content.
-    mode: colour model of `stored`: 'L', 'LA', 'RGB', 'RGBA' or 'CMYK'.
-    bits: 8 or 16 per channel.
-    stored: HWC uint8 or uint16 in that mode, upright; what the edit is written into.
-    orientation: EXIF orientation 1..8 that turns the file's rows into `pixels` (1 for TIFF, turned on load).
-    icc: ICC profile or None. dpi: (x, y) in dots per inch or None.
-    source_mode: how the file held it ('palette', 'bilevel', 'key' for a transparent colour, 'grey4' for
-        grey of fewer than 8 bits), where that is not simply `mode`; else ''.
+    format: of `data`; differs from what was asked only where `note` says why.
+    pixels_equal: every pixel outside the mask equals the source's (lossless formats: in full depth and with
+        alpha; JPEG: pixels at least one MCU away from every replaced block, because chroma upsampling
+        carries an edit into its neighbours). None where a lossy conversion was asked for.
+    jpeg_blocks_equal: every coefficient of every block that the mask does not touch equals the source's;
+        None where source and output are not both JPEG.
+    inside_changed: some pixel inside the mask differs from the source; False where nothing was edited.
+    metadata_dropped: names of what the policy dropped.
+    note: what a reader of the row should know, or None.
     """
 
-    pixels: Image
+    data: bytes
     format: str
-    mode: str
-    bits: int
-    stored: Stored
-    orientation: int = 1
-    icc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    source_mode: str = ""
-
-    @property
-    def height(self) -> int:
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        return int(self.pixels.shape[1])
-
-    @property
-    def alpha(self) -> Stored | None:
-        """HW in the depth of `stored`, 0 = transparent; None where the image has no alpha."""
-        return self.stored[..., -1] if self.mode in ("LA", "RGBA") else None
+    pixels_equal: bool | None
+    jpeg_blocks_equal: bool | None
+    metadata_dropped: list[str]
+    note: str | None
+    inside_changed: bool = False
 
 
-def decode(data: bytes, *, max_pixels: int = 256_000_000) -> Decoded:
-    """The image of an encoded file, by content. The declared size is checked before anything is decoded.
+def encode(
+    source: bytes,
+    decoded: Decoded,
+    edited: Image | None,
+    mask: Mask | None,
+    *,
+    format: str = "keep",
+    quality: int = 95,
+    metadata: str = "scrub",
+) -> Encoded:
+    """The output file of one image.
 
-    max_pixels: largest width x height that is decoded.
-    Raises ImageError (see `formats.KINDS`); nothing else for any bytes.
+    source: the encoded file; decoded: `decode(source)`. edited: HWC uint8 RGB, upright; only its pixels
+    inside the mask are used. mask: HW bool, upright, True = edited. No mask or an empty one means that
+    nothing was found: with the format kept, the compressed image data passes byte for byte.
+    format: 'keep', or 'png', 'webp' (lossless at quality 100, else lossy) or 'jpeg' to convert.
+    quality: 1..100, for conversion to JPEG and lossy WebP only; a kept JPEG keeps its own tables.
+    metadata: 'scrub', 'keep' or 'strip', see `pipeline.metadata`.
+
+    With format='keep': JPEG is spliced by blocks; PNG, TIFF, BMP and lossless WebP are written losslessly;
+    lossy WebP becomes lossless WebP, since a lossy one would change every pixel; GIF, which cannot hold
+    the new colours, becomes PNG. Alpha is never edited.
+
+    Raises ValueError for wrong arguments, ImageError('edit_lost') when the edit cannot be seen in the
+    output, and ImageError where the file cannot be taken apart.
     """
-    head = header(data)
-    if head.width * head.height > max_pixels:
-        raise ImageError("too_large", f"{head.width} x {head.height} pixels, the limit is {max_pixels}")
-    if head.frames > 1:
-        kind = "multipage" if head.format == "tiff" else "animated"
-        raise ImageError(kind, f"{head.frames} pictures in one {head.format} file are not handled")
-    try:
-        return _decode(data, head)
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise ImageError("too_large", "not enough memory to decode") from error
-    # The one place where foreign parsers read foreign bytes: whatever they raise is about this image.
-    except Exception as error:
-        cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
-        raise ImageError(
-            "truncated" if cut else "corrupt", f"{type(error).__name__} in the decoder"
-        ) from error
+    policy = _check(decoded, edited, mask, format, quality, metadata)
+    if edited is None or mask is None or not mask.any():
+        edited, mask = None, None
+    if format in ("keep", decoded.format):
+        if edited is None or mask is None:
+            return _untouched(source, decoded, policy)
+        return _kept(source, decoded, edited, mask, policy)
+    return _converted(source, decoded, edited, mask, format, quality, policy)
 
 
-def _decode(data: bytes, head: Header) -> Decoded:
-    orientation = exif.orientation(exif_block(data, head.format))
-    with _PLUGINS[head.format](io.BytesIO(data)) as picture:
-        icc = picture.info.get("icc_profile")
-        dpi = picture.info.get("dpi")
-        if _is_deep(data, picture):
-            stored, mode, source_mode = _deep(data, head.format)
-            if isinstance(picture, TiffImagePlugin.TiffImageFile):
-                stored = upright(stored, int(picture.tag_v2.get(274, 1)))
-        else:
-            stored, mode, source_mode = _shallow(picture)  # Pillow has turned a TIFF by now
-    stored = np.ascontiguousarray(upright(stored, orientation))
-    if stored.shape[0] * stored.shape[1] != head.width * head.height:
-        raise ImageError("corrupt", "the decoded size differs from the declared one")
-    pixels = to_rgb(stored, mode)
-    for array in (stored, pixels):
-        array.flags.writeable = False
-    clean_dpi = (float(dpi[0]), float(dpi[1])) if dpi and dpi[0] > 0 and dpi[1] > 0 else None
-    bits = 16 if stored.dtype == np.uint16 else 8
-    return Decoded(pixels, head.format, mode, bits, stored, orientation, icc or None, clean_dpi, source_mode)
+def _check(
+    decoded: Decoded, edited: Image | None, mask: Mask | None, name: str, quality: int, policy: str
+) -> Policy:
+    size = (decoded.height, decoded.width)
+    if name not in FORMATS and name != decoded.format:
+        raise ValueError(f"format is one of {', '.join(FORMATS)}, not {name!r}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality is 1..100, not {quality}")
+    if mask is not None and (mask.dtype != np.bool_ or mask.shape != size):
+        raise ValueError(f"the mask is {mask.dtype} {mask.shape}, the image needs bool {size}")
+    if edited is not None and (edited.dtype != np.uint8 or edited.shape != (*size, 3)):
+        raise ValueError(f"the edit is {edited.dtype} {edited.shape}, the image needs uint8 {(*size, 3)}")
+    if mask is not None and mask.any() and edited is None:
+        raise ValueError("a mask without an edited picture: the source would be written as if it were clean")
+    return policy_of(policy)
 
 
-def _shallow(picture: ImageFile) -> tuple[Stored, str, str]:
-    # 8-bit HWC array, its mode, and how the file held it.
-    picture.load()
-    mode, keyed = picture.mode, "transparency" in picture.info
-    source_mode = {"P": "palette", "PA": "palette", "1": "bilevel"}.get(mode, "key" if keyed else "")
-    if mode in ("P", "PA"):
-        target = "RGBA" if keyed or mode == "PA" else "RGB"
-    elif keyed:
-        target = "RGBA" if mode == "RGB" else "LA"
-    elif mode in ("RGB", "L", "LA", "RGBA", "CMYK"):
-        target = mode
-    elif mode in ("1", "RGBX", "YCbCr", "RGBa", "La"):
-        target = {"1": "L", "RGBX": "RGB", "YCbCr": "RGB", "RGBa": "RGBA", "La": "LA"}[mode]
-    else:
-        raise ImageError("unsupported", f"pixels of kind {mode} are not handled")
-    flat = picture if mode == target else picture.convert("RGBA" if target == "LA" and keyed else target)
-    array = np.asarray(flat if flat.mode == target else flat.convert(target))
-    bits = getattr(picture, "_bits", 8)
-    if target == "L" and not source_mode and bits < 8:
-        source_mode = "grey4"
-    return np.array(array[..., None] if array.ndim == 2 else array), target, source_mode
+def _untouched(source: bytes, decoded: Decoded, policy: Policy) -> Encoded:
+    data, dropped = clean(source, decoded.format, policy=policy, edited=False)
+    if data != source and not _equal(decoded, decode(data, max_pixels=decoded.pixels.size), None):
+        raise ImageError("corrupt", "the metadata cannot be removed without harm to the pixels")
+    blocks = jpeg.same_scans(source, data) if decoded.format == "jpeg" else None
+    return Encoded(data, decoded.format, True, blocks, dropped, None)
 
 
-def _is_deep(data: bytes, picture: ImageFile) -> bool:
-    if picture.format == "PNG":
-        return data[24] == 16
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        depth = picture.tag_v2.get(258, (1,))
-        if max(depth) > 16 or any(kind != 1 for kind in picture.tag_v2.get(339, (1,))):
-            raise ImageError("unsupported", "TIFF samples that are not 8- or 16-bit unsigned are not handled")
-        return bool(max(depth) == 16)
-    return False
-
-
-def _deep(data: bytes, name: str) -> tuple[Stored, str, str]:
-    # Pillow keeps 8 of 16 bits for colour; OpenCV keeps them all. cv2.IMREAD_UNCHANGED does not turn.
-    array: Stored | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None:
-        raise ImageError("corrupt", f"the 16-bit {name} cannot be decoded")
-    if array.dtype != np.uint16:
-        raise ImageError("unsupported", f"this kind of 16-bit {name} is not handled")
-    if array.ndim == 2:
-        return array[..., None], "L", ""
-    channels = array.shape[2]
-    if channels == 4:
-        keyed = name == "png" and data[25] in (0, 2)
-        if name == "png" and data[25] in (0, 4):
-            return array[..., [0, 3]], "LA", "key" if keyed else ""
-        return array[..., [2, 1, 0, 3]], "RGBA", "key" if keyed else ""
-    if channels == 3:
-        return array[..., ::-1], "RGB", ""
-    raise ImageError("unsupported", f"{channels} channels of 16 bits are not handled")
-
-
-def to_rgb(stored: Stored, mode: str) -> Image:
-    """HWC uint8 RGB of an HWC array in `mode`; alpha left out; 16 bits rounded to 8.
-
-    CMYK is turned by the plain formula (no profile): R = (255 - C)(255 - K) / 255.
-    """
-    colour = stored[..., :1] if mode in ("L", "LA") else stored if mode == "CMYK" else stored[..., :3]
-    if colour.dtype == np.uint16:
-        colour = ((colour.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    if mode in ("L", "LA"):
-        return np.repeat(colour, 3, axis=2).astype(np.uint8)
-    if mode == "CMYK":
-        ink = 255 - colour.astype(np.uint16)
-        return ((ink[..., :3] * ink[..., 3:] + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(colour, dtype=np.uint8)
-
-
-def exif_block(data: bytes, name: str) -> bytes | None:
-    """The EXIF block of a JPEG, PNG or WebP file, from its byte order mark on; None where there is none."""
-    found: bytes | None = None
+def _kept(source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy) -> Encoded:
+    # An edit in the source's own format, as far as that format can hold it exactly.
+    stored = _merge(decoded, edited, mask)
+    name, note, near, blocks = decoded.format, None, mask, None
     if name == "jpeg":
-        segments, _ = jpeg_segments(data)
-        found = next((s.payload for s in segments if s.marker == 0xE1 and s.payload[:4] == b"Exif"), None)
-    elif name == "png":
-        found = next((body for kind, body in png_chunks(data) if kind == b"eXIf"), None)
+        turn = decoded.orientation
+        result = jpeg.splice(source, upright_to_stored(stored, turn), upright_to_stored(mask, turn))
+        near = upright(result.near, turn)
+        data, note = result.data, result.note
+        data, dropped = clean(data, name, policy=policy, edited=True)
+        blocks = jpeg.blocks_equal(source, data, result.touched)
+    elif name == "tiff":
+        data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy)
+        note = _rewritten(decoded)
+    else:
+        data, name, dropped = _lossless(source, decoded, stored, policy)
+        note = _rewritten(decoded)
+    return _measured(decoded, edited, mask, near, data, name, blocks, dropped, note)
+
+
+def _lossless(
+    source: bytes, decoded: Decoded, stored: Stored, policy: Policy
+) -> tuple[bytes, str, list[str]]:
+    # PNG, WebP, BMP in the source's frame; GIF as PNG. File, its format, and what was dropped.
+    frame = upright_to_stored(stored, decoded.orientation)
+    _, dropped = clean(source, decoded.format, policy=policy, edited=True)
+    if decoded.format == "png":
+        same = decoded.source_mode == ""
+        written = lossless.write_png(frame, decoded.mode, source=source, same_kind=same)
+        return clean(written, "png", policy=policy, edited=True)[0], "png", dropped
+    if decoded.format == "webp":
+        block = exif_block(source, "webp")
+        kept = exif.rebuild(block, policy=policy)[0] if block else None
+        return lossless.write_webp(frame, decoded.mode, icc=decoded.icc, exif=kept), "webp", dropped
+    if decoded.format == "bmp":
+        return lossless.write_bmp(frame, decoded.mode, dpi=decoded.dpi), "bmp", dropped
+    return lossless.write_png(frame, decoded.mode, icc=decoded.icc, dpi=decoded.dpi), "png", dropped
+
+
+def _rewritten(decoded: Decoded) -> str | None:
+    # What became of a way of storing pixels that cannot hold the edit.
+    if decoded.format == "gif":
+        return f"GIF cannot hold the new colours: written as PNG {decoded.mode}"
+    if decoded.source_mode:
+        return f"{decoded.source_mode} pixels written as {decoded.mode}, 8 bits"
+    if decoded.format == "webp" and decoded.lossy:
+        return "lossy WebP written as lossless WebP, so that nothing outside the edit changes"
+    return None
+
+
+def _converted(
+    source: bytes,
+    decoded: Decoded,
+    edited: Image | None,
+    mask: Mask | None,
+    name: str,
+    quality: int,
+    policy: Policy,
+) -> Encoded:
+    # Another format than the source's: upright, with ICC, resolution and what EXIF the policy allows.
+    stored = decoded.stored if edited is None or mask is None else _merge(decoded, edited, mask)
+    mode, icc, notes = decoded.mode, decoded.icc, [f"converted from {decoded.format}"]
+    if mode == "CMYK":
+        stored, mode, icc = to_rgb(stored, mode), "RGB", None
+        notes.append("CMYK turned to RGB by the plain formula, its profile dropped")
+    if decoded.bits == 16 and name != "png":
+        stored = to_eight_bits(stored)
+        notes.append("16 bits rounded to 8")
+    if mode in ("LA", "RGBA") and name == "jpeg":
+        stored = stored[..., :-1]
+        notes.append("alpha dropped")
+    _, dropped = clean(source, decoded.format, policy=policy, edited=True)
+    block = exif_block(source, decoded.format)
+    kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
+    lossy = name == "jpeg" or (name == "webp" and quality < 100)
+    if name == "png":
+        data = lossless.write_png(stored, mode, icc=icc, dpi=decoded.dpi, exif=kept)
     elif name == "webp":
-        found = next((body for kind, body in webp_chunks(data) if kind == b"EXIF"), None)
-    if found is not None and found[:6] in (b"Exif\0\0", b"Exif\0\xff"):
-        found = found[6:]
-    return found
+        data = lossless.write_webp(stored, mode, icc=icc, exif=kept, quality=quality)
+    else:
+        data = jpeg.write_jpeg(stored, quality=quality, icc=icc, dpi=decoded.dpi, exif=kept)
+    note = "; ".join(notes)
+    if edited is None or mask is None:
+        equal = None if lossy else _equal(decoded, decode(data, max_pixels=decoded.pixels.size), None)
+        return Encoded(data, name, equal, None, dropped, note)
+    near = None if lossy else mask
+    return _measured(decoded, edited, mask, near, data, name, None, dropped, note)
 
 
-def upright(array: npt.NDArray[T], orientation: int) -> npt.NDArray[T]:
-    """HW.. rows of the file turned upright by EXIF orientation 1..8 (Exif 2.32, figure of tag 274)."""
-    if orientation == 2:
-        return array[:, ::-1]
-    if orientation == 3:
-        return array[::-1, ::-1]
-    if orientation == 4:
-        return array[::-1]
-    if orientation == 5:
-        return array.swapaxes(0, 1)
-    if orientation == 6:
-        return array.swapaxes(0, 1)[:, ::-1]
-    if orientation == 7:
-        return array[::-1, ::-1].swapaxes(0, 1)
-    if orientation == 8:
-        return array.swapaxes(0, 1)[::-1]
-    return array
+def _measured(
+    decoded: Decoded,
+    edited: Image,
+    mask: Mask,
+    near: Mask | None,
+    data: bytes,
+    name: str,
+    blocks: bool | None,
+    dropped: list[str],
+    note: str | None,
+) -> Encoded:
+    # near: HW bool, where pixels may differ; None = equality does not apply.
+    out = decode(data, max_pixels=decoded.pixels.size)
+    before = decoded.pixels[mask]
+    changed = bool((out.pixels[mask] != before).any())
+    if not changed and (edited[mask] != before).any():
+        raise ImageError("edit_lost", "the output shows the source inside the mask")
+    equal = None if near is None else _equal(decoded, out, near)
+    return Encoded(data, name, equal, blocks, dropped, note, changed)
 
 
-def upright_to_stored(array: npt.NDArray[T], orientation: int) -> npt.NDArray[T]:
-    """The inverse of `upright`."""
-    return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
+def _merge(decoded: Decoded, edited: Image, mask: Mask) -> Stored:
+    """HWC array like `decoded.stored`, with the edit's colours inside the mask; alpha stays."""
+    out = decoded.stored.copy()
+    colour = edited[mask].astype(np.uint32)
+    if decoded.mode in ("L", "LA"):
+        # Luma of ITU-R BT.601, which JPEG uses as well; equal channels stay exact.
+        colour = ((colour * np.array([299, 587, 114], np.uint32)).sum(axis=1, keepdims=True) + 500) // 1000
+    elif decoded.mode == "CMYK":
+        # Without black: exactly what `to_rgb` turns back.
+        colour = np.concatenate([255 - colour, np.zeros_like(colour[:, :1])], axis=1)
+    scale = 257 if decoded.bits == 16 else 1
+    out[mask, : colour.shape[1]] = (colour * scale).astype(out.dtype)
+    return out
+
+
+def _equal(before: Decoded, after: Decoded, near: Mask | None) -> bool:
+    """Are colours equal outside `near`, and alpha everywhere? In full depth where both have the same mode."""
+    if before.pixels.shape != after.pixels.shape:
+        return False
+    if before.mode == after.mode and before.bits == after.bits:
+        different = before.stored != after.stored
+        colours = different[..., :-1] if before.alpha is not None else different
+    else:
+        colours = before.pixels != after.pixels
+    changed = colours.any(axis=2)
+    if near is not None:
+        changed &= ~near
+    if before.alpha is None or after.alpha is None:
+        # A decoder may leave out an alpha that is opaque everywhere.
+        alphas = [a for a in (before.alpha, after.alpha) if a is not None]
+        same = all(int(a.min()) == np.iinfo(a.dtype).max for a in alphas)
+    else:
+        same = bool((to_eight_bits(before.alpha) == to_eight_bits(after.alpha)).all())
+        if before.bits == after.bits:
+            same = bool((before.alpha == after.alpha).all())
+    return same and not changed.any()
