@@ -5,7 +5,7 @@ request draws one fault at most:
 
     e503, e500   answered by the proxy, the request is not forwarded
     reset        connection reset, nothing forwarded
-    trunc        forwarded; half of the answer's body comes back (of its head, if there is no body), then close
+    trunc        forwarded; half of the answer (body, or head if it has none) comes back, then close
     lost_ack     forwarded and carried out; the answer is dropped, the connection reset
     hang         not forwarded; the connection stays open in silence until the client gives up
     latency      forwarded after `seconds`

@@ -8,14 +8,17 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import boto3
 import obstore
 import pytest
+import ray
 from botocore.exceptions import ClientError
 from faultproxy import Fault
 from obstore.exceptions import AlreadyExistsError, GenericError
 from obstore.store import S3Store
+from ray.cluster_utils import Cluster
 from s3server import Bucket
 
 
@@ -166,3 +169,39 @@ def test_the_server_comes_back_with_its_data_after_a_kill(s3: Bucket) -> None:
         obstore.get(store_of(s3, retries=0), "k")
     s3.server.start()
     assert s3.get("k") == b"v"
+
+
+@ray.remote
+def seen_by_a_worker() -> dict[str, str]:
+    import scenes  # a test module  # noqa: F401
+
+    import pipeline
+
+    return {
+        "node": ray.get_runtime_context().get_node_id(),
+        "cpus": os.environ["OMP_NUM_THREADS"],
+        "endpoint": os.environ["AWS_ENDPOINT_URL"],
+        "pipeline": pipeline.__path__[0],
+    }
+
+
+def test_ray_workers_see_our_code_and_the_s3_of_the_rig(ray_local: None, s3_faults: Bucket) -> None:
+    seen = ray.get(seen_by_a_worker.remote())
+    assert seen["endpoint"] == s3_faults.endpoint
+    assert seen["cpus"] == "1"
+    assert seen["pipeline"] == str(Path(__file__).parent.parent / "pipeline")
+
+
+@pytest.mark.slow
+def test_a_cluster_loses_a_node_and_goes_on(ray_cluster: Cluster) -> None:
+    refs = [seen_by_a_worker.options(scheduling_strategy="SPREAD").remote() for _ in range(8)]
+    assert len({seen["node"] for seen in ray.get(refs)}) == 2
+    ray_cluster.remove_node(next(iter(ray_cluster.worker_nodes)), allow_graceful=False)
+    refs = [seen_by_a_worker.remote() for _ in range(8)]
+    assert len({seen["node"] for seen in ray.get(refs)}) == 1
+
+
+@pytest.mark.slow
+def test_the_local_ray_comes_back_after_a_cluster(ray_local: None) -> None:
+    assert ray.cluster_resources()["CPU"] == 8
+    assert "endpoint" in ray.get(seen_by_a_worker.remote())
