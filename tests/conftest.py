@@ -1,0 +1,70 @@
+"""The test rig: a real S3 server, a real Ray. Started once per session and only when a test asks."""
+
+from __future__ import annotations
+
+# Before anything else imports onnxruntime (which otherwise phones home) or a BLAS (which otherwise takes
+# every core for each of Ray's workers).
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from faultproxy import FaultProxy
+from s3server import Bucket, S3Server, aws_environment
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The session's S3 server. A test that kills it must start it again before it ends."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(server.folder, ignore_errors=True)  # pytest would keep three sessions' worth
+
+
+@pytest.fixture(scope="session")
+def s3_proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(s3_server.ports[0])
+    proxy.start()
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A fresh bucket, and the environment in which the usual AWS chain finds it."""
+    yield from fresh_bucket(s3_server, None, monkeypatch)
+
+
+@pytest.fixture
+def s3_faults(s3_server: S3Server, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Like `s3`, through the fault proxy: `s3_faults.faults(Fault("e503", 0.1), ...)`; none at first."""
+    s3_proxy.set(seed=0)
+    yield from fresh_bucket(s3_server, s3_proxy, monkeypatch)
+    s3_proxy.set()
+
+
+def fresh_bucket(
+    server: S3Server, proxy: FaultProxy | None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bucket]:
+    endpoint = proxy.endpoint if proxy else server.endpoint
+    for name, value in aws_environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    bucket = Bucket(server, endpoint, f"test-{uuid.uuid4().hex[:12]}", proxy)
+    server.client().create_bucket(Bucket=bucket.bucket)
+    # The first write makes the bucket's volumes. Sixteen first writes at once stalled for 5 s and more.
+    bucket.put("warm", b"x")
+    bucket.delete("warm")
+    yield bucket
+    server.client().delete_bucket(Bucket=bucket.bucket)  # SeaweedFS drops what is in it too
