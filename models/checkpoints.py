@@ -139,7 +139,10 @@ def _read_saved(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named is None:
-            raise WeightsError(f"{path} cannot be read as tensors only: {_first_line(error)}") from error
+            # Only this part of torch's message: the rest advises to load the file unsafely.
+            reason = re.search(r"WeightsUnpickler error: (.+)", str(error))
+            detail = reason.group(1) if reason else "not a pickle of tensors"
+            raise WeightsError(f"{path} cannot be read as tensors only: {detail}") from error
         # torch leaves the module out for builtins.
         name = named.group(1) if "." in named.group(1) else f"builtins.{named.group(1)}"
         raise WeightsError(_refusal(path, name)) from error
@@ -223,15 +226,13 @@ def _unpickle(opened: IO[bytes], bag: type, archive: zipfile.ZipFile, data: str,
             raise WeightsError(_refusal(path, f"{module}.{name}"))
 
         def persistent_load(self, pid: Any) -> _Held:
-            kind, dtype, key, _device, count = pid
+            kind, dtype, key, _device, _count = pid
             if kind != "storage" or not isinstance(dtype, torch.dtype):
                 raise pickle.UnpicklingError("a persistent id that is no storage")
             if key not in storages:
                 content = bytearray(archive.read(f"{data}{key}"))
                 empty = torch.empty(0, dtype=dtype)
                 storages[key] = torch.frombuffer(content, dtype=dtype) if content else empty
-            if storages[key].numel() < count:
-                raise pickle.UnpicklingError(f"storage {key} is cut short")
             return _Held(storages[key])
 
     return TensorUnpickler(opened).load()

@@ -87,7 +87,7 @@ def bring(source: str, part: Path, *, label: str, progress: Progress) -> None:
     stays beside `part` for the next attempt, everything else is removed.
     """
     outer, member = split_member(source)
-    archive = part if member is None else part.with_name(part.name + ".archive")
+    archive = part if member is None else _archive(part)
     try:
         _bring_whole(outer, archive, label, progress)
         if member is not None:
@@ -99,11 +99,10 @@ def bring(source: str, part: Path, *, label: str, progress: Progress) -> None:
             archive.unlink(missing_ok=True)
 
 
-def was_resumed(part: Path, source: str) -> bool:
-    """True when an earlier, interrupted download of this source waits beside `part`."""
+def leftover(part: Path, source: str) -> Path:
+    """Where an interrupted https download of this source waits beside `part`, if there is one."""
     _, member = split_member(source)
-    archive = part if member is None else part.with_name(part.name + ".archive")
-    return _partial(archive).exists()
+    return _partial(part if member is None else _archive(part))
 
 
 def _bring_whole(outer: str, target: Path, label: str, progress: Progress) -> None:
@@ -122,6 +121,10 @@ def _bring_whole(outer: str, target: Path, label: str, progress: Progress) -> No
         raise WeightsError(f"{outer}: cannot read {scheme}:// (only https, s3, file, wheel: and package:)")
     else:
         shutil.copyfile(_local(outer), target)
+
+
+def _archive(part: Path) -> Path:
+    return part.with_name(part.name + ".archive")
 
 
 def _partial(target: Path) -> Path:

@@ -23,10 +23,10 @@ from models.fetch import (
     WeightsError,
     basename,
     bring,
+    leftover,
     on_stderr,
     package_file,
     split_member,
-    was_resumed,
 )
 from models.published import WEIGHTS, Kind, Weights
 
@@ -201,7 +201,7 @@ def _bring_to_cache(weights: Weights, path: Path, progress: Progress) -> Path:
 
 
 def _bring_compared(source: str, part: Path, weights: Weights, progress: Progress) -> None:
-    resumed = was_resumed(part, source)
+    resumed = leftover(part, source).exists()
     label = f"{weights.name} from {source}"
     bring(source, part, label=label, progress=progress)
     if resumed and sha256_of(part) != weights.sha256:
@@ -213,9 +213,11 @@ def _bring_compared(source: str, part: Path, weights: Weights, progress: Progres
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("it is read-only")
     except OSError as error:
         raise WeightsError(
-            f"cannot make the weights folder {folder}: {error}; "
+            f"cannot write to the weights folder {folder}: {error}; "
             "set CLEANPLATE_WEIGHTS to a folder that can be written"
         ) from error
 
@@ -267,6 +269,8 @@ def add(
     _make_folder(folder)
     with FileLock(folder / "weights.yaml.lock"):
         part = folder / f"{name}.adding"
+        # Without a digest nothing would tell that half of it came from an earlier attempt at another file.
+        leftover(part, source).unlink(missing_ok=True)
         try:
             bring(source, part, label=f"{name} from {source}", progress=progress)
             found = sha256_of(part)

@@ -383,5 +383,6 @@ def test_damage_is_a_weights_error(
 def test_nonsense_and_nothing(tmp_path: Path) -> None:
     for content in (b"", b"\x00" * 64, b"<html>not found</html>", b"PK\x03\x04", b"\x80\x02."):
         (tmp_path / "w").write_bytes(content)
-        with pytest.raises(WeightsError):
+        with pytest.raises(WeightsError) as caught:
             load_tensors(tmp_path / "w")
+        assert "weights_only" not in str(caught.value), "torch's advice to load unsafely is not passed on"

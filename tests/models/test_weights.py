@@ -459,6 +459,16 @@ def test_add_pins_what_it_finds_and_keeps_a_copy(
     assert resolve("mine").read_bytes() == CONTENT
 
 
+def test_add_does_not_glue_two_files_into_one(server: Server, cache: Path) -> None:
+    server.files |= {"a.pt": bytes(len(CONTENT)), "b.pt": CONTENT}
+    server.cuts = [1_000_000, 0, 0, 0, 0]
+    with pytest.raises(WeightsError, match="connection ended"):
+        add("mine", server.url("a.pt"), kind="lama", progress=silent)
+    server.cuts = []
+    made = add("mine", server.url("b.pt"), kind="lama", progress=silent)
+    assert made.sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
 def test_add_refuses(tmp_path: Path, cache: Path) -> None:
     mine = tmp_path / "mine.pt"
     mine.write_bytes(CONTENT)
