@@ -126,9 +126,10 @@ def _kept(source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Po
         turn = decoded.orientation
         result = jpeg.splice(source, upright_to_stored(stored, turn), upright_to_stored(mask, turn))
         near = upright(result.near, turn)
-        data, note = result.data, result.note
-        data, dropped = clean(data, name, policy=policy, edited=True)
-        blocks = jpeg.blocks_equal(source, data, result.touched)
+        note = result.note
+        data, _ = clean(result.data, name, policy=policy, edited=True)
+        _, dropped = clean(source, name, policy=policy, edited=True)
+        blocks = jpeg.blocks_equal(result.before, data, result.touched)
     elif name == "tiff":
         data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy)
         note = _rewritten(decoded)
