@@ -221,6 +221,8 @@ def _measured(
 ) -> Encoded:
     # near: HW bool, where pixels may differ; None = equality does not apply.
     out = decode(data, max_pixels=decoded.pixels.size)
+    if out.pixels.shape != decoded.pixels.shape:
+        raise ImageError("corrupt", "the output has another size than the source")
     before = decoded.pixels[mask]
     changed = bool((out.pixels[mask] != before).any())
     if not changed and (edited[mask] != before).any():

@@ -99,6 +99,8 @@ def read(data: bytes) -> Coefficients:
     if len(components) == 1:  # one component is never subsampled, whatever its factors say
         components = [replace(components[0], h=1, v=1)]
     tables = [np.asarray(found.qt[found.quant_tbl_no[i]], np.int64) for i in range(len(arrays))]
+    if any((table == 0).any() for table in tables):
+        raise SpliceError("a quantisation table holds a zero")
     restarts = [int.from_bytes(s.payload[:2], "big") for s in segments if s.marker == _DRI]
     progressive = frame.marker in (0xC2, 0xCA)
     return Coefficients(components, _space(segments, components), tables, progressive, (restarts or [0])[0])
