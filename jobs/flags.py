@@ -1,0 +1,67 @@
+"""The flags that mirror the recipe, shared by `run`, `plan` and `inspect`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import yaml
+
+from pipeline.errors import ConfigError
+from pipeline.recipe import Recipe, load
+
+_MIRRORED = {
+    "segmenter": "masks.segmenter",
+    "checkpoint": "masks.checkpoint",
+    "inpainter": "inpaint.name",
+    "precision": "inpaint.precision",
+    "passes": "verify.passes",
+    "format": "output.format",
+    "quality": "output.quality",
+    "metadata": "output.metadata",
+    "workers": "engine.workers",
+    "gpus": "engine.gpus",
+}
+
+
+def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md tells every key")
+    group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
+    group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, plates")
+    group.add_argument(
+        "--segmenter", help="auto, box, ellipse, stroke, grabcut, sam_vit_b, sam_vit_l or sam_vit_h"
+    )
+    group.add_argument(
+        "--checkpoint", help="weights of the sam_* segmenter: a name of the weights table or a file"
+    )
+    group.add_argument(
+        "--inpainter", help="telea, ns, blur, pixelate, fill, big-lama, or a LaMa checkpoint file"
+    )
+    group.add_argument("--precision", help="of LaMa: fp32 or bf16")
+    group.add_argument("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
+    group.add_argument("--passes", type=int, help="repairs after verification, at most")
+    group.add_argument("--format", help="output format: keep, png, jpeg or webp")
+    group.add_argument("--quality", type=int, help="1 to 100, where a lossy encoder is used")
+    group.add_argument("--metadata", help="scrub (default), keep or strip")
+    group.add_argument("--workers", type=int, help="most workers of the model stages")
+    group.add_argument("--gpus", type=float, help="GPUs per worker; fractions share one")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key: --set units.rows=64"
+    )
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe file with the flags laid over it. Raises ConfigError."""
+    overrides: dict[str, Any] = {
+        key: getattr(args, flag) for flag, key in _MIRRORED.items() if getattr(args, flag) is not None
+    }
+    if args.remove is not None:
+        overrides["remove"] = [word.strip() for word in args.remove.split(",") if word.strip()]
+    if args.whole_image:
+        overrides["inpaint.whole_image"] = True
+    for item in args.set:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
+        overrides[key] = yaml.safe_load(value)
+    return load(args.recipe, overrides)

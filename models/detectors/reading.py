@@ -1,0 +1,115 @@
+"""What a line says, and whether that makes it believable as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from models.detectors.lines import Line, Quad
+from models.detectors.onnx import Floats, Session
+from models.regions import Image
+
+READ_HEIGHT = 48
+"""Pixels; what the recogniser was trained on."""
+READ_WIDTHS = (160, 320, 480, 640, 960, 1280, 1920, 2560)
+"""Widths of its input; few, so that batches fill."""
+
+
+class Reader:
+    """Reads lines: each is straightened to a strip 48 pixels high and decoded as CTC."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        characters = session.get_modelmeta().custom_metadata_map["character"].split("\n")
+        self._characters = ["", *characters, " "]
+
+    def __call__(self, image: Image, lines: Sequence[Line]) -> list[Line]:
+        """The same lines with text and score; a line that runs up or down is read both ways."""
+        turns = [(i, line.quad) for i, line in enumerate(lines)]
+        turns += [(i, np.roll(line.quad, -2, 0)) for i, line in enumerate(lines) if _steep(line.quad)]
+        strips = [strip(image, quad) for _, quad in turns]
+        best = list(lines)
+        for (i, _), (text, score) in zip(turns, self.read(strips), strict=True):
+            if score > best[i].read:
+                best[i] = replace(best[i], text=text, read=score)
+        return best
+
+    def read(self, strips: Sequence[Image]) -> list[tuple[str, float]]:
+        """Strips (48 x W x 3 uint8 RGB, W in READ_WIDTHS) -> (text, mean probability of its characters)."""
+        out: list[tuple[str, float]] = [("", 0.0)] * len(strips)
+        for width in READ_WIDTHS:
+            of_width = [i for i, one in enumerate(strips) if one.shape[1] == width]
+            count = max(1, 2560 // width)
+            for start in range(0, len(of_width), count):
+                some = of_width[start : start + count]
+                batch = np.stack([strips[i] for i in some])[..., ::-1] / np.float32(127.5) - 1
+                feeds = {"x": np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)}
+                for i, probabilities in zip(some, self._session.run(None, feeds)[0], strict=True):
+                    out[i] = self._decode(probabilities)
+        return out
+
+    def _decode(self, probabilities: Floats) -> tuple[str, float]:
+        """T x C probabilities; class 0 is the blank, repeats collapse."""
+        best = probabilities.argmax(1)
+        fresh = (best != 0) & np.concatenate([[True], best[1:] != best[:-1]])
+        if not fresh.any():
+            return "", 0.0
+        text = "".join(self._characters[k] for k in best[fresh] if k < len(self._characters))
+        return text, float(probabilities.max(1)[fresh].mean())
+
+
+def strip(image: Image, quad: Quad) -> Image:
+    """The line straightened to 48 pixels high, padded on the right with grey to a width of READ_WIDTHS.
+
+    So what is read does not depend on the line's neighbours in a batch.
+    """
+    along = np.linalg.norm(quad[1] - quad[0])
+    across = max(1.0, float(np.linalg.norm(quad[3] - quad[0])))
+    wanted = min(max(16, math.ceil(READ_HEIGHT * along / across)), READ_WIDTHS[-1])
+    padded = next(width for width in READ_WIDTHS if width >= wanted)
+    image, corners = _shrunk(image, quad, across / READ_HEIGHT)
+    target = np.array([[0, 0], [wanted, 0], [wanted, READ_HEIGHT], [0, READ_HEIGHT]], np.float32)
+    matrix = cv2.getPerspectiveTransform(corners.astype(np.float32), target)
+    warped = cv2.warpPerspective(
+        image, matrix, (wanted, READ_HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    out = np.full((READ_HEIGHT, padded, 3), 127, np.uint8)
+    out[:, :wanted] = warped
+    return out
+
+
+def _shrunk(image: Image, quad: Quad, factor: float) -> tuple[Image, Quad]:
+    """The part of the image around the line, averaged down when a warp would skip pixels (factor > 2)."""
+    height, width = image.shape[:2]
+    x0, y0 = np.clip(np.floor(quad.min(0)).astype(int) - 2, 0, [width - 1, height - 1])
+    x1, y1 = np.clip(np.ceil(quad.max(0)).astype(int) + 2, [x0 + 1, y0 + 1], [width, height])
+    part = np.ascontiguousarray(image[y0:y1, x0:x1])
+    corners = quad - [x0, y0]
+    if factor > 2:
+        size = (max(1, round((x1 - x0) / factor)), max(1, round((y1 - y0) / factor)))
+        corners = corners * [size[0] / (x1 - x0), size[1] / (y1 - y0)]
+        part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return part, corners
+
+
+def _steep(quad: Quad) -> bool:
+    across, down = np.abs(quad[1] - quad[0])
+    return bool(down > across)
+
+
+def is_text(line: Line, image_area: float) -> bool:
+    """Whether a reading makes the line believable.
+
+    The larger the line, the more it must read, because a false line costs its area.
+    """
+    letters = sum(char.isalnum() for char in line.text)
+    share = line.height * line.width / image_area
+    if line.read >= 0.7 and letters >= 2:
+        return True
+    if line.read >= 0.5 and letters >= 1 and share < 0.03:
+        return True
+    return share < 0.02

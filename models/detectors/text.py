@@ -1,0 +1,106 @@
+"""Text in photographs: PP-OCRv6 (small) finds lines, its recogniser checks that they can be read.
+
+The networks are the Apache-2.0 ONNX files of PP-OCR (Du et al. 2020, arXiv:2009.09941). Unverified,
+the detector also fires on textures and frames, over large areas; see `reading.is_text`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from models.detectors import tiles
+from models.detectors.lines import Line, box_of, quads, without_parts, without_twins
+from models.detectors.onnx import Floats, open_session
+from models.detectors.reading import Reader, is_text
+from models.regions import Image, Region
+from models.strokes import text_mask
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+BATCH_PIXELS = 4 * 960 * 960
+
+
+class TextDetector:
+    """Detector of lines of text, kind 'text', with the strokes of each line as `Region.mask`.
+
+    det_path, rec_path: PP-OCRv6 small detector and recogniser (ONNX); no `rec_path`, no verification.
+    min_score: drops regions below it. Region.score is the detector's mean probability in the line, or, with a
+        recogniser, the mean of that and of the reading's score.
+    long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
+        whole and again in tiles. enlarge: how many times a small image may be enlarged.
+    offset: shift of the tiling, in tiles.
+    probability, box_probability: thresholds of the map and of its mean in a line.
+
+    As a second opinion on a cleaned image use another instance with, say, `long_side=1280, offset=0.5`: the
+    same text then falls on other pixels of the network, which catches lines lost at one size or cut by one
+    grid. It is the same network all the same: text of a kind that it cannot see is missed by both, so this
+    is worth less than a detector of another family.
+
+    Holds no state between calls. Raises ValueError for settings, nothing for an image's content.
+    """
+
+    def __init__(
+        self,
+        det_path: Path | str,
+        rec_path: Path | str | None = None,
+        min_score: float = 0.0,
+        long_side: int = 960,
+        offset: float = 0.0,
+        enlarge: float = 1.5,
+        probability: float = 0.3,
+        box_probability: float = 0.5,
+        threads: int = 1,
+        name: str = "ppocr-v6-small",
+    ) -> None:
+        if long_side < 32:
+            raise ValueError(f"long_side must be at least 32 pixels, got {long_side}")
+        self.name = name
+        self.min_score = min_score
+        self.long_side = long_side
+        self.offset = offset
+        self.enlarge = enlarge
+        self.probability = probability
+        self.box_probability = box_probability
+        self._detector = open_session(det_path, threads)
+        self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
+
+    def __call__(self, images: list[Image]) -> list[list[Region]]:
+        """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
+        return [self._regions(image, lines) for image, lines in zip(images, self.lines(images), strict=True)]
+
+    def lines(self, images: list[Image]) -> list[list[Line]]:
+        """Every line that the network proposes, read where there is a recogniser, not yet judged."""
+        found: list[list[Line]] = [[] for _ in images]
+        plans = [
+            tiles.views(image.shape[0], image.shape[1], self.long_side, self.enlarge, offset=self.offset)
+            for image in images
+        ]
+        for members, crops in tiles.batches(images, plans, BATCH_PIXELS):
+            for (number, view), probability in zip(members, self._maps(crops), strict=True):
+                for quad, score in quads(probability, self.probability, self.box_probability):
+                    found[number].append(Line(view.to_image(quad), score))
+        lines = [without_twins(some) for some in found]
+        if self._reader is None:
+            return lines
+        return [self._reader(image, some) for image, some in zip(images, lines, strict=True)]
+
+    def _maps(self, crops: list[Image]) -> Floats:
+        """Crops of one size -> N x H x W probabilities."""
+        # The network was trained on BGR with the statistics in this order.
+        batch = (np.stack(crops)[..., ::-1] / np.float32(255) - MEAN) / STD
+        feeds = {"x": np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)}
+        return self._detector.run(None, feeds)[0][:, 0]
+
+    def _regions(self, image: Image, lines: list[Line]) -> list[Region]:
+        height, width = image.shape[:2]
+        if self._reader is not None:
+            lines = [line for line in lines if is_text(line, height * width)]
+        regions = []
+        for line in without_parts(lines):
+            box = box_of(line.quad, height, width)
+            score = line.found if self._reader is None else (line.found + line.read) / 2
+            if box is not None and score >= self.min_score:
+                regions.append(Region("text", self.name, min(1.0, score), box, text_mask(image, line.quad)))
+        return regions

@@ -1,0 +1,71 @@
+"""Checkpoints of a training run: written whole or not at all, read without running code from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+CHECKPOINT_NAME = "last.pt"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used: damaged, or of another training."""
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
+    """Write state (tensors, numbers, text, and dicts and lists of them) to folder/last.pt by one rename."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CHECKPOINT_NAME
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        torch.save(dict(state), stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
+    return path
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state of folder/last.pt on the CPU, or None when there is none.
+
+    Raises CheckpointError when the file cannot be read.
+    """
+    path = folder / CHECKPOINT_NAME
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch raises anything from EOFError to UnpicklingError
+        raise CheckpointError(
+            f"cannot read {path} ({type(error).__name__}: {error}); remove it to start again, or put back "
+            "a copy of an earlier one"
+        ) from error
+    if not isinstance(state, dict) or "step" not in state:
+        raise CheckpointError(f"{path} is no training checkpoint of this program")
+    return state
+
+
+def export_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> int:
+    """Write weights as safetensors with floating tensors in fp16; gives the file's size in bytes.
+
+    Raises ValueError when a value is not finite or does not fit fp16.
+    """
+    halves: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        half = tensor.detach().cpu().contiguous()
+        if half.is_floating_point():
+            half = half.half()
+            if not torch.isfinite(half).all():
+                raise ValueError(f"{name} has values that are not finite in fp16; nothing was written")
+        halves[name] = half
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(halves, partial, metadata=dict(metadata))
+    os.replace(partial, path)
+    return path.stat().st_size

@@ -1,0 +1,58 @@
+"""Every error this package raises, and what becomes of it.
+
+    CleanplateError
+    ├── ConfigError      wrong use, found before any work starts: exit code 2, message says what to change
+    ├── StorageError     an object store said no; `kind` tells how
+    │                      missing, forbidden -> that row fails
+    │                      unreachable        -> retried; then the unit stays uncommitted and a later pass takes it
+    ├── RowError         this image cannot be processed: its row gets status "failed" and the run goes on
+    ├── ContractError    a stage broke its promise (lost a row, changed the schema): our bug, the run stops
+    └── RunStopped       the run ended before every unit was committed: exit code 3, the same command goes on
+
+`pipeline.images.ImageError` (undecodable bytes) is a RowError; `models.weights.WeightsError` (weights that
+are missing or not what the table says) is treated like ConfigError. Foreign errors are mapped once, where
+they enter: object stores in `storage.py`, decoders in `images.py`.
+"""
+
+from __future__ import annotations
+
+
+class CleanplateError(Exception):
+    """The root of the tree above."""
+
+
+class ConfigError(CleanplateError):
+    """Wrong configuration or use, found before any work."""
+
+
+class StorageError(CleanplateError):
+    """An object store refused or failed.
+
+    kind: "missing", "forbidden", "unreachable" (transient: retried) or "other".
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, str]]:
+        return type(self), (self.kind, str(self))
+
+
+class RowError(CleanplateError):
+    """One image cannot be processed. `kind` is the word that the closing table counts."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[str, str]]:
+        return type(self), (self.kind, str(self))
+
+
+class ContractError(CleanplateError):
+    """A stage did not keep its promise; the run stops because its rows cannot be trusted."""
+
+
+class RunStopped(CleanplateError):
+    """Some units are not committed; running the same command again takes them up."""

@@ -1,0 +1,141 @@
+"""What a recipe's words mean: which detector, segmenter and inpainter, made of which weights.
+
+The only place of the pipeline that names models. Everything is imported and loaded when a stage opens, in the
+worker that will run it; stages that share a worker share the loaded model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from models.devices import pick
+from pipeline.errors import ConfigError
+from pipeline.recipe import CLASSIC_INPAINTERS, KINDS, Recipe
+
+if TYPE_CHECKING:
+    from models.regions import Detector, Inpainter, Segmenter
+
+_DETECTOR_WEIGHTS = {
+    "text": ("text-det", "text-rec"),
+    "plate": ("text-det", "text-rec"),
+    "face": ("centerface",),
+}
+
+
+def weights_of(recipe: Recipe) -> tuple[str, ...]:
+    """The names (or files) of all weights that the recipe's stages load."""
+    names = [name for kind in recipe.remove for name in _DETECTOR_WEIGHTS[kind]]
+    if recipe.masks.segmenter.startswith("sam_"):
+        names.append(recipe.masks.checkpoint or recipe.masks.segmenter)
+    names += [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
+    return tuple(dict.fromkeys(names))
+
+
+def check(recipe: Recipe) -> dict[str, str]:
+    """Fetch and hash every file that the recipe needs: name -> sha256.
+
+    Raises models.weights.WeightsError for a missing or wrong file, ConfigError for a name that means nothing.
+    """
+    from models import weights
+
+    for name in weights_of(recipe):
+        weights.resolve(name)
+    for name in _fillers(recipe).values():
+        if name not in CLASSIC_INPAINTERS and (kind := weights.find(name).kind) not in ("lama", "file"):
+            raise ConfigError(f"inpaint.name: {name!r} are weights of kind {kind!r}, not of a LaMa")
+    return {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
+
+
+def detectors(recipe: Recipe) -> list[Detector]:
+    """The detectors that find, one a model."""
+    return [_detector(kind, "find") for kind in _models(recipe)]
+
+
+def verifiers(recipe: Recipe) -> list[Detector]:
+    """The detectors that check the result: the same families at another scale and tiling (see their docs for
+    what that independence is worth)."""
+    return [_detector(kind, "verify") for kind in _models(recipe)]
+
+
+def segmenter(recipe: Recipe) -> Segmenter:
+    masks, engine = recipe.masks, recipe.engine
+    if masks.segmenter.startswith("sam_"):
+        return _sam(masks.checkpoint or masks.segmenter, engine.gpus)
+    from models.segmenters import SEGMENTERS
+
+    return SEGMENTERS[masks.segmenter]
+
+
+def inpainters(recipe: Recipe) -> Mapping[str, Inpainter]:
+    """kind -> what fills it; "" for every kind not named."""
+    rule, gpus = recipe.inpaint, recipe.engine.gpus
+    return {
+        kind: _inpainter(name, rule.precision, rule.whole_image, gpus)
+        for kind, name in _fillers(recipe).items()
+    }
+
+
+def _fillers(recipe: Recipe) -> dict[str, str]:
+    named: dict[str, str] = {"": recipe.inpaint.name}
+    return named | dict(recipe.inpaint.per_kind.items())
+
+
+def _models(recipe: Recipe) -> list[str]:
+    return [kind for kind in KINDS if kind in recipe.remove]
+
+
+@lru_cache(maxsize=8)
+def _detector(kind: str, purpose: Literal["find", "verify"]) -> Detector:
+    from models.weights import resolve
+
+    again = purpose == "verify"
+    if kind == "face":
+        from models.detectors.faces import FaceDetector
+
+        return FaceDetector(resolve("centerface"), **_VERIFY_FACES if again else {})
+    from models.detectors.text import TextDetector
+
+    text = TextDetector(resolve("text-det"), resolve("text-rec"), **_VERIFY_TEXT if again else {})
+    if kind == "text":
+        return text
+    from models.detectors.plates import PlateDetector
+
+    return PlateDetector(text)
+
+
+# The same networks, shown other pixels: another scale, and tiles cut elsewhere.
+_VERIFY_TEXT: dict[str, Any] = {"long_side": 1280, "offset": 0.5, "name": "ppocr-v6-small@1280"}
+_VERIFY_FACES: dict[str, Any] = {}
+
+
+@lru_cache(maxsize=2)
+def _sam(name: str, gpus: float) -> Segmenter:
+    from models import sam, weights
+    from models.checkpoints import load_tensors
+
+    found = weights.find(name)
+    if found.model not in sam.SAM:
+        raise ConfigError(f"masks.checkpoint: {name!r} is no Segment Anything of {', '.join(sam.SAM)}")
+    model = sam.build_sam(sam.SAM[found.model])
+    model.load_state_dict(load_tensors(weights.resolve(found)), strict=True)
+    return sam.SamSegmenter(model, device=pick(gpus))
+
+
+@lru_cache(maxsize=4)
+def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float) -> Inpainter:
+    from models import inpainters, lama, weights
+    from models.checkpoints import load_tensors
+    from models.crops import CropSettings
+
+    if name in CLASSIC_INPAINTERS:
+        return inpainters.simple_inpainters()[name]
+    found = weights.find(name)
+    tensors = load_tensors(weights.resolve(found))
+    model = lama.build_generator(lama.params_of(tensors))
+    model.load_state_dict(tensors, strict=True)
+    crops = CropSettings(whole_image=whole_image)
+    return inpainters.LamaInpainter(
+        model, name=found.name, device=pick(gpus), precision=precision, crops=crops
+    )

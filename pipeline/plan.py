@@ -1,0 +1,309 @@
+"""The plan: list the source once, cut it once into units, and store that as an artefact of the run.
+
+Listing is streamed into buckets by the first byte of the image id, spilled to a temporary folder, so that the
+driver's memory holds one bucket, not the source. Buckets in order are ids in order; units are cut along them.
+
+    plan/0000.index.parquet         one row per unit: name, file, row group, rows, bytes. Written last and only
+                                    if absent: it *is* the plan, and a plan that exists is never cut again
+    plan/0000-<digest>-00012.parquet  the units' rows, one row group a unit, so that a worker reads only its own
+
+Later sources' new images get a further generation (0001, ...), as do rows that are tried again.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.errors import ConfigError, ContractError
+from pipeline.recipe import Recipe
+from pipeline.storage import Object, Store
+
+UNITS_PER_FILE = 64
+_SPILL_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A fixed group of rows: the grain of work, of resume and of commit. `name` names its part."""
+
+    name: str
+    file: str
+    row_group: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One row to plan: what the listing said, and which attempt at it this is."""
+
+    uri: str
+    object: Object
+    attempt: int = 1
+
+    @property
+    def image_id(self) -> str:
+        return image_id(self.uri, self.object.version)
+
+
+def image_id(uri: str, version: str) -> str:
+    """The row's identity: sha256 over uri and version. Never a rank, a counter or a block."""
+    return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()
+
+
+def listed(source: Store, recipe: Recipe, limit: int | None = None) -> Iterator[Planned]:
+    """Every object of the source that the recipe's globs choose; the first `limit` of the listing."""
+    count = 0
+    for item in source.list():
+        if chosen(item.key, recipe.include, recipe.exclude):
+            yield Planned(source.uri(item.key), item)
+            count += 1
+            if limit is not None and count >= limit:
+                return
+
+
+def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
+    """True when a glob of `include` and none of `exclude` matches the key. "*" crosses folders too."""
+
+    def any_of(globs: tuple[str, ...]) -> bool:
+        return any(
+            fnmatch.fnmatchcase(key, g) or (g.startswith("**/") and fnmatch.fnmatchcase(key, g[3:]))
+            for g in globs
+        )
+
+    return any_of(include) and not any_of(exclude)
+
+
+def cut(output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str) -> list[Unit]:
+    """Write generation `generation` of the plan from `rows` and return its units; when another driver wrote
+    it first, return what that one wrote. No rows: nothing is written and the list is empty."""
+    with tempfile.TemporaryDirectory(prefix="cleanplate-plan-") as folder, ExitStack() as open_files:
+        buckets = _spill(rows, Path(folder), open_files)
+        total = buckets.rows
+        if not total:
+            return []
+        units = _write_units(
+            output, generation, buckets, _rows_per_unit(recipe, total), recipe.units.bytes, digest
+        )
+    index = pa.Table.from_pylist([unit.__dict__ for unit in units], schema=_INDEX)
+    if not output.put_new(_index_key(generation), _parquet([index])):
+        return read_index(output, generation)
+    return units
+
+
+_INDEX = pa.schema(
+    [
+        ("name", pa.string()),
+        ("file", pa.string()),
+        ("row_group", pa.int32()),
+        ("rows", pa.int32()),
+        ("bytes", pa.int64()),
+    ]
+)
+
+
+def generations(output: Store) -> list[int]:
+    """The generations of the plan that exist, oldest first."""
+    suffix = ".index.parquet"
+    keys = (item.key.rpartition("/")[2] for item in output.list("plan"))
+    return sorted(int(key.removesuffix(suffix)) for key in keys if key.endswith(suffix))
+
+
+def read_index(output: Store, generation: int) -> list[Unit]:
+    table = pq.read_table(pa.BufferReader(output.get(_index_key(generation))))
+    return [Unit(**row) for row in table.to_pylist()]
+
+
+def read_unit(output: Store, unit: Unit) -> pa.Table:
+    """The unit's rows, as schema.START: what the first stage sees. Reads its row group only."""
+    file = pq.ParquetFile(_RangeFile(output, unit.file))
+    table = file.read_row_group(unit.row_group)
+    if table.num_rows != unit.rows:
+        raise ContractError(
+            f"{unit.file} row group {unit.row_group}: {table.num_rows} rows, planned {unit.rows}"
+        )
+    empty = {"error": [None] * table.num_rows, "timings_ms": [None] * table.num_rows}
+    return schema.with_columns(table, schema.columns("error", "timings_ms"), empty).cast(schema.START)
+
+
+def read_rows(output: Store, generation: int) -> Iterator[pa.Table]:
+    """Every planned row of a generation, a plan file at a time."""
+    for file in sorted({unit.file for unit in read_index(output, generation)}):
+        yield pq.read_table(pa.BufferReader(output.get(file)))
+
+
+def check_apart(source: Store, output: Store) -> None:
+    """Refuse an output inside the source (or the other way round): a run would list what it writes."""
+    a, b = source.url.rstrip("/") + "/", output.url.rstrip("/") + "/"
+    if a.startswith(b) or b.startswith(a):
+        raise ConfigError(
+            f"the output {output.url} and the source {source.url} lie inside one another; choose two places"
+        )
+
+
+# --- spilling and cutting ---
+
+
+class _Buckets:
+    """256 spill files of planned rows, by the first byte of the id."""
+
+    def __init__(self, folder: Path, open_files: ExitStack) -> None:
+        self.folder, self.open_files, self.rows = folder, open_files, 0
+        self.pending: dict[str, list[dict[str, object]]] = {}
+        self.writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
+
+    def add(self, row: Planned) -> None:
+        name = row.image_id
+        pending = self.pending.setdefault(name[:2], [])
+        pending.append(
+            {
+                "image_id": name,
+                "source_uri": row.uri,
+                "source_version": row.object.version,
+                "source_bytes": row.object.size,
+                "attempt": row.attempt,
+            }
+        )
+        self.rows += 1
+        if len(pending) >= _SPILL_ROWS:
+            self._flush(name[:2])
+
+    def _flush(self, bucket: str) -> None:
+        if bucket not in self.writers:
+            sink = self.open_files.enter_context(pa.OSFile(str(self.folder / bucket), "wb"))
+            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, schema.PLAN))
+        self.writers[bucket].write_table(pa.Table.from_pylist(self.pending.pop(bucket), schema=schema.PLAN))
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """The buckets in order, each sorted by id. A row listed twice (an object replaced while the pages
+        were fetched) has two versions and so two ids; an equal id is the same row, kept once."""
+        for bucket in list(self.pending):
+            self._flush(bucket)
+        for writer in self.writers.values():
+            writer.close()
+        for bucket in sorted(self.writers):
+            with pa.memory_map(str(self.folder / bucket)) as source:
+                table = pa.ipc.open_stream(source).read_all().sort_by("image_id")
+            yield _unique(table)
+
+
+def _unique(table: pa.Table) -> pa.Table:
+    ids = table["image_id"].to_pylist()
+    keep = [i for i, name in enumerate(ids) if i == 0 or name != ids[i - 1]]
+    return table if len(keep) == len(ids) else table.take(keep)
+
+
+def _spill(rows: Iterable[Planned], folder: Path, open_files: ExitStack) -> _Buckets:
+    buckets = _Buckets(folder, open_files)
+    for row in rows:
+        buckets.add(row)
+    return buckets
+
+
+def _rows_per_unit(recipe: Recipe, total: int) -> int:
+    # Small sources get small units, so that workers share them and a kill costs little.
+    return recipe.units.rows or max(8, min(512, -(-total // 64)))
+
+
+def _write_units(
+    output: Store, generation: int, buckets: _Buckets, rows: int, size: int, digest: str
+) -> list[Unit]:
+    units: list[Unit] = []
+    waiting: list[pa.Table] = []
+    for table in _pieces(iter(buckets), rows, size):
+        waiting.append(table)
+        if len(waiting) == UNITS_PER_FILE:
+            units += _write_file(output, generation, len(units), waiting, digest)
+            waiting = []
+    if waiting:
+        units += _write_file(output, generation, len(units), waiting, digest)
+    return units
+
+
+def _pieces(tables: Iterator[pa.Table], rows: int, size: int) -> Iterator[pa.Table]:
+    """Cut the sorted rows into runs of at most `rows` rows and `size` source bytes (one larger object stands
+    alone)."""
+    rest = schema.PLAN.empty_table()
+    for table in tables:
+        rest = pa.concat_tables([rest, table])
+        start, weight = 0, 0
+        for at, source_bytes in enumerate(rest["source_bytes"].to_pylist()):
+            if at > start and (at - start == rows or weight + source_bytes > size):
+                yield rest.slice(start, at - start)
+                start, weight = at, 0
+            weight += source_bytes
+        rest = rest.slice(start)
+    if rest.num_rows:
+        yield rest
+
+
+def _write_file(
+    output: Store, generation: int, first: int, tables: list[pa.Table], digest: str
+) -> list[Unit]:
+    names = [f"{generation:02d}-{first + n:08d}-{_unit_digest(t, digest)}" for n, t in enumerate(tables)]
+    content = hashlib.sha256("".join(names).encode()).hexdigest()[:12]
+    # Named by content: two drivers that plan at once write different files or the same one, never half of each.
+    key = f"plan/{generation:04d}-{content}-{first // UNITS_PER_FILE:05d}.parquet"
+    output.put(key, _parquet(tables))
+    sizes = [(t.num_rows, sum(t["source_bytes"].to_pylist())) for t in tables]
+    return [Unit(name, key, n, *sizes[n]) for n, name in enumerate(names)]
+
+
+def _unit_digest(table: pa.Table, digest: str) -> str:
+    """12 hex digits over the recipe and the rows' ids and attempts (an id covers uri and version)."""
+    hasher = hashlib.sha256(digest.encode())
+    for name, attempt in zip(table["image_id"].to_pylist(), table["attempt"].to_pylist(), strict=True):
+        hasher.update(f"{name} {attempt}\n".encode())
+    return hasher.hexdigest()[:12]
+
+
+def _parquet(row_groups: list[pa.Table]) -> bytes:
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, row_groups[0].schema, compression="zstd") as writer:
+        for table in row_groups:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+    return sink.getvalue()
+
+
+def _index_key(generation: int) -> str:
+    return f"plan/{generation:04d}.index.parquet"
+
+
+class _RangeFile(io.RawIOBase):
+    """A read-only file over a store's ranges, for a Parquet reader that wants the footer and one row group."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        super().__init__()
+        self.store, self.key, self.at, self.end = store, key, 0, store.size(key)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.end}[whence]
+        return self.at
+
+    def read(self, size: int = -1) -> bytes:
+        length = self.end - self.at if size < 0 else min(size, self.end - self.at)
+        if length <= 0:
+            return b""
+        data = self.store.get_range(self.key, self.at, length)
+        self.at += len(data)
+        return data

@@ -1,0 +1,113 @@
+"""Rows as the stages see them: pixels, regions, masks and patches behind the Arrow columns."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from models.regions import Image, Mask, Region
+from pipeline import images, masks
+from pipeline.errors import RowError
+
+_KEPT_PIXELS = 64_000_000
+_decoded: OrderedDict[str, images.Decoded] = OrderedDict()
+"""Decoded sources of this process, by content hash: stages that share a worker decode each source once."""
+
+
+def decoded(row: dict[str, Any]) -> images.Decoded:
+    """The row's source, decoded: HWC uint8 RGB, upright. Raises images.ImageError."""
+    key = row["source_sha256"]
+    if key in _decoded:
+        _decoded.move_to_end(key)
+        return _decoded[key]
+    found = images.decode(row["source"])
+    _decoded[key] = found
+    while (
+        len(_decoded) > 1
+        and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > _KEPT_PIXELS
+    ):
+        _decoded.popitem(last=False)
+    return found
+
+
+def region_struct(region: Region, mask: Mask | None) -> dict[str, Any]:
+    """A region as the `regions` column keeps it. mask: HW bool, upright, or None."""
+    return {
+        "kind": region.kind,
+        "detector": region.detector,
+        "score": region.score,
+        "box": [float(v) for v in region.box],
+        "area_px": None if mask is None else int(np.count_nonzero(mask)),
+        "rle": None if mask is None else masks.to_rle(mask),
+    }
+
+
+def region_of(struct: dict[str, Any], height: int, width: int) -> Region:
+    """The region behind a struct of `found` or `regions`."""
+    x0, y0, x1, y1 = struct["box"]
+    mask = masks.from_rle(struct["rle"], height, width) if struct["rle"] else None
+    return Region(struct["kind"], struct["detector"], struct["score"], (x0, y0, x1, y1), mask)
+
+
+def cut_patches(edited: Image, mask: Mask) -> list[dict[str, Any]]:
+    """The pixels under `mask` as lossless PNGs of the boxes round its connected parts.
+
+    edited: HWC uint8 RGB; mask: HW bool of the same size. Boxes may overlap; they hold the same pixels there.
+    """
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:].tolist()]
+    patches = []
+    for x0, y0, x1, y1 in _merged(boxes):
+        bgr = cv2.cvtColor(edited[y0:y1, x0:x1], cv2.COLOR_RGB2BGR)
+        ok, png = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        if not ok:
+            raise RowError("encode", f"cannot hold a patch of {x1 - x0}x{y1 - y0} pixels as PNG")
+        patches.append({"x": x0, "y": y0, "png": png.tobytes()})
+    return patches
+
+
+def paste_patches(image: Image, patches: Sequence[dict[str, Any]]) -> Image:
+    """A copy of `image` (HWC uint8 RGB) with the patches laid on."""
+    out = image.copy()
+    for patch in patches:
+        pixels = cv2.imdecode(np.frombuffer(patch["png"], np.uint8), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise RowError("corrupt", "a patch does not decode")
+        height, width = pixels.shape[:2]
+        at = np.s_[patch["y"] : patch["y"] + height, patch["x"] : patch["x"] + width]
+        out[at] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return out
+
+
+def _merged(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Boxes, those that overlap (or whose union costs no more pixels than both) joined; at most one for more
+    than 256 specks, where a patch each would cost more than the pixels between them."""
+    if len(boxes) > 256:
+        arr = np.array(boxes)
+        x0, y0 = arr[:, :2].min(axis=0).tolist()
+        x1, y1 = arr[:, 2:].max(axis=0).tolist()
+        return [(x0, y0, x1, y1)]
+    merged: list[tuple[int, int, int, int]] = []
+    for box in boxes:
+        current = box
+        while (near := next((b for b in merged if _cheaper_together(b, current)), None)) is not None:
+            merged.remove(near)
+            current = _around(near, current)
+        merged.append(current)
+    return merged
+
+
+def _around(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def _cheaper_together(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return _area(_around(a, b)) <= _area(a) + _area(b)
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])

@@ -1,0 +1,152 @@
+"""A run: claim the output, plan what is new, and pass over what is not committed until all is.
+
+    claim > plan > pass, pass, pass > isolate      truth is the ledger's listing, never an engine's return
+
+The same call resumes: units that the ledger lists are not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline import graph, kit, ledger, plan, provenance
+from pipeline import recipe as recipes
+from pipeline.errors import ConfigError, RunStopped, StorageError
+from pipeline.ledger import Receipt
+from pipeline.recipe import Recipe
+from pipeline.storage import Store, open_store
+
+from .stages.write import Stamp
+
+PASSES = 3
+Engine = Literal["ray", "here"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that owns its output: what to do, where, and what is stamped on every row."""
+
+    source: Store
+    output: Store
+    recipe: Recipe
+    stamp: Stamp
+    run_id: str
+
+
+def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) -> Run:
+    """Check everything that can be wrong and claim the output. No image is touched.
+
+    new_run: a recipe other than the output's gets a folder of its own in it, `run-<digest>`.
+    Raises ConfigError, StorageError (unreachable or forbidden place) or WeightsError.
+    """
+    from_store, to_store = open_store(source), open_store(output)
+    plan.check_apart(from_store, to_store)
+    weights = kit.check(recipe)
+    next(iter(from_store.list()), None)  # Fails now, not after an hour, when the source cannot be listed.
+    digest = recipe.digest(weights)
+    if new_run and _other_run(to_store, digest):
+        to_store = open_store(f"{to_store.url}/run-{digest[:12]}")
+    run_id, version = provenance.new_run_id(), provenance.code_version()
+    record = {
+        "recipe_digest": digest,
+        "source": from_store.url,
+        "weights": weights,
+        "recipe": recipe.model_dump(mode="json"),
+        "code_version": version,
+        "packages": provenance.packages(),
+        "started": provenance.now(),
+        "run_id": run_id,
+    }
+    ledger.claim(to_store, record)
+    to_store.put("recipe.yaml", recipes.dump(recipe).encode())
+    stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
+    return Run(from_store, to_store, recipe, stamp, run_id)
+
+
+def _other_run(output: Store, digest: str) -> bool:
+    try:
+        return bool(ledger.read_record(output).get("recipe_digest") != digest)
+    except StorageError as error:
+        if error.kind == "missing":
+            return False
+        raise
+
+
+def plan_new(run: Run, *, limit: int | None = None, retry_failed: bool = False) -> list[plan.Unit]:
+    """Bring the plan up to date with the source and return every unit of it, oldest generation first.
+
+    The first generation holds the source as it is; later ones what was not yet planned, and with
+    `retry_failed` the rows whose newest attempt failed.
+    """
+    existing = plan.generations(run.output)
+    images = plan.listed(run.source, run.recipe, limit)
+    _extend(run, ledger.unseen(run.output, images) if existing else images)
+    if retry_failed:
+        _extend(run, ledger.failed(run.output))
+    return planned(run.output)
+
+
+def planned(output: Store) -> list[plan.Unit]:
+    """Every unit of the stored plan."""
+    return [unit for generation in plan.generations(output) for unit in plan.read_index(output, generation)]
+
+
+def _extend(run: Run, rows: Iterator[plan.Planned]) -> None:
+    generation = max(plan.generations(run.output), default=-1) + 1
+    plan.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest)
+
+
+def execute(run: Run, units: list[plan.Unit], engine: Engine, told: Callable[[Receipt], None]) -> None:
+    """Do every unit that is not committed, telling of each receipt. Several passes: a unit that a dead node,
+    a crash or an unreachable source left behind is taken again; on Ray, one that no pass could finish is
+    taken apart until the image that kills its process stands alone.
+
+    Raises RunStopped when units are left all the same.
+    """
+    go = graph.run_on_ray if engine == "ray" else graph.run_here
+    for number in range(1, PASSES + 1):
+        todo = missing(run.output, units)
+        if not todo:
+            return
+        job = graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=number == PASSES)
+        _listen(run, go(job), told)
+    if engine == "ray" and (todo := missing(run.output, units)):
+        _listen(
+            run, graph.isolate(graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=True)), told
+        )
+    if todo := missing(run.output, units):
+        raise RunStopped(
+            f"{len(todo)} of {len(units)} units are not committed ({todo[0].name}, ...); "
+            "run the same command again to take them up"
+        )
+
+
+def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:
+    """The units whose part does not exist, largest first, so that the last one to finish is a small one."""
+    done = ledger.done(output)
+    return sorted((u for u in units if u.name not in done), key=lambda u: (-u.bytes, u.name))
+
+
+def _listen(run: Run, receipts: Iterator[Receipt], told: Callable[[Receipt], None]) -> None:
+    for receipt in receipts:
+        told(receipt)
+
+
+def event(run: Run, name: str, **fields: Any) -> None:
+    """One file a start and an end in `events/`: the run's own history, for people."""
+    body = {"event": name, "run_id": run.run_id, "time": provenance.now(), **fields}
+    run.output.put(f"events/{run.run_id}-{name}.json", json.dumps(body, indent=1, sort_keys=True).encode())
+
+
+def open_finished(output: str) -> tuple[Store, dict[str, Any]]:
+    """The store and record of an existing run. Raises ConfigError when there is none."""
+    store = open_store(output)
+    try:
+        return store, ledger.read_record(store)
+    except StorageError as error:
+        if error.kind == "missing":
+            raise ConfigError(f"{store.url} holds no run of cleanplate (no {ledger.RUN_FILE})") from error
+        raise

@@ -1,0 +1,152 @@
+"""Every Arrow column, once: its type, its unit, its meaning. Parts, the plan and the flow use no other.
+
+Boxes are xyxy pixels in the upright image (EXIF orientation applied). Masks are COCO compressed RLE of
+height x width: `pycocotools.mask.decode({"size": [height, width], "counts": rle})`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+STATUSES = ("unchanged", "cleaned", "residual", "skipped", "failed")
+STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
+
+
+def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"doc": doc})
+
+
+BOX = pa.list_(pa.float32(), 4)
+REGION = pa.struct(
+    [
+        pa.field("kind", pa.string()),
+        pa.field("detector", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("box", BOX),
+        pa.field("area_px", pa.int64()),
+        pa.field("rle", pa.string()),
+    ]
+)
+RESIDUAL = pa.struct([f for f in REGION if f.name not in ("area_px", "rle")])
+ERROR = pa.struct(
+    [pa.field("stage", pa.string()), pa.field("kind", pa.string()), pa.field("message", pa.string())]
+)
+WEIGHTS = pa.struct([pa.field("name", pa.string()), pa.field("sha256", pa.string())])
+PATCH = pa.struct([pa.field("x", pa.int32()), pa.field("y", pa.int32()), pa.field("png", pa.large_binary())])
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+UNTOUCHED = pa.struct([pa.field("pixels_equal", pa.bool_()), pa.field("jpeg_blocks_equal", pa.bool_())])
+TIMINGS = pa.struct([pa.field(name, pa.float32()) for name in STAGES])
+
+COLUMNS: dict[str, pa.Field] = {
+    f.name: f
+    for f in (
+        _field("image_id", pa.string(), "sha256 of source_uri and source_version, hex: the row's identity"),
+        _field(
+            "source_uri", pa.string(), "where the image was read: s3://... or file://... (percent-quoted)"
+        ),
+        _field(
+            "source_version", pa.string(), "ETag, or size-mtime_ns of a local file, as listed by the plan"
+        ),
+        _field("source_bytes", pa.int64(), "size of the source object in bytes, as listed by the plan"),
+        _field("source_sha256", pa.string(), "sha256 of the source's bytes, hex"),
+        _field("source_format", pa.string(), "what the bytes are (jpeg, png, ...), decided by content"),
+        _field("width", pa.int32(), "pixels, upright"),
+        _field("height", pa.int32(), "pixels, upright"),
+        _field("status", pa.string(), "unchanged | cleaned | residual | skipped | failed"),
+        _field("image", IMAGE, "the output image, encoded; null when failed or skipped"),
+        _field("output_format", pa.string(), "format of image.bytes"),
+        _field("output_sha256", pa.string(), "sha256 of image.bytes, hex"),
+        _field("regions", pa.list_(REGION), "what was found and removed, each with its mask"),
+        _field(
+            "mask_rle", pa.string(), "every pixel that was allowed to change (all regions, grown by repairs)"
+        ),
+        _field("mask_coverage", pa.float32(), "share of the picture under mask_rle, 0..1"),
+        _field("detectors", pa.list_(pa.string()), "the detectors that looked, found or not"),
+        _field("segmenter", pa.string(), "what turned regions into masks"),
+        _field("inpainter", pa.string(), "what filled the masks; null when nothing was filled"),
+        _field("weights", pa.list_(WEIGHTS), "every model file the row's stages loaded"),
+        _field("passes", pa.int32(), "inpainting passes: 1 + repairs; 0 when nothing was found"),
+        _field(
+            "residual", pa.list_(RESIDUAL), "what the verifying detectors still found after the last pass"
+        ),
+        _field(
+            "untouched",
+            UNTOUCHED,
+            "measured on the decoded output, outside mask_rle; null where not applicable",
+        ),
+        _field("metadata_dropped", pa.list_(pa.string()), "metadata removed from the file"),
+        _field("note", pa.string(), "a fallback that was taken, in words"),
+        _field("recipe_digest", pa.string(), "sha256 of the resolved recipe and weights: the run's identity"),
+        _field("code_version", pa.string(), "version (and git commit when known) of cleanplate"),
+        _field("run_id", pa.string(), "which start of the command committed the row"),
+        _field(
+            "attempt",
+            pa.int32(),
+            "1, or more for rows planned again by --retry-failed; readers take the newest",
+        ),
+        _field("timings_ms", TIMINGS, "milliseconds per stage, a batch's time shared evenly by its rows"),
+        _field("error", ERROR, "why a row failed or was skipped: stage, kind, message"),
+        # In flight between stages only; never in a part.
+        _field("source", pa.large_binary(), "the source's bytes"),
+        _field(
+            "found", pa.list_(REGION), "regions before segmentation; rle only where a detector knows pixels"
+        ),
+        _field("patches", pa.list_(PATCH), "changed pixels as lossless PNGs at x, y of the upright image"),
+    )
+}
+
+
+def columns(*names: str) -> pa.Schema:
+    """The schema of the named columns, in this order. KeyError for a name that COLUMNS does not have."""
+    return pa.schema([COLUMNS[name] for name in names])
+
+
+IN_FLIGHT = ("source", "found", "patches")
+PLAN = columns("image_id", "source_uri", "source_version", "source_bytes", "attempt")
+START = columns(*PLAN.names, "error", "timings_ms")
+"""What a unit's table holds when the first stage sees it."""
+
+
+def part_schema() -> pa.Schema:
+    """The schema of a part, with the metadata that lets `datasets` show the image column as pictures."""
+    fields = [field for name, field in COLUMNS.items() if name not in IN_FLIGHT]
+    features: dict[str, Any] = {f.name: _feature(f.type) for f in fields}
+    features["image"] = {"_type": "Image"}
+    info = {"info": {"features": features}}
+    return pa.schema(fields, metadata={"huggingface": json.dumps(info), "cleanplate": "part/1"})
+
+
+def _feature(kind: pa.DataType) -> Any:
+    """An Arrow type as Hugging Face `datasets` spells it."""
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    names = {pa.float32(): "float32", pa.bool_(): "bool", pa.int32(): "int32", pa.int64(): "int64"}
+    return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
+
+
+def with_columns(table: pa.Table, schema: pa.Schema, values: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """`table` with the columns of `schema` appended, or replaced where it has them already.
+
+    values: one Python sequence per column of `schema`, as long as the table.
+    """
+    for field in schema:
+        array = pa.array(values[field.name], type=field.type)
+        at = table.schema.get_field_index(field.name)
+        table = table.append_column(field, array) if at < 0 else table.set_column(at, field, array)
+    return table
+
+
+def merged(schema: pa.Schema, adds: pa.Schema) -> pa.Schema:
+    """The schema after a stage that adds (or replaces) `adds`."""
+    for field in adds:
+        at = schema.get_field_index(field.name)
+        schema = schema.append(field) if at < 0 else schema.set(at, field)
+    return schema

@@ -1,0 +1,61 @@
+"""detect: run the recipe's detectors and keep the regions that its limits allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from models.regions import Image, Region
+from pipeline import kit, schema
+from pipeline.recipe import Detect as Rule
+from pipeline.recipe import Recipe
+from pipeline.rows import decoded, region_struct
+from pipeline.stage import Needs, Work
+
+_ADDS = schema.columns("found", "detectors")
+
+
+@dataclass(frozen=True)
+class Detect:
+    recipe: Recipe
+    needs: Needs
+    name: str = "detect"
+    adds: pa.Schema = _ADDS
+
+    def open(self) -> Work:
+        detectors = kit.detectors(self.recipe)
+        names = [detector.name for detector in detectors]
+
+        def detect(table: pa.Table) -> pa.Table:
+            pictures = [decoded(row).pixels for row in table.select(["source", "source_sha256"]).to_pylist()]
+            finds: list[list[Region]] = [[] for _ in pictures]
+            for detector in detectors:
+                for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):
+                    found += [r for r in regions if wanted(r, picture, self.recipe)]
+            structs = [[region_struct(region, region.mask) for region in found] for found in finds]
+            return schema.with_columns(table, _ADDS, {"found": structs, "detectors": [names] * len(pictures)})
+
+        return detect
+
+
+def wanted(region: Region, picture: Image, recipe: Recipe) -> bool:
+    """True when the recipe asks for this kind and its limits let the region count."""
+    kind = next((k for k in recipe.remove if k == region.kind), None)
+    return kind is not None and allowed(region, picture, recipe.detect_for(kind))
+
+
+def allowed(region: Region, picture: Image, rule: Rule) -> bool:
+    """The limits of one kind: score, area, share of the picture, place of the region's centre."""
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = region.box
+    area = (x1 - x0) * (y1 - y0) if region.mask is None else float(np.count_nonzero(region.mask))
+    if rule.min_score is not None and region.score < rule.min_score:
+        return False
+    if area < rule.min_area or area > rule.max_coverage * width * height:
+        return False
+    if rule.where is None:
+        return True
+    cx, cy = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height
+    return rule.where[0] <= cx <= rule.where[2] and rule.where[1] <= cy <= rule.where[3]

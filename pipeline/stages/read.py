@@ -1,0 +1,59 @@
+"""read: fetch the source's bytes, hash them, and say what they are. Decides by content, never by name."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import images, schema
+from pipeline.errors import RowError, StorageError
+from pipeline.recipe import Limits
+from pipeline.stage import Needs, Work, error_of
+from pipeline.storage import read_uri
+
+_ADDS = schema.columns("source", "source_sha256", "source_format", "width", "height", "error")
+_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Read:
+    """last: on the run's last pass a source that stays unreachable becomes a failed row; before that it
+    raises, so that the unit stays uncommitted and a later pass takes it again."""
+
+    limits: Limits
+    last: bool = False
+    needs: Needs = Needs(cpus=0.5, batch=512, workers=(0, 0))
+    name: str = "read"
+    adds: pa.Schema = _ADDS
+
+    def open(self) -> Work:
+        return self._read
+
+    def _read(self, table: pa.Table) -> pa.Table:
+        planned = table.select(["source_uri", "source_bytes"]).to_pylist()
+        with ThreadPoolExecutor(_THREADS) as threads:
+            read = list(threads.map(self._one, planned))
+        return schema.with_columns(table, _ADDS, {name: [row[name] for row in read] for name in _ADDS.names})
+
+    def _one(self, planned: dict[str, Any]) -> dict[str, Any]:
+        row: dict[str, Any] = dict.fromkeys(_ADDS.names)
+        try:
+            if planned["source_bytes"] > self.limits.max_bytes:
+                raise RowError(
+                    "too_large", f"{planned['source_bytes']} bytes; the limit is {self.limits.max_bytes}"
+                )
+            data = read_uri(planned["source_uri"])
+            row["source_sha256"] = hashlib.sha256(data).hexdigest()
+            seen = images.probe(data, max_pixels=self.limits.max_pixels)
+            row |= {"source_format": seen.format, "width": seen.width, "height": seen.height, "source": data}
+        except StorageError as error:
+            if error.kind == "unreachable" and not self.last:
+                raise
+            row["error"] = error_of(self.name, error)
+        except (RowError, images.ImageError) as error:
+            row["error"] = error_of(self.name, error)
+        return row

@@ -1,0 +1,76 @@
+"""segment: turn each region into the pixels that change, within the recipe's limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from models.masks import grow as grow_mask
+
+from models.regions import Mask, Region
+from pipeline import kit, masks, schema
+from pipeline.recipe import Masks, Recipe
+from pipeline.rows import decoded, region_of, region_struct
+from pipeline.stage import Needs, Work
+
+_ADDS = schema.columns("regions", "mask_rle", "mask_coverage", "segmenter", "status", "error")
+_READS = ["source", "source_sha256", "width", "height", "found"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    recipe: Recipe
+    needs: Needs
+    name: str = "segment"
+    adds: pa.Schema = _ADDS
+
+    def open(self) -> Work:
+        segmenter = kit.segmenter(self.recipe)
+
+        def segment(table: pa.Table) -> pa.Table:
+            rows = table.select(_READS).to_pylist()
+            found = [[region_of(s, row["height"], row["width"]) for s in row["found"]] for row in rows]
+            busy = [n for n, regions in enumerate(found) if regions]
+            drawn = (
+                segmenter([decoded(rows[n]).pixels for n in busy], [found[n] for n in busy]) if busy else []
+            )
+            cut = dict(zip(busy, drawn, strict=True))
+            made = [
+                mask_row(row, found[n], cut.get(n, []), self.recipe, segmenter.name)
+                for n, row in enumerate(rows)
+            ]
+            return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
+
+        return segment
+
+
+def mask_row(
+    row: dict[str, Any], regions: list[Region], drawn: list[Mask], recipe: Recipe, segmenter: str
+) -> dict[str, Any]:
+    """The segment stage's columns of one row. A mask above the recipe's limit sets status `skipped`."""
+    height, width = row["height"], row["width"]
+    grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, regions, strict=True)]
+    whole = masks.union(grown, height, width)
+    coverage = float(np.count_nonzero(whole)) / whole.size
+    made: dict[str, Any] = {
+        "regions": [region_struct(region, mask) for region, mask in zip(regions, grown, strict=True)],
+        "mask_rle": masks.to_rle(whole) if regions else None,
+        "mask_coverage": coverage,
+        "segmenter": segmenter if regions else None,
+        "status": None,
+        "error": None,
+    }
+    if coverage > recipe.masks.max_coverage:
+        limit = f"the masks cover {coverage:.0%} of the picture; masks.max_coverage is {recipe.masks.max_coverage:.0%}"
+        made |= {"status": "skipped", "error": {"stage": "segment", "kind": "max_coverage", "message": limit}}
+    return made
+
+
+def grow(mask: Mask, region: Region, rule: Masks) -> Mask:
+    """Widen a mask by the recipe's share of its box's shorter side, and at least grow_px: what a mark leaves
+    at its edge (halo, JPEG ringing) is drawn again by an inpainter that sees it."""
+    x0, y0, x1, y1 = region.box
+    pixels = max(rule.grow_px, round(rule.grow * min(x1 - x0, y1 - y0)))
+    return grow_mask(mask, pixels)

@@ -1,0 +1,156 @@
+"""verify: look at the result with a detector that is independent of the first, repair, and say what is left.
+
+A repair starts again from the source, with a larger mask: inpainting an inpainted picture would keep what the
+first pass left. A find counts only above `verify.min_score`, the guard against false alarms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from models.masks import grow as grow_mask
+
+from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
+from pipeline import kit, masks, schema
+from pipeline.recipe import Recipe
+from pipeline.rows import cut_patches, decoded, paste_patches, region_struct
+from pipeline.stage import Needs, Work
+
+from .detect import wanted
+from .inpaint import fill, masks_by_filler
+from .segment import grow
+
+_ADDS = schema.columns(
+    "status",
+    "residual",
+    "passes",
+    "patches",
+    "regions",
+    "mask_rle",
+    "mask_coverage",
+    "inpainter",
+    "segmenter",
+)
+_READS = [*_ADDS.names, "source", "source_sha256", "width", "height"]
+
+
+@dataclass(frozen=True)
+class Verify:
+    recipe: Recipe
+    needs: Needs
+    name: str = "verify"
+    adds: pa.Schema = _ADDS
+
+    def open(self) -> Work:
+        tools = _Tools(
+            kit.verifiers(self.recipe), kit.segmenter(self.recipe), kit.inpainters(self.recipe), self.recipe
+        )
+
+        def verify(table: pa.Table) -> pa.Table:
+            rows = table.select(_READS).to_pylist()
+            for row in rows:
+                row["residual"] = []
+            for repairs_left in range(self.recipe.verify.passes, -1, -1):
+                suspects = [r for r in rows if _in_scope(r, self.recipe) and not r.get("_settled")]
+                if not suspects:
+                    break
+                _look(suspects, tools, repairs_left)
+            for row in rows:
+                row["status"] = row["status"] or _status(row)
+            return schema.with_columns(table, _ADDS, {name: [r[name] for r in rows] for name in _ADDS.names})
+
+        return verify
+
+
+@dataclass(frozen=True)
+class _Tools:
+    detectors: list[Detector]
+    segmenter: Segmenter
+    fillers: Mapping[str, Inpainter]
+    recipe: Recipe
+
+
+def _status(row: dict[str, Any]) -> str:
+    if row["residual"]:
+        return "residual"
+    return "cleaned" if row["mask_rle"] else "unchanged"
+
+
+def _in_scope(row: dict[str, Any], recipe: Recipe) -> bool:
+    if recipe.verify.scope == "none" or row["status"] == "skipped":
+        return False
+    return recipe.verify.scope == "all" or bool(row["mask_rle"])
+
+
+def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
+    """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
+    results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
+    finds: list[list[Region]] = [[] for _ in rows]
+    for detector in tools.detectors:
+        for found, regions, picture in zip(finds, detector(results), results, strict=True):
+            found += [r for r in regions if _counts(r, picture, tools.recipe)]
+    again = []
+    for row, found, picture in zip(rows, finds, results, strict=True):
+        row["residual"] = [_residual(region) for region in found]
+        if not found or not repairs_left or not _enlarge(row, found, picture, tools):
+            row["_settled"] = True
+        else:
+            again.append(row)
+    _refill(again, tools)
+
+
+def _counts(region: Region, picture: Image, recipe: Recipe) -> bool:
+    return region.score >= recipe.verify.min_score and wanted(region, picture, recipe)
+
+
+def _residual(region: Region) -> dict[str, Any]:
+    struct = region_struct(region, None)
+    return {name: struct[name] for name in ("kind", "detector", "score", "box")}
+
+
+def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _Tools) -> bool:
+    """Widen the row's masks and add the finds; False when that would cross the recipe's limit."""
+    height, width = row["height"], row["width"]
+    added = [
+        grow(mask, region, tools.recipe.masks)
+        for mask, region in zip(tools.segmenter([picture], [found])[0], found, strict=True)
+    ]
+    old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
+    wider = [(r, _wider(mask, r["box"], found, tools.recipe.verify.grow)) for r, mask in old]
+    whole = masks.union([mask for _, mask in wider] + added, height, width)
+    coverage = float(np.count_nonzero(whole)) / whole.size
+    if coverage > tools.recipe.masks.max_coverage:
+        return False
+    kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.to_rle(m)} for r, m in wider]
+    row["regions"] = kept + [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
+    row |= {"mask_rle": masks.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
+    return True
+
+
+def _wider(mask: Mask, box: list[float], found: list[Region], share: float) -> Mask:
+    """The mask, widened when a find touches its box; masks that did their work stay as they are."""
+    if not any(_touch(box, region.box) for region in found):
+        return mask
+    return grow_mask(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
+
+
+def _touch(a: list[float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _refill(rows: list[dict[str, Any]], tools: _Tools) -> None:
+    if not rows:
+        return
+    jobs = [masks_by_filler(row, tools.fillers) for row in rows]
+    edited = fill([decoded(row).pixels for row in rows], jobs, tools.fillers)
+    for row, picture, job in zip(rows, edited, jobs, strict=True):
+        mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
+        row |= {
+            "patches": cut_patches(picture, mask),
+            "inpainter": "+".join(job),
+            "passes": row["passes"] + 1,
+        }

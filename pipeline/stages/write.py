@@ -1,0 +1,114 @@
+"""write: encode the output image, measure that nothing else changed, and make the rows of the part."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from models.regions import Image, Mask
+from pipeline import images, masks, schema
+from pipeline.errors import ContractError
+from pipeline.recipe import Output
+from pipeline.rows import decoded, paste_patches
+from pipeline.stage import Needs, Row, Work
+
+_ADDS = schema.columns("image", "output_format", "output_sha256", "untouched", "metadata_dropped", "note")
+_READS = ["source_uri", "source", "source_sha256", "width", "height", "mask_rle", "patches"]
+_SUFFIX = {"jpeg": "jpg", "tiff": "tif"}
+
+
+@dataclass(frozen=True)
+class Write:
+    output: Output
+    needs: Needs = Needs(cpus=0.5, batch=16, workers=(0, 0))
+    name: str = "write"
+    adds: pa.Schema = _ADDS
+
+    def open(self) -> Work:
+        def write(table: pa.Table) -> pa.Table:
+            made = [_encode(row, self.output) for row in table.select(_READS).to_pylist()]
+            return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
+
+        return write
+
+
+def _encode(row: Row, output: Output) -> dict[str, Any]:
+    """The write stage's columns of one row."""
+    picture = decoded(row)
+    edited: Image | None = None
+    mask: Mask | None = None
+    if row["mask_rle"]:
+        mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
+        edited = paste_patches(picture.pixels, row["patches"])
+    done = images.encode(
+        row["source"],
+        picture,
+        edited,
+        mask,
+        format=output.format,
+        quality=output.quality,
+        metadata=output.metadata,
+    )
+    digest = hashlib.sha256(done.data).hexdigest()
+    if mask is not None and mask.any() and digest == row["source_sha256"]:
+        # The failure that this field knows best: the edit is made in memory and the original is written.
+        raise ContractError(f"{row['source_uri']}: masked, but the output is the source's very bytes")
+    return {
+        "image": {"bytes": done.data, "path": path_of(row["source_uri"], done.format)},
+        "output_format": done.format,
+        "output_sha256": digest,
+        "untouched": {"pixels_equal": done.pixels_equal, "jpeg_blocks_equal": done.jpeg_blocks_equal},
+        "metadata_dropped": done.metadata_dropped,
+        "note": done.note,
+    }
+
+
+def path_of(uri: str, image_format: str) -> str:
+    """A file name for the output: the source's, with the suffix that its content has now."""
+    name = PurePosixPath(unquote(uri, errors="replace")).name
+    suffix = _SUFFIX.get(image_format, image_format)
+    same = PurePosixPath(name).suffix.lower().lstrip(".") in (suffix, image_format)
+    return name if same else f"{PurePosixPath(name).stem}.{suffix}"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What all rows of a run have in common."""
+
+    recipe_digest: str
+    code_version: str
+    run_id: str
+    weights: tuple[tuple[str, str], ...]
+    keep_skipped: bool
+
+
+def finish(table: pa.Table, stamp: Stamp) -> pa.Table:
+    """The rows as a part keeps them: failed and skipped ones settled, the run stamped on each, columns in
+    flight gone."""
+    rows = table.select([n for n in table.schema.names if n not in ("found", "patches")]).to_pylist()
+    for row in rows:
+        row |= {
+            "recipe_digest": stamp.recipe_digest,
+            "code_version": stamp.code_version,
+            "run_id": stamp.run_id,
+            "weights": [{"name": name, "sha256": sha256} for name, sha256 in stamp.weights],
+        }
+        if row["error"]:
+            _settle(row, stamp.keep_skipped)
+    columns = {f.name: pa.array([row.get(f.name) for row in rows], type=f.type) for f in schema.part_schema()}
+    return pa.table(columns, schema=schema.part_schema())
+
+
+def _settle(row: Row, keep_skipped: bool) -> None:
+    """A row with an error: failed, or skipped by a limit. Neither carries a picture that was not cleaned,
+    unless the recipe says to keep what was skipped."""
+    row["status"] = "skipped" if row.get("status") == "skipped" else "failed"
+    row["image"] = row["output_format"] = row["output_sha256"] = None
+    if row["status"] == "skipped" and keep_skipped:
+        row["image"] = {"bytes": row["source"], "path": path_of(row["source_uri"], row["source_format"])}
+        row |= {"output_format": row["source_format"], "output_sha256": row["source_sha256"]}

@@ -1,0 +1,437 @@
+"""The one door to where bytes live: local folders and object stores.
+
+`open_store(url)` gives a `Store`; both kinds have the same few verbs. Keys are relative to the root that the
+url names. Foreign errors leave here as `StorageError` with no credential in the message.
+
+S3 goes through obstore (fast, retries bodies that break off), with credentials and endpoint found by boto3's
+usual chain. Listing, and keys that obstore cannot express ("a//b", "./x"), go through boto3 itself, because a
+listed object that cannot be read would be a row lost. Local folders are plain files: obstore refuses names
+that are not UTF-8 and stops the whole listing at the first one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+from pipeline.errors import ConfigError, StorageError
+
+T = TypeVar("T")
+
+PATIENCE_S = 90.0
+"""How long a store that does not answer is asked again before the caller hears of it."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """One listed object. version: ETag for object stores, "size-mtime_ns" for local files."""
+
+    key: str
+    size: int
+    version: str
+
+
+class Store(Protocol):
+    url: str
+
+    def uri(self, key: str) -> str: ...
+    def list(self, prefix: str = "") -> Iterator[Object]: ...
+    def get(self, key: str) -> bytes: ...
+    def get_range(self, key: str, start: int, length: int) -> bytes: ...
+    def size(self, key: str) -> int: ...
+    def put(self, key: str, data: bytes) -> None: ...
+    def put_new(self, key: str, data: bytes) -> bool: ...
+    def delete(self, key: str) -> None: ...
+
+
+def open_store(url: str) -> Store:
+    """`s3://bucket/prefix`, a local path or `file://` url -> a store rooted there.
+
+    Raises ConfigError for another scheme. Touches nothing: a missing bucket shows at the first use.
+    """
+    scheme = urlsplit(url).scheme if "://" in url else ""
+    if scheme == "s3":
+        parts = urlsplit(url, allow_fragments=False)
+        if not parts.netloc:
+            raise ConfigError(f"{url!r} names no bucket; write s3://BUCKET/PREFIX")
+        prefix = url.removeprefix("s3://").removeprefix(parts.netloc).strip("/")
+        return S3Store(parts.netloc, prefix)
+    if scheme == "file":
+        return LocalStore(Path(os.fsdecode(unquote_to_bytes(url.removeprefix("file://")))))
+    if scheme:
+        raise ConfigError(f"{url!r}: cannot open {scheme}://; use s3://BUCKET/PREFIX or a local folder")
+    if not url:
+        raise ConfigError("an empty location; use s3://BUCKET/PREFIX or a local folder")
+    return LocalStore(Path(url))
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes behind an absolute uri as `Store.uri` writes it. Raises StorageError."""
+    if uri.startswith("s3://"):
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        return _s3(bucket).get(key)
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+    return LocalStore(Path(os.sep)).get(path.lstrip(os.sep))
+
+
+@lru_cache(maxsize=64)
+def _s3(bucket: str) -> S3Store:
+    return S3Store(bucket, "")
+
+
+# --- local folders ---
+
+
+class LocalStore:
+    """A folder. Keys are relative paths with "/"; bytes that are no UTF-8 travel as surrogate escapes and
+    are percent-quoted in uris."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root.expanduser()))
+        self.url = str(self.root)
+
+    def uri(self, key: str) -> str:
+        return "file://" + quote_from_bytes(os.fsencode(self.root / key), safe="/")
+
+    def list(self, prefix: str = "") -> Iterator[Object]:
+        """Every regular file below the root, links followed, each folder once (a loop of links ends).
+
+        A file or folder that may not be read is listed or raised, never passed over: an unreadable *folder*
+        raises StorageError, because what is in it cannot be counted.
+        """
+        start = self.root / prefix if prefix else self.root
+        if not start.is_dir():
+            if prefix:
+                return
+            raise StorageError("missing", f"no such folder: {self.root}")
+        yield from self._walk(start, {_identity(start)})
+
+    def _walk(self, folder: Path, seen: set[tuple[int, int]]) -> Iterator[Object]:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+        except OSError as error:
+            raise _local_error(error, folder) from error
+        for entry in entries:
+            if entry.is_dir():
+                path = Path(entry.path)
+                if (identity := _identity(path)) not in seen:
+                    seen.add(identity)
+                    yield from self._walk(path, seen)
+            else:
+                yield self._object(Path(entry.path))
+
+    def _object(self, path: Path) -> Object:
+        key = path.relative_to(self.root).as_posix()
+        try:
+            stat = path.stat()
+        except OSError:
+            # A link to nowhere: listed all the same, so that its row can say what is wrong with it.
+            return Object(key, 0, "unreadable")
+        return Object(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+
+    def get(self, key: str) -> bytes:
+        try:
+            path = self._inside(key)
+            if not path.is_file() and path.exists():
+                raise StorageError("other", f"not a regular file: {path}")
+            return path.read_bytes()
+        except OSError as error:
+            raise _local_error(error, self.root / key) from error
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        try:
+            with self._inside(key).open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+        except OSError as error:
+            raise _local_error(error, self.root / key) from error
+
+    def size(self, key: str) -> int:
+        try:
+            return self._inside(key).stat().st_size
+        except OSError as error:
+            raise _local_error(error, self.root / key) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """Replace whole: a reader sees the old bytes or the new ones, never half."""
+        with self._written(key, data) as (temporary, path):
+            os.replace(temporary, path)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write `key` if it is absent; False when it exists (nothing is changed then). Atomic: a link()."""
+        path = self._inside(key)
+        if path.exists():
+            return False
+        with self._written(key, data) as (temporary, path):
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        return True
+
+    def delete(self, key: str) -> None:
+        try:
+            self._inside(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise _local_error(error, self.root / key) from error
+
+    def _written(self, key: str, data: bytes) -> _Temporary:
+        return _Temporary(self._inside(key), data)
+
+    def _inside(self, key: str) -> Path:
+        """The path of a key, refused when it would leave the root: keys can come from a hostile source."""
+        if "\0" in key or key.startswith("/") or ".." in key.split("/"):
+            raise StorageError("forbidden", f"key leaves the output folder: {key!r}")
+        return self.root / key
+
+
+class _Temporary:
+    """Bytes flushed to a file beside their destination; gone afterwards unless it was renamed."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.path, self.data = path, data
+        self.temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp")
+
+    def __enter__(self) -> tuple[Path, Path]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.temporary.open("xb") as file:
+                file.write(self.data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            self.temporary.unlink(missing_ok=True)
+            raise _local_error(error, self.path) from error
+        return self.temporary, self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.temporary.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _local_error(error: OSError, path: Path) -> StorageError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return StorageError("missing", f"no such file: {path}")
+    if isinstance(error, PermissionError):
+        return StorageError("forbidden", f"not allowed: {path}")
+    # A full disk or a stale mount may pass: a later attempt, perhaps on another node, takes the unit again.
+    return StorageError("unreachable", f"{error.strerror or error}: {path}")
+
+
+# --- S3 ---
+
+
+class S3Store:
+    """A prefix of a bucket. Pickles as its url; the clients are made where they are used."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self.bucket, self.prefix = bucket, prefix
+        self.url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str]]:
+        return type(self), (self.bucket, self.prefix)
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self._full(key)}"
+
+    def list(self, prefix: str = "") -> Iterator[Object]:
+        """Every object below the prefix, page by page; "directory" marker objects (size 0, name ending in
+        "/") are how some consoles draw folders and are no images, so they are left out."""
+        full = self._full(prefix)
+        # "photos" must not list "photos-old/": a prefix is a folder, unless it is an object's own name.
+        wanted = f"{full}/" if full and not full.endswith("/") else full
+        token: dict[str, str] = {}
+        while True:
+            page = self._list_page(wanted, token)
+            for entry in page.get("Contents", ()):
+                key: str = entry["Key"]
+                if not (key.endswith("/") and entry["Size"] == 0):
+                    yield Object(self._relative(key), entry["Size"], entry["ETag"].strip('"'))
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _list_page(self, prefix: str, token: dict[str, str]) -> dict[str, Any]:
+        return self._patiently(
+            lambda: self._boto.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **token),
+            f"listing {self.url}",
+        )
+
+    def get(self, key: str) -> bytes:
+        import obstore
+
+        full = self._full(key)
+        if _plain(full):
+            return self._patiently(lambda: bytes(obstore.get(self._fast, full).bytes()), self.uri(key))
+        return self._patiently(lambda: self._boto_get(full), self.uri(key))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        import obstore
+
+        full = self._full(key)
+        if _plain(full):
+            return self._patiently(
+                lambda: bytes(obstore.get_range(self._fast, full, start=start, length=length)), self.uri(key)
+            )
+        return self._patiently(lambda: self._boto_get(full)[start : start + length], self.uri(key))
+
+    def _boto_get(self, full: str) -> bytes:
+        return bytes(self._boto.get_object(Bucket=self.bucket, Key=full)["Body"].read())
+
+    def size(self, key: str) -> int:
+        head = self._patiently(
+            lambda: self._boto.head_object(Bucket=self.bucket, Key=self._full(key)), self.uri(key)
+        )
+        return int(head["ContentLength"])
+
+    def put(self, key: str, data: bytes) -> None:
+        import obstore
+
+        full = self._full(key)
+        if _plain(full):
+            self._patiently(lambda: obstore.put(self._fast, full, data), self.uri(key))
+        else:
+            self._patiently(
+                lambda: self._boto.put_object(Bucket=self.bucket, Key=full, Body=data), self.uri(key)
+            )
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """One conditional put (If-None-Match: *). False when the key exists: an earlier attempt won, or the
+        acknowledgement of our own put was lost, which callers with content-keyed names need not tell apart."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        def attempt() -> bool:
+            try:
+                obstore.put(self._fast, self._full(key), data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+        return self._patiently(attempt, self.uri(key))
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        self._patiently(lambda: obstore.delete(self._fast, self._full(key)), self.uri(key))
+
+    def _full(self, key: str) -> str:
+        return "/".join(part for part in (self.prefix, key) if part)
+
+    def _relative(self, full: str) -> str:
+        return full[len(self.prefix) + 1 :] if self.prefix else full
+
+    def _patiently(self, call: Callable[[], T], what: str) -> T:
+        """Ask again while the store is unreachable, up to PATIENCE_S. obstore retries whole requests by
+        itself but never a conditional put, and boto3 gives up on a body that breaks off: hence this loop."""
+        deadline, pause = time.monotonic() + PATIENCE_S, 0.1
+        while True:
+            try:
+                return call()
+            except Exception as error:  # noqa: BLE001 - mapped to our own tree here, and nowhere else
+                mapped = _s3_error(error, what)
+                if mapped.kind != "unreachable" or time.monotonic() + pause > deadline:
+                    raise mapped from None
+            time.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
+            pause = min(5.0, pause * 2)
+
+    @cached_property
+    def _boto(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(
+            retries={"mode": "standard", "max_attempts": 3},
+            connect_timeout=10,
+            read_timeout=30,
+            s3={"addressing_style": _addressing()},
+        )
+        return boto3.session.Session().client("s3", config=config)
+
+    @cached_property
+    def _fast(self) -> Any:
+        """The obstore client, told what boto3's chain found: endpoint, region, and refreshing credentials."""
+        from datetime import timedelta
+
+        import boto3
+        from obstore.auth.boto3 import Boto3CredentialProvider
+        from obstore.store import S3Store as ObstoreS3
+
+        endpoint: str = self._boto.meta.endpoint_url
+        region = self._boto.meta.region_name or "us-east-1"
+        session = boto3.session.Session(region_name=region)
+        placed: dict[str, Any] = {} if ".amazonaws.com" in endpoint else {"endpoint": endpoint}
+        if session.get_credentials() is None:
+            placed["skip_signature"] = True
+        else:
+            placed["credential_provider"] = Boto3CredentialProvider(session)
+        return ObstoreS3(
+            self.bucket,
+            region=region,
+            **placed,
+            client_options={
+                "timeout": "30s",
+                "connect_timeout": "5s",
+                "allow_http": endpoint.startswith("http:"),
+            },
+            retry_config={
+                "max_retries": 5,
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=50),
+                    "max_backoff": timedelta(seconds=3),
+                    "base": 2,
+                },
+                "retry_timeout": timedelta(seconds=60),
+            },
+        )
+
+
+def _addressing() -> Literal["path", "auto"]:
+    # Servers at an address of their own (tests, on-premises) seldom have a wildcard DNS name for buckets.
+    return "path" if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") else "auto"
+
+
+def _plain(key: str) -> bool:
+    """True when obstore's path type can express the key: no control character, no "", "." or ".." segment."""
+    return key.isprintable() and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
+def _s3_error(error: Exception, what: str) -> StorageError:
+    """Map by class and status; the message keeps the status, never headers or signed urls."""
+    from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
+    from obstore.exceptions import NotFoundError, PermissionDeniedError, UnauthenticatedError
+
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        kind = {404: "missing", 403: "forbidden", 401: "forbidden"}.get(status)
+        if kind is None:
+            kind = "unreachable" if status >= 500 or status in (0, 408, 429) else "other"
+        return StorageError(kind, f"{what}: {code or status}")
+    if isinstance(error, NotFoundError | FileNotFoundError):
+        return StorageError("missing", f"{what}: no such object or bucket")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+        return StorageError("forbidden", f"{what}: access denied")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return StorageError("forbidden", f"{what}: no AWS credentials found (environment, profile or role)")
+    if isinstance(error, TypeError | ValueError | AttributeError | ImportError):
+        return StorageError("other", f"{what}: {type(error).__name__}: {str(error)[:200]}")
+    return StorageError("unreachable", f"{what}: {type(error).__name__}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200].split("?X-Amz")[0] if text else ""
