@@ -51,12 +51,20 @@ _ALLOWED_INTEROP = frozenset([0x0001, 0x0002])
 
 @dataclass(frozen=True)
 class Entry:
-    """One directory entry: tag number, field type, count, and its value in the block's byte order."""
+    """One directory entry: tag number, field type, count, and its value in the block's byte order.
+
+    value is empty where the entry points outside the block.
+    """
 
     tag: int
     kind: int
     count: int
     value: bytes
+
+    @property
+    def whole(self) -> bool:
+        """Does the value lie inside the block?"""
+        return len(self.value) == _SIZES.get(self.kind, 1) * self.count
 
 
 class ExifError(ValueError):
@@ -74,9 +82,8 @@ def read_ifd(block: bytes, at: int) -> tuple[list[Entry], int]:
             tag, kind, number = struct.unpack_from(order + "HHI", block, place)
             size = _SIZES.get(kind, 1) * number
             start = place + 8 if size <= 4 else struct.unpack_from(order + "I", block, place + 8)[0]
-            if start + size > len(block):
-                raise ExifError(f"tag {tag:#06x} lies outside the block")
-            entries.append(Entry(tag, kind, number, block[start : start + size]))
+            value = block[start : start + size] if start + size <= len(block) else b""
+            entries.append(Entry(tag, kind, number, value))
         after = at + 2 + 12 * count
         # Some writers end the block before the last link.
         following = struct.unpack_from(order + "I", block, after)[0] if after + 4 <= len(block) else 0
@@ -103,7 +110,7 @@ def orientation(block: bytes | None) -> int:
         (first,) = struct.unpack_from(order + "I", block, 4)
         entries, _ = read_ifd(block, first)
         for entry in entries:
-            if entry.tag == ORIENTATION and entry.kind == 3 and entry.count == 1:
+            if entry.tag == ORIENTATION and entry.kind == 3 and entry.count == 1 and entry.whole:
                 value: int = struct.unpack(order + "H", entry.value)[0]
                 return value if 1 <= value <= 8 else 1
     except (ExifError, struct.error):
@@ -123,7 +130,7 @@ def rebuild(block: bytes, *, policy: str, upright: bool = False) -> tuple[bytes 
     the first directory and of the Exif and GPS directories but not the thumbnail directory (a MakerNote
     keeps its bytes but may lose offsets that point outside itself).
     upright: the pixels have been turned, so the orientation tag goes. None = nothing is left.
-    An unreadable block is dropped whole, except under 'keep' where no claim is made about its content.
+    Of an unreadable block only the orientation is left, if that can be read.
     """
     try:
         order = byte_order(block)
@@ -140,12 +147,13 @@ def rebuild(block: bytes, *, policy: str, upright: bool = False) -> tuple[bytes 
                 children.update(kids)
             elif entry.tag == ORIENTATION and upright:
                 continue
-            elif entry.tag != _SUB_IFDS and _allowed(entry.tag, ALLOWED_0TH, policy):
+            elif entry.tag != _SUB_IFDS and entry.whole and _allowed(entry.tag, ALLOWED_0TH, policy):
                 kept.append(entry)
             else:
                 dropped.append(name)
     except (ExifError, struct.error):
-        return None, ["Exif (unreadable)"]
+        turn = 1 if upright else orientation(block)
+        return (only_orientation(turn) if turn != 1 else None), ["Exif (unreadable)"]
     if policy == "strip" and orientation(build(order, kept, {})) == 1:
         kept = []
     if not kept and not any(children.values()):
@@ -168,8 +176,8 @@ def child(block: bytes, order: str, entry: Entry, policy: str) -> tuple[dict[int
         if entry.tag == _EXIF_IFD and kid.tag == _INTEROP_IFD:
             (below,) = struct.unpack(order + "I", kid.value)
             interop, _ = read_ifd(block, below)
-            out[_INTEROP_IFD] = [e for e in interop if _allowed(e.tag, _ALLOWED_INTEROP, policy)]
-        elif _allowed(kid.tag, ALLOWED_EXIF, policy):
+            out[_INTEROP_IFD] = [e for e in interop if e.whole and _allowed(e.tag, _ALLOWED_INTEROP, policy)]
+        elif kid.whole and _allowed(kid.tag, ALLOWED_EXIF, policy):
             out[entry.tag].append(kid)
         else:
             dropped.append(name_of(kid.tag))

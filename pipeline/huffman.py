@@ -75,7 +75,7 @@ def _scan(components: list[Component], group: list[Component], band: tuple[int, 
     places = [components.index(c) for c in group]
     tables = [min(place, 1) for place in places]
     blocks, owner, unit = _in_order(group, restart)
-    coefficients = blocks[:, ZIGZAG].astype(np.int32)
+    coefficients = blocks.take(ZIGZAG, axis=1)
     table = np.array(tables, np.uint8)[owner]
     if first == 0:
         symbols = _sequential(coefficients, owner, table, unit, last)
@@ -134,7 +134,7 @@ def _sequential(zigzag: Ints, owner: Ints, table: npt.NDArray[np.uint8], unit: I
     difference = np.empty(len(zigzag), np.int32)
     for name in np.unique(owner):
         mine = owner == name
-        dc, starts = zigzag[mine, 0], unit[mine]
+        dc, starts = zigzag[mine, 0].astype(np.int32), unit[mine]
         step = np.diff(dc, prepend=0)
         fresh = np.diff(starts, prepend=-1) != 0
         step[fresh] = dc[fresh]
@@ -217,9 +217,9 @@ def _put_ac(out: _Symbols, ac: Ints, block: Ints, place: Ints, zrl: Ints, start:
 
 def _magnitude(values: Ints) -> tuple[Ints, Ints]:
     # Size category and the raw bits that follow (F.1.2.1.1): negative numbers as one's complement.
-    size = np.frexp(np.abs(values))[1].astype(np.int64)
-    extra = np.where(values < 0, values + (1 << size) - 1, values)
-    return size, extra
+    wide = values.astype(np.int32)
+    size = np.frexp(np.abs(wide).astype(np.float32))[1]
+    return size, wide + np.where(wide < 0, (1 << size) - 1, 0)
 
 
 def optimal_table(counts: npt.NDArray[np.int64]) -> tuple[list[int], list[int]]:

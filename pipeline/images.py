@@ -126,9 +126,10 @@ def _kept(source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Po
         turn = decoded.orientation
         result = jpeg.splice(source, upright_to_stored(stored, turn), upright_to_stored(mask, turn))
         near = upright(result.near, turn)
-        data, note = result.data, result.note
-        data, dropped = clean(data, name, policy=policy, edited=True)
-        blocks = jpeg.blocks_equal(source, data, result.touched)
+        note = result.note
+        data, _ = clean(result.data, name, policy=policy, edited=True)
+        _, dropped = clean(source, name, policy=policy, edited=True)
+        blocks = jpeg.blocks_equal(result.before, data, result.touched)
     elif name == "tiff":
         data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy)
         note = _rewritten(decoded)
@@ -220,6 +221,8 @@ def _measured(
 ) -> Encoded:
     # near: HW bool, where pixels may differ; None = equality does not apply.
     out = decode(data, max_pixels=decoded.pixels.size)
+    if out.pixels.shape != decoded.pixels.shape:
+        raise ImageError("corrupt", "the output has another size than the source")
     before = decoded.pixels[mask]
     changed = bool((out.pixels[mask] != before).any())
     if not changed and (edited[mask] != before).any():

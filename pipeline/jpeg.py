@@ -57,9 +57,11 @@ class Splice:
     """data: the new file. touched: for each component, block rows x block columns bool, True = replaced.
 
     near: HW bool in the file's frame, True where decoded pixels may differ. note: see `images.Encoded`.
+    before: the source's coefficients, None where they cannot be read.
     """
 
     data: bytes
+    before: Coefficients | None
     touched: list[Grid]
     near: Grid
     note: str | None
@@ -97,6 +99,8 @@ def read(data: bytes) -> Coefficients:
     if len(components) == 1:  # one component is never subsampled, whatever its factors say
         components = [replace(components[0], h=1, v=1)]
     tables = [np.asarray(found.qt[found.quant_tbl_no[i]], np.int64) for i in range(len(arrays))]
+    if any((table == 0).any() for table in tables):
+        raise SpliceError("a quantisation table holds a zero")
     restarts = [int.from_bytes(s.payload[:2], "big") for s in segments if s.marker == _DRI]
     progressive = frame.marker in (0xC2, 0xCA)
     return Coefficients(components, _space(segments, components), tables, progressive, (restarts or [0])[0])
@@ -151,20 +155,22 @@ def splice(source: bytes, stored: npt.NDArray[np.unsignedinteger], mask: Grid) -
     except SpliceError as error:
         near = _grow(mask, 16, 16)
         note = f"encoded anew with the source's tables, every block may differ: {error}"
-        return Splice(reencode(source, stored), [], near, note)
+        return Splice(reencode(source, stored), None, [], near, note)
     wide, high = 8 * max(c.h for c in old.components), 8 * max(c.v for c in old.components)
     how = "arithmetic coding written as Huffman coding" if is_arithmetic(source) else None
-    return Splice(data, touched, _grow(mask, high, wide), how)
+    return Splice(data, old, touched, _grow(mask, high, wide), how)
 
 
-def blocks_equal(before: bytes, after: bytes, touched: list[Grid]) -> bool | None:
-    """Are tables, sampling and every coefficient outside `touched` the same in two files?
+def blocks_equal(old: Coefficients | None, after: bytes, touched: list[Grid]) -> bool | None:
+    """Has a file the same tables, sampling and coefficients as `old`, outside `touched`?
 
     None where one of them cannot be read. `touched` empty means that no block may differ.
     """
     try:
-        old, new = read(before), read(after)
+        new = read(after)
     except SpliceError:
+        return None
+    if old is None:
         return None
     if len(old.components) != len(new.components) or old.space != new.space:
         return False

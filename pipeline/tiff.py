@@ -88,7 +88,7 @@ def _wipe(out: bytearray, data: bytes, entry: Entry, cell: bytes, depth: int) ->
 
 def numbers(order: str, entry: Entry) -> list[int]:
     """The values of a SHORT or LONG entry; an empty list for another type."""
-    code = {3: "H", 4: "I"}.get(entry.kind)
+    code = {3: "H", 4: "I"}.get(entry.kind) if entry.whole else None
     return list(struct.unpack(f"{order}{entry.count}{code}", entry.value)) if code else []
 
 
@@ -104,7 +104,7 @@ def write_tiff(
     """A one-page, deflated, chunky TIFF of an upright array, with what tags of `source` the policy allows.
 
     stored: HWC uint8 or uint16 in `mode` ('L', 'LA', 'RGB', 'RGBA', 'CMYK'). source: a TIFF file.
-    Returns the file and the names of dropped tags.
+    Returns the file and the names of dropped tags. Raises ImageError('corrupt') for the source.
     """
     order = exif.byte_order(source) if source else "<"
     height, width, channels = stored.shape
@@ -127,7 +127,10 @@ def write_tiff(
     }
     if mode in ("LA", "RGBA"):
         layout[338] = (3, [2])  # alpha is not multiplied in
-    entries, children, dropped = _carried(source, policy) if source else ([], {}, [])
+    try:
+        entries, children, dropped = _carried(source, policy) if source else ([], {}, [])
+    except (exif.ExifError, struct.error) as error:
+        raise ImageError("corrupt", "the TIFF directory cannot be read") from error
     present = {entry.tag for entry in entries}
     if icc and _ICC not in present:
         entries.append(Entry(_ICC, 7, len(icc), icc))
@@ -160,10 +163,10 @@ def _carried(source: bytes, policy: str) -> tuple[list[Entry], dict[int, list[En
             kids, lost = exif.child(source, order, entry, policy)
             children.update(kids)
             dropped += lost
-        elif entry.tag in (shows if policy == "strip" else carried):
+        elif entry.whole and entry.tag in (shows if policy == "strip" else carried):
             kept.append(entry)
         elif entry.tag not in _LAYOUT:
-            if policy == "keep" and entry.tag not in _PREVIEWS:
+            if policy == "keep" and entry.whole and entry.tag not in _PREVIEWS:
                 kept.append(entry)
             else:
                 dropped.append(exif.name_of(entry.tag))
