@@ -7,10 +7,11 @@ import io
 import math
 import random
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image as Pil
@@ -57,9 +58,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    from jobs.run import clean_folder  # type: ignore[import-not-found]  # the engine, only when a demo runs
-
     return demo(args.out, clean_folder, args.seed)
+
+
+def clean_folder(source: Path, output: Path) -> Iterator[Cleaned]:
+    """Clean a local folder into a local folder with the default recipe, through Ray on this machine."""
+    from jobs.run import carry_out
+    from pipeline import ledger, look, recipe
+    from pipeline import run as runs
+
+    run = runs.start(str(source), str(output), recipe.load(None))
+    carry_out(run)
+    below = run.source.uri("")
+    for table in ledger.rows(run.output, look.COLUMNS):
+        for row in table.to_pylist():
+            seen = look.story(row)
+            name = unquote(row["source_uri"].removeprefix(below).lstrip("/"))
+            yield Cleaned(name, row["status"], seen.mask, seen.after, seen.regions)
 
 
 def demo(out: Path, clean: Clean, seed: int = 0) -> int:

@@ -275,3 +275,12 @@ def fitted(mask: Mask, region: Region) -> Mask:
     if np.count_nonzero(inside) < 0.05 * (x1 - x0) * (y1 - y0):
         return box_mask(mask.shape, region.box, 0.0)
     return inside
+
+
+def params_of(tensors: Mapping[str, torch.Tensor]) -> SamParams:
+    """The params whose encoder has the width of these tensors. ValueError when none of SAM fits."""
+    place = tensors.get("image_encoder.pos_embed")
+    for params in SAM.values():
+        if place is not None and place.shape[-1] == params.width:
+            return params
+    raise ValueError(f"these tensors are of no Segment Anything of {', '.join(SAM)}")
