@@ -119,7 +119,8 @@ class RayRig:
                 num_cpus=8, include_dashboard=False, object_store_memory=400 << 20, _temp_dir=self.folder
             )
 
-    def cluster(self) -> Cluster:
+    @contextmanager
+    def cluster(self) -> Iterator[Cluster]:
         import ray
         from ray.cluster_utils import Cluster
 
@@ -128,10 +129,15 @@ class RayRig:
         with self.worker_environment():
             head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self.folder, **node}
             cluster = Cluster(initialize_head=True, head_node_args=head)
-            for _ in range(2):
-                cluster.add_node(num_cpus=4, **node)
+        try:
+            with self.worker_environment():
+                for _ in range(2):
+                    cluster.add_node(num_cpus=4, **node)
             ray.init(address=cluster.address)
-        return cluster
+            yield cluster
+        finally:
+            self.down()
+            cluster.shutdown()
 
     def down(self) -> None:
         import ray
@@ -167,7 +173,5 @@ def ray_cluster(ray_rig: RayRig) -> Iterator[Cluster]:
     Kill a node with `cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)`; its death
     is noticed after about 16 s.
     """
-    cluster = ray_rig.cluster()
-    yield cluster
-    ray_rig.down()
-    cluster.shutdown()
+    with ray_rig.cluster() as cluster:
+        yield cluster
