@@ -15,6 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -207,12 +208,14 @@ class _Temporary:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            self.temporary.unlink(missing_ok=True)
+            self.__exit__()
             raise _local_error(error, self.path) from error
         return self.temporary, self.path
 
     def __exit__(self, *_: object) -> None:
-        self.temporary.unlink(missing_ok=True)
+        # What cannot be removed (no folder, a full disk) is a dot-file that no listing of parts believes.
+        with suppress(OSError):
+            self.temporary.unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> tuple[int, int]:

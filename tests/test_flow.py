@@ -128,7 +128,7 @@ def test_a_source_that_stays_away_leaves_the_unit_uncommitted(tmp_path: Path, s3
     patience = storage.PATIENCE_S
     storage.PATIENCE_S = 1.0
     try:
-        s3_faults.faults(Fault("e503", 1.0, methods=("GET",), prefix="in/"))
+        s3_faults.faults(Fault("e503", method="GET"))
         job = graph.Job(tuple(units), run.output, run.recipe, run.stamp)
         assert list(graph.run_here(job)) == []
         assert ledger.done(run.output) == set()
