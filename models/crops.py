@@ -75,7 +75,7 @@ def plan_crops(mask: Mask, settings: CropSettings) -> list[Crop]:
 
 def _parts(mask: Mask, settings: CropSettings) -> tuple[Boxes, Boxes]:
     """The parts of a mask (HW bool) and what each needs to be filled: two Nx4."""
-    holes = hole_boxes(mask)
+    holes = np.concatenate([_split_thin(mask, box, settings) for box in hole_boxes(mask)])
     needs = with_context(holes, mask.shape, settings)
     group = _cell_of(holes, settings.min_side // 2)
     return _join_groups(holes, group), _join_groups(needs, group)
@@ -91,6 +91,30 @@ def hole_boxes(mask: Mask, *, gap: int = 0) -> Boxes:
     # each.
     x, y, width, height = stats[1:, :4].astype(np.int64).T
     return np.stack([x, y, x + width - 2 * gap, y + height - 2 * gap], axis=1)
+
+
+def _split_thin(mask: Mask, box: Boxes, settings: CropSettings) -> Boxes:
+    """A hole too long for one crop, but thin (a frame, a watermark's stripes), in tiles; else the box alone:
+    Nx4.
+
+    At a reduced scale it would lose resolution for nothing: what lies across a thin hole is near. A hole
+    counts as thin when no square of a quarter of max_side fits into it.
+    """
+    x0, y0, x1, y1 = (int(v) for v in box)
+    tile = settings.max_side // 2
+    if max(x1 - x0, y1 - y0) <= tile:
+        return box[None]
+    hole = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), 1)
+    if np.asarray(cv2.distanceTransform(hole, cv2.DIST_C, 3)).max() * 2 > settings.max_side / 4:
+        return box[None]
+    tiles = []
+    for y in range(y0, y1, tile):
+        for x in range(x0, x1, tile):
+            part = mask[y : min(y + tile, y1), x : min(x + tile, x1)]
+            rows, cols = np.flatnonzero(np.any(part, axis=1)), np.flatnonzero(np.any(part, axis=0))
+            if len(rows):
+                tiles.append([x + cols[0], y + rows[0], x + cols[-1] + 1, y + rows[-1] + 1])
+    return np.array(tiles, np.int64)
 
 
 def _cell_of(holes: Boxes, cell: int) -> npt.NDArray[np.int64]:
