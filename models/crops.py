@@ -55,10 +55,14 @@ class Crop:
     box: Box
     size: tuple[int, int]
 
+    @property
+    def reduced(self) -> bool:
+        """Whether it is filled at less than full resolution."""
+        return self.size != (self.box[3] - self.box[1], self.box[2] - self.box[0])
+
 
 def plan_crops(mask: Mask, settings: CropSettings) -> list[Crop]:
-    """The crops that fill a mask (HW bool): every True pixel lies in the `holes` of at least one. None if
-    empty."""
+    """The crops that fill a mask (HW bool): every True pixel lies in the `holes` of at least one."""
     height, width = mask.shape
     if not mask.any():
         return []
@@ -82,20 +86,17 @@ def _parts(mask: Mask, settings: CropSettings) -> tuple[Boxes, Boxes]:
 
 
 def hole_boxes(mask: Mask, *, gap: int = 0) -> Boxes:
-    """Tight boxes round the connected parts of a mask (HW bool); parts at most 2*gap pixels apart count as
-    one."""
+    """Tight boxes round the connected parts of a mask (HW bool); parts 2*gap pixels apart count as one."""
     padded = np.pad(mask.astype(np.uint8), gap)
     grown = cv2.dilate(padded, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8)) if gap else padded
     stats = np.asarray(cv2.connectedComponentsWithStats(np.asarray(grown, np.uint8), connectivity=8)[2])
-    # Rows are x, y, width, height, area; row 0 is the background. Growing and padding moved edges by gap
-    # each.
+    # Rows: x, y, width, height, area; row 0 is the background. Padding and growing cancel at the low edges.
     x, y, width, height = stats[1:, :4].astype(np.int64).T
     return np.stack([x, y, x + width - 2 * gap, y + height - 2 * gap], axis=1)
 
 
 def _split_thin(mask: Mask, box: Boxes, settings: CropSettings) -> Boxes:
-    """A hole too long for one crop, but thin (a frame, a watermark's stripes), in tiles; else the box alone:
-    Nx4.
+    """A hole too long for one crop, but thin (a frame, stripes), in tiles; else the box alone. Nx4.
 
     At a reduced scale it would lose resolution for nothing: what lies across a thin hole is near. A hole
     counts as thin when no square of a quarter of max_side fits into it.
@@ -239,8 +240,7 @@ def resize(image: Image, size: tuple[int, int], interpolation: int) -> Image:
 
 
 def paste(target: Image, mask: Mask, crop: Crop, filled: Image) -> None:
-    """Writes what a crop filled (HWC uint8 of the crop's size) into target, in place, at the mask pixels in
-    its holes."""
+    """Writes what a crop filled (HWC uint8 of its size) into target, in place, at the mask in its holes."""
     x0, y0, x1, y1 = crop.box
     if filled.shape[:2] != (y1 - y0, x1 - x0):
         filled = resize(filled, (y1 - y0, x1 - x0), cv2.INTER_CUBIC)

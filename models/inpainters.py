@@ -71,11 +71,12 @@ class LamaInpainter:
         """HWC uint8 RGB and HW bool (True = remove) -> HWC uint8 RGB, same sizes."""
         check_pairs(images, masks)
         results = [image.copy() for image in images]
-        by_size: defaultdict[tuple[int, int], list[Job]] = defaultdict(list)
+        by_size: defaultdict[tuple[bool, tuple[int, int]], list[Job]] = defaultdict(list)
         for i, mask in enumerate(masks):
             for crop in plan_crops(mask, self.crops):
-                by_size[crop.size].append((i, crop))
-        for jobs in by_size.values():
+                by_size[not crop.reduced, crop.size].append((i, crop))
+        # Reduced crops first: where two fill the same pixel, the one at full resolution has the last word.
+        for _, jobs in sorted(by_size.items()):
             for start in range(0, len(jobs), self._batch):
                 some = jobs[start : start + self._batch]
                 pieces = [cut(images[i], masks[i], crop) for i, crop in some]

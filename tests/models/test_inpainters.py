@@ -132,6 +132,26 @@ def test_crops_of_different_images_share_a_batch(tiny: nn.Module) -> None:
     assert max(np.abs(a.astype(int) - b).max() for a, b in zip(together, alone, strict=True)) <= 1
 
 
+def test_full_resolution_wins_over_reduced() -> None:
+    """A small hole in the box of an L-shaped one that is seen reduced."""
+    image, mask = np.zeros((600, 600, 3), np.uint8), np.zeros((600, 600), np.bool_)
+    mask[0:600, 0:100] = mask[500:600, 0:600] = True
+    mask[100:110, 400:410] = True
+    (result,) = LamaInpainter(SizeMarker(), crops=CropSettings(min_side=64, bucket=32, max_side=128))(
+        [image], [mask]
+    )
+    assert (result[mask] > 0).all()
+    assert len(np.unique(result[0:90, 0:90])) == 1
+    assert (result[100:110, 400:410] == 64).all()
+
+
+class SizeMarker(nn.Module):
+    """Paints the width it sees, as a level."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full_like(x[:, :3], (x.shape[-1] + 0.5) / 255)
+
+
 class Recording(nn.Module):
     """A generator that notes the shapes it sees."""
 
