@@ -55,10 +55,14 @@ class Crop:
     box: Box
     size: tuple[int, int]
 
+    @property
+    def reduced(self) -> bool:
+        """Whether it is filled at less than full resolution."""
+        return self.size != (self.box[3] - self.box[1], self.box[2] - self.box[0])
+
 
 def plan_crops(mask: Mask, settings: CropSettings) -> list[Crop]:
-    """The crops that fill a mask (HW bool): every True pixel lies in the `holes` of at least one. None if
-    empty."""
+    """The crops that fill a mask (HW bool): every True pixel lies in the `holes` of at least one."""
     height, width = mask.shape
     if not mask.any():
         return []
@@ -75,22 +79,43 @@ def plan_crops(mask: Mask, settings: CropSettings) -> list[Crop]:
 
 def _parts(mask: Mask, settings: CropSettings) -> tuple[Boxes, Boxes]:
     """The parts of a mask (HW bool) and what each needs to be filled: two Nx4."""
-    holes = hole_boxes(mask)
+    holes = np.concatenate([_split_thin(mask, box, settings) for box in hole_boxes(mask)])
     needs = with_context(holes, mask.shape, settings)
     group = _cell_of(holes, settings.min_side // 2)
     return _join_groups(holes, group), _join_groups(needs, group)
 
 
 def hole_boxes(mask: Mask, *, gap: int = 0) -> Boxes:
-    """Tight boxes round the connected parts of a mask (HW bool); parts at most 2*gap pixels apart count as
-    one."""
+    """Tight boxes round the connected parts of a mask (HW bool); parts 2*gap pixels apart count as one."""
     padded = np.pad(mask.astype(np.uint8), gap)
     grown = cv2.dilate(padded, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8)) if gap else padded
     stats = np.asarray(cv2.connectedComponentsWithStats(np.asarray(grown, np.uint8), connectivity=8)[2])
-    # Rows are x, y, width, height, area; row 0 is the background. Growing and padding moved edges by gap
-    # each.
+    # Rows: x, y, width, height, area; row 0 is the background. Padding and growing cancel at the low edges.
     x, y, width, height = stats[1:, :4].astype(np.int64).T
     return np.stack([x, y, x + width - 2 * gap, y + height - 2 * gap], axis=1)
+
+
+def _split_thin(mask: Mask, box: Boxes, settings: CropSettings) -> Boxes:
+    """A hole too long for one crop, but thin (a frame, stripes), in tiles; else the box alone. Nx4.
+
+    At a reduced scale it would lose resolution for nothing: what lies across a thin hole is near. A hole
+    counts as thin when no square of a quarter of max_side fits into it.
+    """
+    x0, y0, x1, y1 = (int(v) for v in box)
+    tile = settings.max_side // 2
+    if max(x1 - x0, y1 - y0) <= tile:
+        return box[None]
+    hole = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), 1)
+    if np.asarray(cv2.distanceTransform(hole, cv2.DIST_C, 3)).max() * 2 > settings.max_side / 4:
+        return box[None]
+    tiles = []
+    for y in range(y0, y1, tile):
+        for x in range(x0, x1, tile):
+            part = mask[y : min(y + tile, y1), x : min(x + tile, x1)]
+            rows, cols = np.flatnonzero(np.any(part, axis=1)), np.flatnonzero(np.any(part, axis=0))
+            if len(rows):
+                tiles.append([x + cols[0], y + rows[0], x + cols[-1] + 1, y + rows[-1] + 1])
+    return np.array(tiles, np.int64)
 
 
 def _cell_of(holes: Boxes, cell: int) -> npt.NDArray[np.int64]:
@@ -215,8 +240,7 @@ def resize(image: Image, size: tuple[int, int], interpolation: int) -> Image:
 
 
 def paste(target: Image, mask: Mask, crop: Crop, filled: Image) -> None:
-    """Writes what a crop filled (HWC uint8 of the crop's size) into target, in place, at the mask pixels in
-    its holes."""
+    """Writes what a crop filled (HWC uint8 of its size) into target, in place, at the mask in its holes."""
     x0, y0, x1, y1 = crop.box
     if filled.shape[:2] != (y1 - y0, x1 - x0):
         filled = resize(filled, (y1 - y0, x1 - x0), cv2.INTER_CUBIC)

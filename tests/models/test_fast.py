@@ -1,0 +1,92 @@
+"""The fast form of a generator gives what the generator gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.crops import CropSettings
+from models.fast import bf16_is_native, fast_generator
+from models.inpainters import LamaInpainter
+from models.lama import LamaGenerator, LamaParams, build_generator, params_of, to_input
+
+ORACLE = Path(__file__).parents[1] / "data" / "oracle"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def small() -> LamaGenerator:
+    """Weights whose batch norms are far from the identity, so that a mistake in folding shows."""
+    with np.load(ORACLE / "small_weights_f16.npz") as f:
+        state = {k: torch.from_numpy(f[k]) for k in f.files}
+    model = build_generator(params_of(state)).eval()
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+@pytest.mark.parametrize("case", ["64x64", "96x120"])
+def test_fp32_equals_the_reference(small: LamaGenerator, case: str) -> None:
+    with np.load(ORACLE / "small_io.npz") as f:
+        image, mask, want = (f[f"{k}_{case}"] for k in ("image", "mask", "predicted"))
+    got = fast_generator(small)(to_input(image.transpose(0, 2, 3, 1), mask[:, 0] > 0))
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got.numpy(), want, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "params", [LamaParams("fourier", 8, 2, 1, 0.5, 1024), LamaParams("fourier", 12, 3, 2, 0.75, 64)]
+)
+def test_fp32_equals_the_generator_for_other_shapes(params: LamaParams) -> None:
+    torch.manual_seed(0)
+    model = build_generator(params).eval()
+    x = torch.rand(2, 4, 16, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast_generator(model)(x), model(x), atol=1e-4, rtol=0)
+
+
+def test_bf16_is_near(small: LamaGenerator) -> None:
+    x = torch.rand(1, 4, 64, 48)
+    exact, rough = fast_generator(small)(x), fast_generator(small, "bf16")(x)
+    assert rough.dtype == torch.float32
+    assert 0 < (exact - rough).abs().mean() < 0.005
+    # Not rounded to bf16 at the end: that would leave at most 256 values above one half.
+    assert len(rough[rough > 0.5].unique()) > 256
+
+
+def test_outer_autocast_changes_nothing(small: LamaGenerator) -> None:
+    x = torch.rand(1, 4, 32, 32)
+    predict = fast_generator(small)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = predict(x)
+    assert torch.equal(got, predict(x))
+
+
+def test_the_inpainter_uses_it(small: LamaGenerator) -> None:
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (90, 100, 3), np.uint8), np.zeros((90, 100), np.bool_)
+    mask[20:50, 30:60] = True
+    crops = CropSettings(min_side=64, bucket=32, max_side=128)
+    (plain,) = LamaInpainter(small, crops=crops)([image], [mask])
+    (fast,) = LamaInpainter(small, crops=crops, fast=True)([image], [mask])
+    assert np.array_equal(fast[~mask], image[~mask])
+    assert np.abs(fast.astype(int) - plain).max() <= 1
+    assert (fast != plain).mean() < 1e-3
+
+
+def test_other_kinds_are_refused() -> None:
+    model = build_generator(LamaParams("regular", 8, 3, 1, 0.0, 1024))
+    with pytest.raises(ValueError, match="kind 'regular'"):
+        fast_generator(model)
+    with pytest.raises(ValueError, match="LamaGenerator"):
+        LamaInpainter(torch.nn.Identity(), fast=True)
+
+
+def test_probe_answers() -> None:
+    assert bf16_is_native("cpu") in (True, False)
