@@ -29,10 +29,10 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
     group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, plates")
     group.add_argument(
-        "--segmenter", help="auto, box, ellipse, stroke, grabcut, sam_vit_b, sam_vit_l or sam_vit_h"
+        "--segmenter", help="auto, box, ellipse, stroke, grabcut, or sam (Segment Anything)"
     )
     group.add_argument(
-        "--checkpoint", help="weights of the sam_* segmenter: a name of the weights table or a file"
+        "--checkpoint", help="weights of the sam segmenter: a name of the weights table or a file"
     )
     group.add_argument(
         "--inpainter", help="telea, ns, blur, pixelate, fill, big-lama, or a LaMa checkpoint file"

@@ -27,8 +27,8 @@ _DETECTOR_WEIGHTS = {
 def weights_of(recipe: Recipe) -> tuple[str, ...]:
     """The names (or files) of all weights that the recipe's stages load."""
     names = [name for kind in recipe.remove for name in _DETECTOR_WEIGHTS[kind]]
-    if recipe.masks.segmenter.startswith("sam_"):
-        names.append(recipe.masks.checkpoint or recipe.masks.segmenter)
+    if recipe.masks.segmenter == "sam":
+        names.append(_sam_name(recipe))
     names += [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
     return tuple(dict.fromkeys(names))
 
@@ -61,8 +61,8 @@ def verifiers(recipe: Recipe) -> list[Detector]:
 
 def segmenter(recipe: Recipe) -> Segmenter:
     masks, engine = recipe.masks, recipe.engine
-    if masks.segmenter.startswith("sam_"):
-        return _sam(masks.checkpoint or masks.segmenter, engine.gpus)
+    if masks.segmenter == "sam":
+        return _sam(_sam_name(recipe), engine.gpus)
     from models.segmenters import SEGMENTERS
 
     return SEGMENTERS[masks.segmenter]
@@ -107,7 +107,11 @@ def _detector(kind: str, purpose: Literal["find", "verify"]) -> Detector:
 
 # The same networks, shown other pixels: another scale, and tiles cut elsewhere.
 _VERIFY_TEXT: dict[str, Any] = {"long_side": 1280, "offset": 0.5, "name": "ppocr-v6-small@1280"}
-_VERIFY_FACES: dict[str, Any] = {}
+_VERIFY_FACES: dict[str, Any] = {"long_side": 960, "offset": 0.5, "name": "centerface@960"}
+
+
+def _sam_name(recipe: Recipe) -> str:
+    return recipe.masks.checkpoint or "sam-vit-b"
 
 
 @lru_cache(maxsize=2)
@@ -116,11 +120,9 @@ def _sam(name: str, gpus: float) -> Segmenter:
     from models.checkpoints import load_tensors
 
     found = weights.find(name)
-    if found.model not in sam.SAM:
-        raise ConfigError(f"masks.checkpoint: {name!r} is no Segment Anything of {', '.join(sam.SAM)}")
-    model = sam.build_sam(sam.SAM[found.model])
-    model.load_state_dict(load_tensors(weights.resolve(found)), strict=True)
-    return sam.SamSegmenter(model, device=pick(gpus))
+    tensors = load_tensors(weights.resolve(found))
+    params = sam.SAM[found.model] if found.model in sam.SAM else sam.params_of(tensors)
+    return sam.SamSegmenter(sam.load_sam(params, tensors), device=pick(gpus))
 
 
 @lru_cache(maxsize=4)

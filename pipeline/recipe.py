@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 Kind = Literal["text", "face", "plate"]
 KINDS: tuple[Kind, ...] = ("text", "face", "plate")
 Share = Annotated[float, Field(ge=0, le=1)]
-SegmenterName = Literal["auto", "box", "ellipse", "stroke", "grabcut", "sam_vit_b", "sam_vit_l", "sam_vit_h"]
+SegmenterName = Literal["auto", "box", "ellipse", "stroke", "grabcut", "sam"]
 CLASSIC_INPAINTERS = ("telea", "ns", "blur", "pixelate", "fill")
 
 
@@ -48,7 +48,7 @@ class Masks(_Part):
 
     segmenter: SegmenterName = "auto"
     checkpoint: str | None = Field(
-        None, description="weights for sam_*: a name of the weights table or a file"
+        None, description="weights of the sam segmenter: sam-vit-b (default), -l, -h, or a file"
     )
     grow: Share = Field(0.02, description="widen each mask by this share of its box's shorter side")
     grow_px: Annotated[int, Field(ge=0, le=256)] = Field(3, description="... and by at least so many pixels")
@@ -81,6 +81,9 @@ class Verify(_Part):
     )
     min_score: Share = Field(
         0.5, description="a find below this is no residual: the guard against false alarms"
+    )
+    min_side: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="... and so is one with a shorter side below this, in pixels: an inpainter's own specks"
     )
     grow: Share = Field(
         0.15, description="each repair widens the mask by this share of a region's shorter side"
@@ -160,8 +163,8 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _sam_has_weights(self) -> Recipe:
-        if self.masks.checkpoint and not self.masks.segmenter.startswith("sam_"):
-            raise ValueError(f"masks.checkpoint goes with a sam_* segmenter, not {self.masks.segmenter!r}")
+        if self.masks.checkpoint and self.masks.segmenter != "sam":
+            raise ValueError(f"masks.checkpoint goes with the segmenter sam, not {self.masks.segmenter!r}")
         return self
 
     def detect_for(self, kind: Kind) -> Detect:

@@ -25,6 +25,8 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
         _decoded.move_to_end(key)
         return _decoded[key]
     found = images.decode(row["source"])
+    if (found.height, found.width) != (row["height"], row["width"]):
+        raise images.ImageError("corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise")
     _decoded[key] = found
     while (
         len(_decoded) > 1

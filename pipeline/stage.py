@@ -23,7 +23,7 @@ Row = dict[str, Any]
 Work = Callable[[pa.Table], pa.Table]
 """Healthy rows in; the same rows, in any order, with more columns out. A row may be given an `error`."""
 
-_BUGS = (TypeError, NameError, AttributeError, ImportError, AssertionError, NotImplementedError)
+_BUGS = (TypeError, KeyError, NameError, AttributeError, ImportError, AssertionError, NotImplementedError)
 _BUGS_IN_A_ROW = 8
 """So many images running that fail with a programming error are a broken program, not bad images."""
 

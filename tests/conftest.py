@@ -21,12 +21,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import ray
 from faultproxy import FaultProxy
-from ray.cluster_utils import Cluster
 from s3server import Bucket, S3Server, aws_environment
+
+if TYPE_CHECKING:  # Ray is imported where it is started: most test files do without it
+    from ray.cluster_utils import Cluster
+
+# First on the path, or the folders tests/pipeline and tests/jobs pass for our packages when `pytest` is run
+# as a command.
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 
 
 @pytest.fixture(scope="session")
@@ -94,16 +101,16 @@ class RayRig:
     @contextmanager
     def worker_environment(self) -> Iterator[None]:
         """Workers keep the environment of Ray's start: S3 through the proxy, the tests importable."""
-        root = str(Path(__file__).parent.parent)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(
-                "PYTHONPATH", os.pathsep.join([root, *(p for p in sys.path if p.startswith(root + "/tests"))])
-            )
+            folders = [p for p in sys.path if Path(p).is_relative_to(ROOT / "tests")]
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *folders]))
             for name, value in aws_environment(self.proxy.endpoint).items():
                 patch.setenv(name, value)
             yield
 
     def local(self) -> None:
+        import ray
+
         if ray.is_initialized():
             return
         with self.worker_environment():
@@ -112,18 +119,29 @@ class RayRig:
                 num_cpus=8, include_dashboard=False, object_store_memory=400 << 20, _temp_dir=self.folder
             )
 
-    def cluster(self) -> Cluster:
+    @contextmanager
+    def cluster(self) -> Iterator[Cluster]:
+        import ray
+        from ray.cluster_utils import Cluster
+
         self.down()
         node = {"object_store_memory": 200 << 20}
         with self.worker_environment():
             head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self.folder, **node}
             cluster = Cluster(initialize_head=True, head_node_args=head)
-            for _ in range(2):
-                cluster.add_node(num_cpus=4, **node)
+        try:
+            with self.worker_environment():
+                for _ in range(2):
+                    cluster.add_node(num_cpus=4, **node)
             ray.init(address=cluster.address)
-        return cluster
+            yield cluster
+        finally:
+            self.down()
+            cluster.shutdown()
 
     def down(self) -> None:
+        import ray
+
         ray.shutdown()
 
     def remove_folder(self) -> None:
@@ -155,7 +173,5 @@ def ray_cluster(ray_rig: RayRig) -> Iterator[Cluster]:
     Kill a node with `cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)`; its death
     is noticed after about 16 s.
     """
-    cluster = ray_rig.cluster()
-    yield cluster
-    ray_rig.down()
-    cluster.shutdown()
+    with ray_rig.cluster() as cluster:
+        yield cluster

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from faultproxy import Fault, FaultProxy
@@ -142,6 +141,8 @@ class S3Server:
 
     def client(self, endpoint: str | None = None):  # type: ignore[no-untyped-def]
         """A boto3 S3 client that gives up early: a test must not wait a minute for a dead server."""
+        import boto3  # half a second that a run without S3 need not spend
+
         config = Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 1, "mode": "standard"})
         return boto3.client(
             "s3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -11,9 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import boto3
+import numpy as np
 import obstore
+import PIL.Image
 import pytest
 import ray
+import scenes
 from botocore.exceptions import ClientError
 from faultproxy import Fault
 from obstore.exceptions import AlreadyExistsError, GenericError
@@ -173,7 +177,7 @@ def test_the_server_comes_back_with_its_data_after_a_kill(s3: Bucket) -> None:
 
 @ray.remote
 def seen_by_a_worker() -> dict[str, str]:
-    import scenes  # a test module  # noqa: F401
+    assert scenes.ENDINGS  # a test module, imported where the worker is
 
     import pipeline
 
@@ -205,3 +209,30 @@ def test_a_cluster_loses_a_node_and_goes_on(ray_cluster: Cluster) -> None:
 def test_the_local_ray_comes_back_after_a_cluster(ray_local: None) -> None:
     assert ray.cluster_resources()["CPU"] == 8
     assert "endpoint" in ray.get(seen_by_a_worker.remote())
+
+
+def test_a_scene_is_known_to_the_pixel() -> None:
+    image, things = scenes.scene(3)
+    again, _ = scenes.scene(3)
+    other, _ = scenes.scene(4)
+    np.testing.assert_array_equal(image, again)
+    assert (image != other).any()
+    assert [kind for kind, _ in things] == ["face", "logo", "text"]
+    assert image.shape == (192, 256, 3)
+    assert sum(mask.astype(int) for _, mask in things).max() == 1
+    logo = dict(things)["logo"]
+    assert (image[logo] == 255).all()
+    assert (image[~np.any([m for _, m in things], axis=0)].astype(int).sum(axis=1) < 765).all()
+
+
+def test_photos_are_many_mixed_and_the_same_each_time() -> None:
+    made = scenes.photos(30)
+    assert made[:4] == scenes.photos(4)
+    assert made[0] != scenes.photos(1, seed=1)[0]
+    assert len({name.lower() for name, _ in made}) == len({body for _, body in made}) == 30
+    assert {name.rpartition(".")[2] for name, _ in made} == set(scenes.ENDINGS)
+    for name, body in made:
+        with PIL.Image.open(io.BytesIO(body)) as image:
+            image.load()
+            assert 160 <= max(image.size) <= 400
+            assert image.format == scenes.FORMATS[name.rpartition(".")[2].lower()]

@@ -66,6 +66,11 @@ class TextDetector:
         self._detector = open_session(det_path, threads)
         self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
 
+    @property
+    def reads(self) -> bool:
+        """Whether there is a recogniser."""
+        return self._reader is not None
+
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
         return [self._regions(image, lines) for image, lines in zip(images, self.lines(images), strict=True)]

@@ -84,17 +84,21 @@ def views(
 
 
 def _cuts(length: int, side: int, overlap: float, offset: float) -> list[tuple[int, int]]:
-    """Windows of one axis, of equal size, the last one flush with the end."""
+    """Windows of one axis: as few as sides of at most `side` allow, and then no longer than they must be."""
     if length <= side:
         return [(0, length)]
+    count = math.ceil((length / side - overlap) / (1 - overlap))
+    side = math.ceil(length / (count - (count - 1) * overlap))
     step = side * (1 - overlap)
     shift = (offset % 1.0) * step
-    first = -shift if shift > 0 else 0.0
-    starts = {
-        min(max(0, round(first + i * step)), length - side)
-        for i in range(math.ceil((length - side - first) / step) + 1)
-    }
-    return [(start, start + side) for start in sorted(starts)]
+    windows = []
+    for number in range(count + (shift > 0)):
+        start = round(number * step - shift)
+        window = (max(0, start), min(length, start + side))
+        # What the shift pushed over the edge is narrower than the overlap: its neighbour has it all.
+        if window[1] - window[0] > overlap * side:
+            windows.append(window)
+    return windows
 
 
 def batches(

@@ -29,7 +29,7 @@ class Detect:
         names = [detector.name for detector in detectors]
 
         def detect(table: pa.Table) -> pa.Table:
-            pictures = [decoded(row).pixels for row in table.select(["source", "source_sha256"]).to_pylist()]
+            pictures = [decoded(row).pixels for row in table.select(["source", "source_sha256", "width", "height"]).to_pylist()]
             finds: list[list[Region]] = [[] for _ in pictures]
             for detector in detectors:
                 for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):

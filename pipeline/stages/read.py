@@ -9,8 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import images, schema
+from pipeline import exif, schema
 from pipeline.errors import RowError, StorageError
+from pipeline.formats import ImageError, header
+from pipeline.pixels import decode, exif_block
 from pipeline.recipe import Limits
 from pipeline.stage import Needs, Work, error_of
 from pipeline.storage import read_uri
@@ -48,12 +50,29 @@ class Read:
                 )
             data = read_uri(planned["source_uri"])
             row["source_sha256"] = hashlib.sha256(data).hexdigest()
-            seen = images.probe(data, max_pixels=self.limits.max_pixels)
-            row |= {"source_format": seen.format, "width": seen.width, "height": seen.height, "source": data}
+            row |= probe(data, self.limits.max_pixels)
+            row["source"] = data
         except StorageError as error:
             if error.kind == "unreachable" and not self.last:
                 raise
             row["error"] = error_of(self.name, error)
-        except (RowError, images.ImageError) as error:
+        except (RowError, ImageError) as error:
             row["error"] = error_of(self.name, error)
         return row
+
+
+def probe(data: bytes, max_pixels: int) -> dict[str, Any]:
+    """source_format, and width and height as the picture stands upright, from the file's header alone.
+
+    Raises ImageError for what is no image or declares more than max_pixels. That the rest of the file decodes
+    shows when a detector needs its pixels.
+    """
+    head = header(data)
+    if head.width * head.height > max_pixels:
+        raise ImageError("too_large", f"{head.width} x {head.height} pixels, the limit is {max_pixels}")
+    if head.format == "tiff":  # Its orientation is a tag that only a decoder reads.
+        height, width = decode(data, max_pixels=max_pixels).pixels.shape[:2]
+    else:
+        turned = exif.orientation(exif_block(data, head.format)) >= 5
+        width, height = (head.height, head.width) if turned else (head.width, head.height)
+    return {"source_format": head.format, "width": width, "height": height}

@@ -35,7 +35,7 @@ _ADDS = schema.columns(
     "inpainter",
     "segmenter",
 )
-_READS = [*_ADDS.names, "source", "source_sha256", "width", "height"]
+_READS = [*(n for n in _ADDS.names if n != "residual"), "source", "source_sha256", "width", "height"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,10 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
 
 
 def _counts(region: Region, picture: Image, recipe: Recipe) -> bool:
-    return region.score >= recipe.verify.min_score and wanted(region, picture, recipe)
+    x0, y0, x1, y1 = region.box
+    if region.score < recipe.verify.min_score or min(x1 - x0, y1 - y0) < recipe.verify.min_side:
+        return False
+    return wanted(region, picture, recipe)
 
 
 def _residual(region: Region) -> dict[str, Any]:

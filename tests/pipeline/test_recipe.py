@@ -36,7 +36,7 @@ def test_the_digest_covers_output_and_weights_but_not_the_engine() -> None:
         ({"inpaint.nmae": "ns"}, "inpaint.nmae"),
         ({"output.quality": 101}, "output.quality"),
         ({"masks.segmenter": "magic"}, "masks.segmenter"),
-        ({"masks.checkpoint": "x.pth"}, "sam_"),
+        ({"masks.checkpoint": "x.pth"}, "segmenter sam"),
         ({"units": 3}, "units"),
         ({"version": 2}, "version"),
     ],

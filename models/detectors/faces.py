@@ -1,0 +1,110 @@
+"""Faces: CenterFace (Xu et al. 2019, arXiv:1911.03599), an ONNX file of 7.3 MB under the MIT licence.
+
+The published file has an input frozen at 10 x 3 x 32 x 32. The network is fully convolutional, so the
+frozen sizes are taken out of the file's bytes when it is opened (`onnx.free_shapes`); it then runs at any
+multiple of 32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.detectors import tiles
+from models.detectors.onnx import Floats, free_shapes, open_session
+from models.regions import Image, Region
+
+STRIDE = 4
+BATCH_PIXELS = 2 * 1280 * 1280
+SMALL = 320
+"""Long side of one more look: a face that fills a large view is too large for the receptive field."""
+
+Boxes = npt.NDArray[np.float64]
+
+
+class FaceDetector:
+    """Detector of faces, kind 'face', boxes from forehead to chin.
+
+    path: centerface.onnx. min_score: lowest peak of the heat map that counts, and Region.score.
+    long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
+    whole and again in tiles, so a face 12 pixels wide is seen as at least 8. offset: shift of the tiling, in
+    tiles. For a second opinion use another long_side and offset, as with TextDetector, and as weak.
+
+    Holds no state between calls. Raises ValueError for settings, nothing for an image's content.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        min_score: float = 0.35,
+        long_side: int = 1280,
+        offset: float = 0.0,
+        overlap: float = 0.3,
+        threads: int = 1,
+        name: str = "centerface",
+    ) -> None:
+        if long_side < 32:
+            raise ValueError(f"long_side must be at least 32 pixels, got {long_side}")
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no model file at {path}")
+        self.name = name
+        self.min_score = min_score
+        self.long_side = long_side
+        self.offset = offset
+        self.overlap = overlap
+        model = free_shapes(Path(path).read_bytes(), {"input.1": ("batch", 3, "height", "width")})
+        self._session = open_session(model, threads)
+
+    def __call__(self, images: list[Image]) -> list[list[Region]]:
+        """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
+        found: list[list[Boxes]] = [[] for _ in images]
+        plans = [self._views(image.shape[0], image.shape[1]) for image in images]
+        for members, crops in tiles.batches(images, plans, BATCH_PIXELS):
+            batch = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
+            heat, size, shift, *_ = self._session.run(None, {"input.1": np.ascontiguousarray(batch)})
+            for n, (number, view) in enumerate(members):
+                rows = peaks(heat[n, 0], size[n], shift[n], self.min_score)
+                rows[:, 0:2], rows[:, 2:4] = view.to_image(rows[:, 0:2]), view.to_image(rows[:, 2:4])
+                found[number].append(rows)
+        return [self._regions(image, rows) for image, rows in zip(images, found, strict=True)]
+
+    def _views(self, height: int, width: int) -> list[tiles.View]:
+        views = tiles.views(height, width, self.long_side, overlap=self.overlap, offset=self.offset)
+        if max(height, width) > 1.5 * SMALL:
+            views.append(tiles.View((0, 0, width, height), tiles.fitted(height, width, SMALL)))
+        return views
+
+    def _regions(self, image: Image, found: list[Boxes]) -> list[Region]:
+        height, width = image.shape[:2]
+        rows = np.concatenate(found) if found else np.zeros((0, 5))
+        rows[:, 0:4] = np.clip(rows[:, 0:4], 0, [width, height, width, height])
+        rows = rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
+        kept = tiles.suppress(len(rows), rows[:, 4].tolist(), lambda a, b: iou(rows[a], rows[b]), 0.3)
+        return [
+            Region("face", self.name, min(1.0, score), (x0, y0, x1, y1))
+            for x0, y0, x1, y1, score in rows[kept].tolist()
+        ]
+
+
+def peaks(heat: Floats, size: Floats, shift: Floats, min_score: float) -> Boxes:
+    """Heat map H x W, log sizes and centre shifts 2 x H x W (both y first) -> N x 5: xyxy pixels, score.
+
+    A map pixel stands for STRIDE pixels; a box's side is exp(size) * STRIDE (paper, section 3.1).
+    """
+    y, x = np.nonzero(heat > min_score)
+    centre_y = (y + shift[0, y, x] + 0.5) * STRIDE
+    centre_x = (x + shift[1, y, x] + 0.5) * STRIDE
+    # exp of at most 8 (3000 map pixels): noise in the map must not become an infinity.
+    half_h, half_w = np.exp(np.minimum(size[:, y, x], 8)) * STRIDE / 2
+    sides = [centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h, heat[y, x]]
+    return np.stack(sides, axis=1).astype(np.float64)
+
+
+def iou(one: Boxes, other: Boxes) -> float:
+    """Intersection over union of two boxes (xyxy first)."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:4], other[2:4])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    areas = float(np.prod(one[2:4] - one[:2]) + np.prod(other[2:4] - other[:2]))
+    return shared / max(areas - shared, 1e-9)

@@ -1,0 +1,48 @@
+"""Licence plates, without a network for plates: a line of text that reads like one."""
+
+from __future__ import annotations
+
+from models.detectors.lines import Line, box_of
+from models.detectors.text import TextDetector
+from models.regions import Image, Region
+
+
+class PlateDetector:
+    """Detector of licence plates, kind 'plate', on top of a TextDetector that has a recogniser.
+
+    Region.score is the reading's. It needs plates that can be read: Latin letters and digits, at least about
+    10 pixels high. It also takes other codes for plates (route numbers, phone numbers, dates); on photographs
+    without cars use the text detector. Raises ValueError when `text` has no recogniser.
+    """
+
+    def __init__(self, text: TextDetector, min_score: float = 0.5) -> None:
+        if not text.reads:
+            raise ValueError("plates are found by reading: give the TextDetector its recogniser (rec_path)")
+        self.name = f"plate-by-{text.name}"
+        self.min_score = min_score
+        self._text = text
+
+    def __call__(self, images: list[Image]) -> list[list[Region]]:
+        """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels, no masks."""
+        return [
+            [region for line in lines if (region := self._plate(image, line)) is not None]
+            for image, lines in zip(images, self._text.lines(images), strict=True)
+        ]
+
+    def _plate(self, image: Image, line: Line) -> Region | None:
+        box = box_of(line.quad, *image.shape[:2])
+        if box is None or line.read <= self.min_score or not is_plate(line):
+            return None
+        return Region("plate", self.name, min(1.0, line.read), box)
+
+
+def is_plate(line: Line) -> bool:
+    """4 to 10 Latin capitals and digits, two digits or more, in a line 1.5 to 8 times as wide as high.
+
+    Small letters count as capitals (the recogniser confuses them); other signs (dots, dashes, badges) are
+    passed over.
+    """
+    signs = [char for char in line.text.upper() if char.isascii() and char.isalnum()]
+    digits = sum(char.isdigit() for char in signs)
+    aspect = line.width / max(line.height, 1e-6)
+    return 4 <= len(signs) <= 10 and digits >= 2 and 1.5 <= aspect <= 8

@@ -1,0 +1,80 @@
+"""Rows as pictures: the stories that `cleanplate inspect` and the contact sheet show.
+
+"Before" is read from the source again and checked against the row's hash: what the pipeline held in memory
+may have been edited in place, and a picture that shows the edit as the original would hide the worst bugs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import images, ledger, masks, plan, provenance, schema
+from pipeline.errors import StorageError
+from pipeline.graph import stages_of
+from pipeline.recipe import Recipe
+from pipeline.rows import region_of
+from pipeline.sheet import SheetRow
+from pipeline.stage import Worker
+from pipeline.stages.write import Stamp, finish
+from pipeline.storage import Object, Store, read_uri
+
+COLUMNS = ["image_id", "source_uri", "source_sha256", "width", "height", "status", "image", "regions", "mask_rle", "error"]
+
+
+def run_on_images(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[str, str]) -> pa.Table:
+    """The rows of a few images, through every stage, in this process; nothing is stored.
+
+    uris: (absolute uri, its listing). weights: what kit.check said. Returns a table as schema.part_schema().
+    """
+    planned = [plan.Planned(uri, item) for uri, item in uris]
+    start = [
+        {
+            "image_id": row.image_id,
+            "source_uri": row.uri,
+            "source_version": row.object.version,
+            "source_bytes": row.object.size,
+            "attempt": 1,
+        }
+        for row in planned
+    ]
+    worker = Worker(stages_of(recipe, last=True))
+    stamp = Stamp(
+        recipe.digest(weights), provenance.code_version(), "inspect", tuple(weights.items()), recipe.output.keep_skipped
+    )
+    return finish(worker(pa.Table.from_pylist(start, schema=schema.START)), stamp)
+
+
+def story(row: dict[str, Any]) -> SheetRow:
+    """One committed row (COLUMNS) as a line of a sheet. A source that is gone or changed has no "before"."""
+    before = _source_pixels(row)
+    after = images.decode(row["image"]["bytes"]).pixels if row["image"] else None
+    height, width = row["height"] or 0, row["width"] or 0
+    mask = masks.from_rle(row["mask_rle"], height, width) if row["mask_rle"] else None
+    # The overlay shows the whole mask at once; each region is only a labelled box.
+    regions = [replace(region_of({**r, "rle": None}, height, width)) for r in row["regions"] or []]
+    title = row["source_uri"].rpartition("/")[2]
+    if row["error"]:
+        title += f": {row['error']['kind']}, {row['error']['message']}"
+    return SheetRow(before, mask, after, title, row["status"], regions)
+
+
+def stories(output: Store, at_most: int) -> Iterator[SheetRow]:
+    """The committed rows by name, at most so many."""
+    rows = [row for table in ledger.rows(output, COLUMNS) for row in table.to_pylist()]
+    for row in sorted(rows, key=lambda r: r["source_uri"])[:at_most]:
+        yield story(row)
+
+
+def _source_pixels(row: dict[str, Any]) -> images.Image | None:
+    try:
+        data = read_uri(row["source_uri"])
+        if hashlib.sha256(data).hexdigest() != row["source_sha256"]:
+            return None
+        return images.decode(data).pixels
+    except (StorageError, images.ImageError):
+        return None  # The row's own status says why; the sheet draws an empty frame.

@@ -1,0 +1,103 @@
+"""Faces: a real one at several sizes; decoding on a drawn heat map; odd images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from models.detectors.faces import FaceDetector, iou, peaks
+from models.regions import Image
+
+# Forehead to chin of astronaut.jpg, by eye.
+FACE = np.array([178.0, 60, 272, 178])
+
+
+@pytest.fixture(scope="module")
+def detector(weights_path: Callable[[str], Path]) -> FaceDetector:
+    return FaceDetector(weights_path("centerface"))
+
+
+@pytest.fixture
+def astronaut(photo: Callable[[str], Image]) -> Image:
+    return photo("astronaut.jpg")
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 3.0, 6.0])
+def test_one_face_at_any_size(detector: FaceDetector, astronaut: Image, factor: float) -> None:
+    image = np.asarray(cv2.resize(astronaut, None, fx=factor, fy=factor), np.uint8)
+    (faces,) = detector([image])
+    best = faces[0]
+    assert best.kind == "face"
+    assert best.score > 0.6
+    assert iou(np.array(best.box) / factor, FACE) > 0.6
+    assert all(iou(np.array(face.box) / factor, FACE) > 0.1 for face in faces), "a face where none is"
+
+
+def test_pixels_in_another_order_in_memory(detector: FaceDetector, astronaut: Image) -> None:
+    turned_back = np.rot90(np.rot90(astronaut, 1).copy(), -1)
+    assert not turned_back.flags.c_contiguous
+    (faces,) = detector([turned_back])
+    assert iou(np.array(faces[0].box), FACE) > 0.6
+
+
+def test_a_small_face_in_a_large_photograph(
+    detector: FaceDetector, astronaut: Image, photo: Callable[[str], Image]
+) -> None:
+    image = np.asarray(cv2.resize(photo("coffee.jpg"), (3600, 2400)), np.uint8)
+    # A head 20 pixels wide would be 7 in the whole view.
+    small = cv2.resize(astronaut, (110, 110), interpolation=cv2.INTER_AREA)
+    image[1900:2010, 3000:3110] = small
+    (faces,) = detector([image])
+    where = FACE * 110 / 512 + np.array([3000, 1900, 3000, 1900])
+    assert max((iou(np.array(face.box), where) for face in faces), default=0) > 0.5
+
+
+def test_no_face_in_coffee(detector: FaceDetector, photo: Callable[[str], Image]) -> None:
+    assert detector([photo("coffee.jpg")]) == [[]]
+
+
+def test_boxes_stay_in_the_image(detector: FaceDetector, astronaut: Image) -> None:
+    image = np.ascontiguousarray(astronaut[80:, 200:])
+    for face in detector([image])[0]:
+        x0, y0, x1, y1 = face.box
+        assert 0 <= x0 < x1 <= image.shape[1]
+        assert 0 <= y0 < y1 <= image.shape[0]
+
+
+def test_a_batch_gives_what_each_image_gives_alone(detector: FaceDetector, astronaut: Image) -> None:
+    images = [astronaut, astronaut[:, ::-1].copy(), astronaut[:300].copy(), np.zeros_like(astronaut)]
+    for image, faces in zip(images, detector(images), strict=True):
+        (alone,) = detector([image])
+        assert len(alone) == len(faces)
+        for one, other in zip(alone, faces, strict=True):
+            assert one.box == pytest.approx(other.box, abs=0.5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5000), (5000, 3), (33, 31)])
+@pytest.mark.parametrize("value", [0, 255])
+def test_odd_images_have_no_face(detector: FaceDetector, shape: tuple[int, int], value: int) -> None:
+    assert detector([np.full((*shape, 3), value, np.uint8)]) == [[]]
+
+
+def test_peaks_of_a_drawn_map() -> None:
+    heat, size, shift = np.zeros((8, 8)), np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
+    heat[3, 5] = 0.8
+    size[:, 3, 5] = np.log(4), np.log(2)
+    shift[:, 3, 5] = 0.25, -0.25
+    floats = [a.astype(np.float32) for a in (heat, size, shift)]
+    # Centre (5.25, 3.75) map pixels = (21, 15); 16 high, 8 wide.
+    assert peaks(floats[0], floats[1], floats[2], 0.5) == pytest.approx(
+        np.array([[17, 7, 25, 23, 0.8]]), abs=1e-4
+    )
+    assert peaks(floats[0], floats[1], floats[2], 0.9).shape == (0, 5)
+
+
+def test_settings_are_checked(weights_path: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="long_side"):
+        FaceDetector(weights_path("centerface"), long_side=0)
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+        FaceDetector(tmp_path / "none.onnx")
