@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import huffman, images, jpeg
+from pipeline import huffman, images, jpeg, jpeg_turn
 from pipeline.formats import SOF, jpeg_segments
 from pipeline.huffman import Component
 
@@ -235,6 +235,48 @@ def test_a_long_run_of_empty_blocks_is_cut_at_its_limit() -> None:
     made = dataclasses.replace(jpeg.read(source), components=[component])
     written = jpeg.write(source, made)
     assert (blocks(written)[0].reshape(values.shape) == values).all()
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("options", [{"subsampling": 1}, {"subsampling": 2, "progressive": True}])
+def test_orientation_is_baked_in_without_loss(orientation: int, options: dict[str, int]) -> None:
+    """96 x 64 is whole MCUs both ways. 4:2:2 has sampling factors and tables that must turn as well."""
+    source = bad_images.telling_jpeg(orientation, **options)
+    decoded = images.decode(source)
+    out = images.encode(source, decoded, None, None, orientation="bake")
+    again = images.decode(out.data)
+    assert (again.orientation, out.note) == (1, "turned upright without loss")
+    assert again.pixels.shape == decoded.pixels.shape
+    # Decoders round and smooth chroma a little differently in the turned frame.
+    assert np.abs(again.pixels.astype(int) - decoded.pixels).mean() < 1
+    assert np.abs(again.pixels.astype(int) - decoded.pixels).max() < 40
+    for one, other in zip(blocks(source), blocks(out.data), strict=True):
+        assert np.array_equal(np.sort(np.abs(one), axis=None), np.sort(np.abs(other), axis=None))
+    mask = np.zeros(decoded.pixels.shape[:2], bool)
+    mask[10:20, 30:40] = True
+    edited = images.encode(source, decoded, 255 - decoded.pixels, mask, orientation="bake")
+    assert (edited.jpeg_blocks_equal, edited.pixels_equal) == (True, True)
+    assert_blocks_outside_equal(out.data, edited.data, mask)
+    once_more = images.encode(out.data, again, None, None, orientation="bake")
+    assert once_more.data == out.data
+
+
+def test_four_turns_give_the_first_file_again() -> None:
+    source = _SOURCES["jpeg 4:2:2"]
+    turned = source
+    for _ in range(4):
+        turned = jpeg_turn.turn(turned, 6) or b""
+    assert [b.tolist() for b in blocks(turned)] == [b.tolist() for b in blocks(source)]
+    assert head(turned) == head(source)
+
+
+def test_sides_that_are_no_whole_mcus_keep_their_tag() -> None:
+    photo = bad_images.save(bad_images.picture(width=61, height=43), "JPEG")
+    exif = bad_images.segment(0xE1, b"Exif\0\0" + bad_images.exif_block(6))
+    source = photo[:2] + exif + photo[2:]
+    out = images.encode(source, images.decode(source), None, None, orientation="bake")
+    assert images.decode(out.data).orientation == 6
+    assert "tag kept" in (out.note or "")
 
 
 def test_threads_do_not_mix_files() -> None:
