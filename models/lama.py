@@ -154,9 +154,12 @@ class LamaGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Bx4xHxW float (masked RGB in [0, 1], mask) -> Bx3xHxW in [0, 1], float32 (float64 for float64
         weights)."""
-        out: Tensor = self.model(x)
-        # The dilated kind works on an image with 8 more mirrored pixels on each side.
-        return out[..., 8:-8, 8:-8] if self.params.kind == "dilated" else out
+        return self.crop(self.model(x))
+
+    def crop(self, predicted: Tensor) -> Tensor:
+        """Off with the 8 mirrored pixels on each side that the dilated kind works with; nothing for the
+        others."""
+        return predicted[..., 8:-8, 8:-8] if self.params.kind == "dilated" else predicted
 
 
 def _encoder(p: LamaParams) -> list[nn.Module]:

@@ -1,0 +1,225 @@
+"""Where to look when filling a mask: crops round the holes instead of the whole image.
+
+A generator's cost grows with the area it sees, so a small hole in a large image is filled from a crop round
+it.
+Boxes are xyxy pixels, integers, half open: 0 <= x0 < x1 <= width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models.regions import Image, Mask
+
+Box = tuple[int, int, int, int]
+Boxes = npt.NDArray[np.int64]
+"""Nx4 int64 xyxy pixels."""
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """How crops are cut; all in pixels.
+
+    min_side: no side is shorter where the image allows; 256 is what LaMa was trained on.
+    bucket: sides are multiples of it where the image allows, so that few different sizes occur.
+    max_side: a crop whose longer side exceeds it is filled at a reduced scale. Holes are never joined beyond
+    it.
+    whole_image: one crop, the image, at full size, whatever its cost.
+    """
+
+    min_side: int = 256
+    bucket: int = 64
+    max_side: int = 768
+    whole_image: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bucket < 8 or self.bucket % 8:
+            raise ValueError(f"bucket must be a positive multiple of 8, not {self.bucket}")
+        if not 16 <= self.min_side <= self.max_side:
+            raise ValueError(f"16 <= min_side <= max_side must hold, not {self.min_side}, {self.max_side}")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One piece of work.
+
+    holes: the box whose mask pixels this crop fills. box: what the generator sees; contains holes.
+    size: (height, width) at which it sees it: the box's own, or less where the box is larger than allowed.
+    """
+
+    holes: Box
+    box: Box
+    size: tuple[int, int]
+
+
+def plan_crops(mask: Mask, settings: CropSettings) -> list[Crop]:
+    """The crops that fill a mask (HW bool): every True pixel lies in the `holes` of at least one. None if
+    empty."""
+    height, width = mask.shape
+    if not mask.any():
+        return []
+    if settings.whole_image:
+        return [Crop((0, 0, width, height), (0, 0, width, height), (height, width))]
+    shape = (height, width)
+    holes, needs = join(*_parts(mask, settings), shape, settings)
+    boxes = snap(needs, shape, settings)
+    return [
+        Crop(tuple(hole), tuple(box), _seen_size(tuple(box), settings.max_side))
+        for hole, box in zip(holes.tolist(), boxes.tolist(), strict=True)
+    ]
+
+
+def _parts(mask: Mask, settings: CropSettings) -> tuple[Boxes, Boxes]:
+    """The parts of a mask (HW bool) and what each needs to be filled: two Nx4."""
+    holes = hole_boxes(mask)
+    needs = with_context(holes, mask.shape, settings)
+    group = _cell_of(holes, settings.min_side // 2)
+    return _join_groups(holes, group), _join_groups(needs, group)
+
+
+def hole_boxes(mask: Mask, *, gap: int = 0) -> Boxes:
+    """Tight boxes round the connected parts of a mask (HW bool); parts at most 2*gap pixels apart count as
+    one."""
+    padded = np.pad(mask.astype(np.uint8), gap)
+    grown = cv2.dilate(padded, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8)) if gap else padded
+    stats = np.asarray(cv2.connectedComponentsWithStats(np.asarray(grown, np.uint8), connectivity=8)[2])
+    # Rows are x, y, width, height, area; row 0 is the background. Growing and padding moved edges by gap
+    # each.
+    x, y, width, height = stats[1:, :4].astype(np.int64).T
+    return np.stack([x, y, x + width - 2 * gap, y + height - 2 * gap], axis=1)
+
+
+def _cell_of(holes: Boxes, cell: int) -> npt.NDArray[np.int64]:
+    """For each of N boxes the number of the square grid cell (side in pixels) that its centre lies in.
+
+    Treating a cell's holes as one bounds the work of `join` on a page of text. With cells of half the
+    smallest crop, what goes together here would be joined anyway.
+    """
+    centres = (holes[:, :2] + holes[:, 2:]) // (2 * cell)
+    group: npt.NDArray[np.int64] = np.unique(centres, axis=0, return_inverse=True)[1].reshape(-1)
+    return group
+
+
+def _join_groups(boxes: Boxes, group: npt.NDArray[np.int64]) -> Boxes:
+    """The box round all boxes (Nx4) of each group (N numbers from 0 on)."""
+    n = int(group.max()) + 1
+    low = np.full((n, 2), np.iinfo(np.int64).max)
+    high = np.zeros((n, 2), np.int64)
+    np.minimum.at(low, group, boxes[:, :2])
+    np.maximum.at(high, group, boxes[:, 2:])
+    return np.concatenate([low, high], axis=1)
+
+
+def with_context(holes: Boxes, shape: tuple[int, int], settings: CropSettings) -> Boxes:
+    """Boxes (Nx4) grown so that each side is twice its hole's and at least min_side: as much context as hole.
+
+    A box that would leave the image (height, width) is moved inwards; a side longer than the image is the
+    image's.
+    """
+    limits = np.array([shape[1], shape[0]])
+    low, high = holes[:, :2], holes[:, 2:]
+    sides = np.minimum(np.maximum(2 * (high - low), settings.min_side), limits)
+    start = np.clip((low + high - sides) // 2, 0, limits - sides)
+    return np.concatenate([start, start + sides], axis=1)
+
+
+def snap(needs: Boxes, shape: tuple[int, int], settings: CropSettings) -> Boxes:
+    """Boxes (Nx4) grown to sides that are multiples of the bucket, or the image's (height, width) where it
+    is less."""
+    limits = np.array([shape[1], shape[0]])
+    low, high = needs[:, :2], needs[:, 2:]
+    sides = np.minimum(-(-(high - low) // settings.bucket) * settings.bucket, limits)
+    start = np.clip(low - (sides - (high - low)) // 2, 0, limits - sides)
+    return np.concatenate([start, start + sides], axis=1)
+
+
+def join(holes: Boxes, needs: Boxes, shape: tuple[int, int], settings: CropSettings) -> tuple[Boxes, Boxes]:
+    """Joins holes for as long as a pair's common crop is smaller than its two crops together, the best pair
+    first.
+
+    holes, needs: Nx4 each, what is to be filled and what must be seen for it. A pair whose common crop would
+    be longer
+    than max_side stays apart: joined, it would lose resolution.
+    """
+    holes, needs = holes.copy(), needs.copy()
+    alive = np.ones(len(holes), np.bool_)
+    i, last_change = 0, 0
+    while len(holes) > 1 and i - last_change <= len(holes):
+        k = i % len(holes)
+        partner = _best_partner(k, needs, alive, shape, settings) if alive[k] else None
+        if partner is None:
+            i += 1
+            continue
+        holes[k] = _union(holes[k], holes[partner])
+        needs[k] = _union(needs[k], needs[partner])
+        alive[partner] = False
+        last_change = i
+    return holes[alive], needs[alive]
+
+
+def _best_partner(
+    k: int, needs: Boxes, alive: npt.NDArray[np.bool_], shape: tuple[int, int], settings: CropSettings
+) -> int | None:
+    crops = snap(needs, shape, settings)
+    common = snap(_union(needs[k], needs), shape, settings)
+    gain = _area(crops[k : k + 1]) + _area(crops) - _area(common)
+    too_long = (common[:, 2:] - common[:, :2]).max(axis=1) > settings.max_side
+    gain[~alive | too_long] = 0
+    gain[k] = 0
+    best = int(gain.argmax())
+    return best if gain[best] > 0 else None
+
+
+def _union(a: Boxes, b: Boxes) -> Boxes:
+    """The box round both; the last axis is xyxy."""
+    return np.concatenate([np.minimum(a, b)[..., :2], np.maximum(a, b)[..., 2:]], axis=-1)
+
+
+def _area(boxes: Boxes) -> npt.NDArray[np.int64]:
+    area: npt.NDArray[np.int64] = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return area
+
+
+def _seen_size(box: Box, max_side: int) -> tuple[int, int]:
+    """(height, width) at which a box is looked at: its own, or reduced to max_side, in multiples of 8, at
+    least 16."""
+    height, width = box[3] - box[1], box[2] - box[0]
+    longest = max(height, width)
+    if longest <= max_side:
+        return height, width
+    h, w = (max(round(side * max_side / longest / 8) * 8, 16) for side in (height, width))
+    return h, w
+
+
+def cut(image: Image, mask: Mask, crop: Crop) -> tuple[Image, Mask]:
+    """What the generator sees of an image (HWC uint8) and its mask (HW bool): both of the crop's size.
+
+    When reduced, a pixel is a hole as soon as any of its source pixels is, so that none of what must go
+    leaks into the known pixels.
+    """
+    x0, y0, x1, y1 = crop.box
+    part, hole = image[y0:y1, x0:x1], mask[y0:y1, x0:x1]
+    if part.shape[:2] == crop.size:
+        return part, hole
+    share = cv2.resize(hole.astype(np.float32), crop.size[::-1], interpolation=cv2.INTER_AREA)
+    return resize(part, crop.size, cv2.INTER_AREA), np.asarray(share) > 0
+
+
+def resize(image: Image, size: tuple[int, int], interpolation: int) -> Image:
+    """HWC uint8 at (height, width), with one of OpenCV's interpolations."""
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=interpolation), np.uint8)
+
+
+def paste(target: Image, mask: Mask, crop: Crop, filled: Image) -> None:
+    """Writes what a crop filled (HWC uint8 of the crop's size) into target, in place, at the mask pixels in
+    its holes."""
+    x0, y0, x1, y1 = crop.box
+    if filled.shape[:2] != (y1 - y0, x1 - x0):
+        filled = resize(filled, (y1 - y0, x1 - x0), cv2.INTER_CUBIC)
+    a, b, c, d = crop.holes
+    hole = mask[b:d, a:c]
+    target[b:d, a:c][hole] = filled[b - y0 : d - y0, a - x0 : c - x0][hole]

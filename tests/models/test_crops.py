@@ -1,0 +1,171 @@
+"""The crop plan, by its properties."""
+
+from __future__ import annotations
+
+import time
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, snap, with_context
+
+SMALL = CropSettings(min_side=64, bucket=16, max_side=160)
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> np.ndarray:
+    """Masks of up to 400 px with a few boxes and specks."""
+    height, width = draw(st.integers(1, 400)), draw(st.integers(1, 400))
+    mask = np.zeros((height, width), np.bool_)
+    for _ in range(draw(st.integers(0, 8))):
+        y, x = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+        mask[y : y + draw(st.integers(1, 90)), x : x + draw(st.integers(1, 90))] = True
+    return mask
+
+
+def covered(crops: list[Crop], shape: tuple[int, ...]) -> np.ndarray:
+    out = np.zeros(shape, np.bool_)
+    for crop in crops:
+        x0, y0, x1, y1 = crop.holes
+        out[y0:y1, x0:x1] = True
+    return out
+
+
+@settings(max_examples=80, deadline=None)
+@given(masks())
+def test_every_hole_pixel_is_filled_from_a_crop_with_context(mask: np.ndarray) -> None:
+    height, width = mask.shape
+    crops = plan_crops(mask, SMALL)
+    assert bool(crops) == bool(mask.any())
+    assert not (mask & ~covered(crops, mask.shape)).any()
+    for crop in crops:
+        x0, y0, x1, y1 = crop.box
+        a, b, c, d = crop.holes
+        assert 0 <= x0 <= a < c <= x1 <= width
+        assert 0 <= y0 <= b < d <= y1 <= height
+        for side, limit in ((x1 - x0, width), (y1 - y0, height)):
+            assert side >= min(limit, SMALL.min_side)
+            assert side == limit or side % SMALL.bucket == 0
+        assert max(crop.size) <= max(SMALL.max_side, 16)
+        assert crop.size == (y1 - y0, x1 - x0) or max(x1 - x0, y1 - y0) > SMALL.max_side
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks())
+def test_no_pair_is_left_that_would_be_cheaper_together(mask: np.ndarray) -> None:
+    def area(box: np.ndarray) -> int:
+        return int((box[2] - box[0]) * (box[3] - box[1]))
+
+    for p, q in combinations((np.array(c.box) for c in plan_crops(mask, SMALL)), 2):
+        both = np.concatenate([np.minimum(p, q)[:2], np.maximum(p, q)[2:]])[None]
+        (both,) = snap(both, mask.shape, SMALL)
+        too_long = max(both[2] - both[0], both[3] - both[1]) > SMALL.max_side
+        # Rounding to the bucket may move a box by less than one.
+        slack = SMALL.bucket * sum(both[2:] - both[:2])
+        assert too_long or area(both) + slack >= area(p) + area(q)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks())
+def test_each_part_gets_as_much_context_as_hole(mask: np.ndarray) -> None:
+    crops = plan_crops(mask, SMALL)
+    parts = hole_boxes(mask)
+    for part, need in zip(parts, with_context(parts, mask.shape, SMALL), strict=True):
+        sides, wanted = need[2:] - need[:2], np.maximum(2 * (part[2:] - part[:2]), SMALL.min_side)
+        assert (sides == np.minimum(wanted, mask.shape[::-1])).all()
+        assert any((need[:2] >= c.box[:2]).all() and (need[2:] <= c.box[2:]).all() for c in crops)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks())
+def test_boxes_are_tight(mask: np.ndarray) -> None:
+    assert len(hole_boxes(mask, gap=8)) <= len(hole_boxes(mask))
+    boxes = np.concatenate([hole_boxes(mask), hole_boxes(mask, gap=8)])
+    total = np.zeros_like(mask)
+    for x0, y0, x1, y1 in boxes.tolist():
+        part = mask[y0:y1, x0:x1]
+        assert part[0].any()
+        assert part[-1].any()
+        assert part[:, 0].any()
+        assert part[:, -1].any()
+        total[y0:y1, x0:x1] = True
+    assert not (mask & ~total).any()
+
+
+def test_gap_joins_what_is_near() -> None:
+    mask = np.zeros((20, 60), np.bool_)
+    mask[0, 0] = mask[3, 10] = mask[19, 59] = True
+    assert hole_boxes(mask, gap=4).tolist() == [[0, 0, 1, 1], [10, 3, 11, 4], [59, 19, 60, 20]]
+    assert hole_boxes(mask, gap=5).tolist() == [[0, 0, 11, 4], [59, 19, 60, 20]]
+
+
+def test_near_holes_share_a_crop_and_far_ones_do_not() -> None:
+    mask = np.zeros((1000, 1000), np.bool_)
+    mask[100:120, 100:140] = mask[100:120, 200:240] = True
+    mask[900:920, 900:940] = True
+    crops = plan_crops(mask, CropSettings())
+    assert sorted(c.holes for c in crops) == [(100, 100, 240, 120), (900, 900, 940, 920)]
+    assert {c.size for c in crops} == {(256, 384), (256, 256)}
+
+
+def test_a_hole_in_the_corner_gets_a_full_crop() -> None:
+    mask = np.zeros((600, 500), np.bool_)
+    mask[590:, 490:] = True
+    assert plan_crops(mask, CropSettings()) == [Crop((490, 590, 500, 600), (244, 344, 500, 600), (256, 256))]
+
+
+def test_a_large_hole_is_seen_reduced() -> None:
+    mask = np.zeros((2000, 3000), np.bool_)
+    mask[500:1500, 500:2000] = True
+    (crop,) = plan_crops(mask, CropSettings(max_side=768))
+    assert crop.box == (0, 0, 3000, 2000)
+    assert crop.size == (512, 768)
+
+
+def test_whole_image_is_one_crop_of_full_size() -> None:
+    mask = np.zeros((900, 1300), np.bool_)
+    mask[3, 3] = mask[800, 1200] = True
+    (crop,) = plan_crops(mask, CropSettings(whole_image=True))
+    assert crop == Crop((0, 0, 1300, 900), (0, 0, 1300, 900), (900, 1300))
+    assert plan_crops(np.zeros((9, 9), np.bool_), CropSettings(whole_image=True)) == []
+
+
+def test_a_page_of_specks_is_planned_quickly() -> None:
+    mask = np.zeros((3000, 4000), np.bool_)
+    mask[::40, ::40] = True
+    start = time.process_time()
+    crops = plan_crops(mask, CropSettings())
+    assert time.process_time() - start < 5
+    # At full resolution in pieces of at most 768, overlapping by their context: about twice the image.
+    assert sum(h * w for h, w in (c.size for c in crops)) < 2.5 * mask.size
+    assert len(crops) > 10
+    assert not (mask & ~covered(crops, mask.shape)).any()
+
+
+def test_reduced_crops_do_not_let_hole_pixels_leak() -> None:
+    image = np.zeros((640, 640, 3), np.uint8)
+    mask = np.zeros((640, 640), np.bool_)
+    mask[101:533, 101:533] = True
+    image[mask] = 255
+    (crop,) = plan_crops(mask, CropSettings(max_side=256, min_side=256))
+    part, hole = cut(image, mask, crop)
+    assert part.shape == (256, 256, 3)
+    assert part[~hole].max() == 0
+
+
+def test_paste_writes_only_holes_of_its_crop() -> None:
+    mask = np.zeros((300, 300), np.bool_)
+    mask[10:20, 10:20] = mask[250:260, 250:260] = True
+    target = np.zeros((300, 300, 3), np.uint8)
+    paste(target, mask, Crop((10, 10, 20, 20), (0, 0, 300, 300), (96, 96)), np.full((96, 96, 3), 9, np.uint8))
+    assert (target[10:20, 10:20] == 9).all()
+    assert target.sum() == 9 * 3 * 100
+
+
+@pytest.mark.parametrize("kwargs", [{"bucket": 12}, {"bucket": 0}, {"min_side": 8}, {"min_side": 999}])
+def test_impossible_settings_are_refused(kwargs: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        CropSettings(**kwargs)  # type: ignore[arg-type]
