@@ -57,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("out", type=Path, help="folder for checkpoints, logs and samples; the same goes on")
     parse.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
     parse.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parse.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe field")
+    parse.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe field"
+    )
     parse.add_argument("--stop-after", type=int, help="stop at this step (the same command goes on)")
     parse.add_argument("--allow-changed-recipe", action="store_true", help="go on with an edited recipe")
     return parse

@@ -118,6 +118,18 @@ def orientation(block: bytes | None) -> int:
     return 1
 
 
+def reset_orientation(block: bytes) -> bytes:
+    """The same block, byte for byte, but for an orientation of 1. Raises ExifError."""
+    order = byte_order(block)
+    (first,) = struct.unpack_from(order + "I", block, 4)
+    entries, _ = read_ifd(block, first)
+    for i, entry in enumerate(entries):
+        if entry.tag == ORIENTATION:
+            at = first + 2 + 12 * i + 8
+            return block[:at] + struct.pack(order + "HH", 1, 0) + block[at + 4 :]
+    return block
+
+
 def only_orientation(value: int) -> bytes:
     """A block that says the orientation and nothing else."""
     return build(">", [Entry(ORIENTATION, 3, 1, struct.pack(">H", value))], {})

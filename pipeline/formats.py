@@ -245,6 +245,8 @@ def _jpeg_header(data: bytes) -> Header:
 
 
 def _png_header(data: bytes) -> Header:
+    if len(data) < 33:
+        raise ImageError("truncated", "the PNG ends inside its header")
     if data[12:16] != b"IHDR":
         raise ImageError("corrupt", "the PNG does not start with IHDR")
     width, height = struct.unpack_from(">II", data, 16)
@@ -265,10 +267,15 @@ def _gif_header(data: bytes) -> Header:
         if kind == "image":
             left, top, wide, high = struct.unpack_from("<HHHH", data, start + 1)
             width, height = max(width, left + wide), max(height, top + high)
-    return Header("gif", width, height, sum(kind == "image" for kind, _, _ in blocks))
+    frames = sum(kind == "image" for kind, _, _ in blocks)
+    if not frames:
+        raise ImageError("truncated", "the GIF ends before its first picture")
+    return Header("gif", width, height, frames)
 
 
 def _webp_header(data: bytes) -> Header:
+    if len(data) < 30:
+        raise ImageError("truncated", "the WebP ends inside its header")
     kind = data[12:16]
     if kind == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")

@@ -2,18 +2,18 @@
 
 Orientation. Pixels are always given upright. With format='keep' the output is stored in the same frame as
 its source and keeps the orientation tag, so that it shows as the source showed and JPEG blocks stay where
-they are; an edited TIFF is written upright without the tag. With another format the output is upright and
-has no tag.
+they are; an edited TIFF is written upright without the tag. orientation='bake' turns a JPEG upright without
+loss where its sides allow it. With another format the output is upright and has no tag.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from models.regions import Image, Mask
-from pipeline import exif, jpeg, lossless
+from pipeline import exif, jpeg, jpeg_turn, lossless
 from pipeline.formats import KINDS, ImageError
 from pipeline.metadata import POLICIES, Policy, clean, policy_of
 from pipeline.pixels import (
@@ -31,6 +31,7 @@ from pipeline.tiff import write_tiff
 __all__ = ["FORMATS", "KINDS", "POLICIES", "Decoded", "Encoded", "ImageError", "decode", "encode"]
 
 FORMATS = ("keep", "png", "jpeg", "webp")
+_AS_JPEG = ("keep", "jpeg")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def encode(
     format: str = "keep",
     quality: int = 95,
     metadata: str = "scrub",
+    orientation: str = "keep",
 ) -> Encoded:
     """The output file of one image.
 
@@ -75,6 +77,9 @@ def encode(
     format: 'keep', or 'png', 'webp' (lossless at quality 100, else lossy) or 'jpeg' to convert.
     quality: 1..100, for conversion to JPEG and lossy WebP only; a kept JPEG keeps its own tables.
     metadata: 'scrub', 'keep' or 'strip', see `pipeline.metadata`.
+    orientation: 'keep', or 'bake' for JPEG with an orientation tag: blocks are moved and mirrored as they
+    are and the tag is set to 1, also where nothing was found; what is measured is then measured against
+    the turned source. Where a side is no multiple of the MCU the tag is kept and the note says so.
 
     With format='keep': JPEG is spliced by blocks; PNG, TIFF, BMP and lossless WebP are written losslessly;
     lossy WebP becomes lossless WebP, since a lossy one would change every pixel; GIF, which cannot hold
@@ -86,6 +91,16 @@ def encode(
     policy = _check(decoded, edited, mask, format, quality, metadata)
     if edited is None or mask is None or not mask.any():
         edited, mask = None, None
+    if orientation not in ("keep", "bake"):
+        raise ValueError(f"orientation is keep or bake, not {orientation!r}")
+    if orientation == "bake" and decoded.format == "jpeg" and decoded.orientation != 1 and format in _AS_JPEG:
+        turned = jpeg_turn.turn(source, decoded.orientation)
+        note = "orientation tag kept: the sides are no multiples of the MCU"
+        if turned is not None:
+            source, decoded = turned, decode(turned, max_pixels=decoded.pixels.size)
+            note = "turned upright without loss"
+        done = encode(source, decoded, edited, mask, metadata=metadata)
+        return replace(done, note=note if done.note is None else f"{note}; {done.note}")
     if format in ("keep", decoded.format):
         if edited is None or mask is None:
             return _untouched(source, decoded, policy)

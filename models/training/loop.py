@@ -117,6 +117,8 @@ def check_recipe(recipe: TrainRecipe, peers: Peers) -> None:
     for number, phase in enumerate(recipe.phases):
         if phase.crop % 8 or phase.crop < 32:
             raise ValueError(f"phase {number}: crop {phase.crop} is not a multiple of 8 of at least 32")
+        if phase.steps < 1 or phase.batch < 1:
+            raise ValueError(f"phase {number}: steps and batch must be at least 1")
         if phase.batch % peers.world:
             raise ValueError(f"phase {number}: batch {phase.batch} cannot be dealt to {peers.world} workers")
 
@@ -326,11 +328,15 @@ def _save(run: _Run, out_dir: Path) -> None:
     )
 
 
-def _step(recipe: TrainRecipe, run: _Run, bank: PhotoBank, peers: Peers, device: torch.device) -> dict[str, float]:
+def _step(
+    recipe: TrainRecipe, run: _Run, bank: PhotoBank, peers: Peers, device: torch.device
+) -> dict[str, float]:
     """One optimiser step; the scalars to log. Raises TrainingDiverged before the weights are touched."""
     _, phase, _ = phase_at(recipe, run.step)
     images, masks = (t.to(device) for t in draw_batch(recipe, bank, run.step, peers))
-    network_input = torch.cat([images * (1 - masks), masks], dim=1).contiguous(memory_format=torch.channels_last)
+    network_input = torch.cat([images * (1 - masks), masks], dim=1).contiguous(
+        memory_format=torch.channels_last
+    )
     predicted = run.model(network_input)
     parts = reconstruction_losses(predicted, images, masks, phase.loss)
     total = torch.stack(list(parts.values())).sum()
@@ -365,7 +371,9 @@ def _judge(
     if scores["hole_psnr"] > run.best:
         run.best = scores["hole_psnr"]
         partial = out_dir / "best.partial"
-        torch.save({"average": run.average, "step": run.step, "scores": scores, "recipes": run.recipes}, partial)
+        torch.save(
+            {"average": run.average, "step": run.step, "scores": scores, "recipes": run.recipes}, partial
+        )
         partial.replace(out_dir / "best.pt")
     log.info("step %d: %s", run.step, ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
     return scores

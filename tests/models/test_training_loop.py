@@ -1,0 +1,289 @@
+import csv
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from models.lama import LAMA, build_generator, params_of
+from models.training.checkpoint import CheckpointError, export_weights, load_checkpoint, save_checkpoint
+from models.training.data import (
+    Photo,
+    PhotoBank,
+    draw_crop,
+    evaluation_crop,
+    hold_out,
+    list_photos,
+    load_bank,
+    shrink,
+)
+from models.training.loop import (
+    LossWeights,
+    Phase,
+    TrainingDiverged,
+    TrainRecipe,
+    draw_batch,
+    learning_rate,
+    make_validation,
+    reconstruction_losses,
+    train,
+)
+from models.training.peers import Peers
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def drawn_photo(seed, size=(80, 96)):
+    """A gradient with a coloured disc: something that a fill can learn within a few steps."""
+    rng = np.random.default_rng(seed)
+    image = np.linspace(rng.integers(0, 80, 3), rng.integers(150, 255, 3), size[1])[None].repeat(size[0], 0)
+    image = np.ascontiguousarray(image.astype(np.uint8))
+    centre = (int(rng.integers(size[1])), int(rng.integers(size[0])))
+    cv2.circle(image, centre, 15, [int(v) for v in rng.integers(0, 255, 3)], -1)
+    return image
+
+
+@pytest.fixture
+def bank():
+    images = tuple(drawn_photo(seed) for seed in range(6))
+    return PhotoBank(tuple(f"drawn/{n}.png" for n in range(6)), images, np.full(6, 1 / 6))
+
+
+@pytest.fixture
+def validation():
+    return make_validation([drawn_photo(seed) for seed in (20, 21)], size=64)
+
+
+FULL = LossWeights(hole_l1=1, hole_l2=1, known_l1=0.2, gradient=0.3, pyramid=1)
+RECIPE = TrainRecipe(
+    model="tiny",
+    phases=(Phase(6, 32, 4, 2e-3, 1e-3, loss=FULL), Phase(4, 64, 2, 1e-3, 1e-4, loss=FULL)),
+    masks=(("large", 0.5), ("thin-256", 0.5)),
+    warmup=2,
+    log_every=1,
+    validate_every=100,
+)
+
+
+def rows(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, bank, validation):
+    whole = train(RECIPE, bank, validation, tmp_path / "whole")
+    train(RECIPE, bank, validation, tmp_path / "halves", stop_after=7)
+    resumed = train(RECIPE, bank, validation, tmp_path / "halves")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
+    first, second = (
+        [(row["step"], row["loss"]) for row in rows(tmp_path / run / "train.csv")]
+        for run in ("whole", "halves")
+    )
+    assert first == second
+    assert [step for step, _ in first] == [str(n) for n in range(1, 11)]
+
+
+def test_a_run_killed_between_checkpoints_repeats_its_steps_once_in_the_log(tmp_path, bank, validation):
+    train(RECIPE, bank, validation, tmp_path, stop_after=3)
+    with (tmp_path / "train.csv").open("a") as stream:
+        stream.write("4,0,0.1\n5,0,0.1\n")  # what a killed run logged after its last checkpoint
+    train(RECIPE, bank, validation, tmp_path, stop_after=6)
+    assert [row["step"] for row in rows(tmp_path / "train.csv")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path, bank, validation):
+    recipe = dataclasses.replace(RECIPE, phases=(Phase(40, 32, 4, 4e-3, 1e-3, loss=FULL),), validate_every=20)
+    train(recipe, bank, validation, tmp_path)
+    losses = [float(row["loss"]) for row in rows(tmp_path / "train.csv")]
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
+    scores = [float(row["hole_psnr"]) for row in rows(tmp_path / "validation.csv")]
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert best["scores"]["hole_psnr"] == pytest.approx(max(scores))
+    sample = cv2.imread(str(tmp_path / "samples" / "0000040.jpg"))
+    assert sample.shape == (64, 2 * 3 * 64, 3)
+
+
+def test_workers_share_out_the_batch_of_one():
+    bank = PhotoBank(("a",), (drawn_photo(0),), np.ones(1))
+    whole, _ = draw_batch(RECIPE, bank, 3, Peers())
+    parts = [draw_batch(RECIPE, bank, 3, Peers(rank, 2))[0] for rank in (0, 1)]
+    torch.testing.assert_close(torch.cat(parts), whole[[0, 2, 1, 3]])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, bank, validation):
+    train(RECIPE, bank, validation, tmp_path, stop_after=3)
+
+    def poison(tensors):
+        for tensor in tensors:
+            tensor.fill_(math.nan)
+
+    with pytest.raises(TrainingDiverged, match="step 3"):
+        train(RECIPE, bank, validation, tmp_path, peers=Peers(0, 1, poison))
+    state = load_checkpoint(tmp_path)
+    assert state["step"] == 3
+    assert all(torch.isfinite(t).all() for t in state["model"].values())
+
+
+def test_another_recipe_in_the_same_folder_is_refused_unless_allowed(tmp_path, bank, validation):
+    train(RECIPE, bank, validation, tmp_path, stop_after=2)
+    changed = dataclasses.replace(RECIPE, seed=9)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(changed, bank, validation, tmp_path)
+    train(changed, bank, validation, tmp_path, allow_changed_recipe=True, stop_after=3)
+    assert load_checkpoint(tmp_path)["recipes"] == [RECIPE.digest(), changed.digest()]
+
+
+def test_a_truncated_checkpoint_is_said(tmp_path, bank, validation):
+    train(RECIPE, bank, validation, tmp_path, stop_after=2)
+    path = tmp_path / "last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"cannot read .*last\.pt"):
+        train(RECIPE, bank, validation, tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_said(tmp_path, bank, validation):
+    other = build_generator(LAMA["lama-lite"]).state_dict()
+    state = {"model": other, "optimizer": {}, "average": other, "step": 1, "best": 0.0}
+    save_checkpoint(tmp_path, {**state, "recipes": [RECIPE.digest()]})
+    with pytest.raises(CheckpointError, match="does not fit tiny"):
+        train(RECIPE, bank, validation, tmp_path)
+
+
+def test_no_half_written_checkpoint_takes_the_place_of_a_good_one(tmp_path):
+    save_checkpoint(tmp_path, {"step": 1})
+    with pytest.raises(AttributeError, match="pickle"):
+        save_checkpoint(tmp_path, {"step": 2, "cannot be saved": lambda: None})
+    assert load_checkpoint(tmp_path)["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "huge"}, "is not one of"),
+        ({"masks": (("oval", 1.0),)}, "oval"),
+        ({"phases": ()}, "no phases"),
+        ({"phases": (Phase(1, 36, 4, 1e-3, 1e-3),)}, "multiple of 8"),
+        ({"phases": (Phase(1, 32, 0, 1e-3, 1e-3),)}, "at least 1"),
+    ],
+)
+def test_a_recipe_without_sense_is_refused_before_work(tmp_path, bank, validation, change, message):
+    with pytest.raises(ValueError, match=message):
+        train(dataclasses.replace(RECIPE, **change), bank, validation, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path, bank, validation):
+    with pytest.raises(ValueError, match="dealt to 3 workers"):
+        train(RECIPE, bank, validation, tmp_path, peers=Peers(0, 3))
+
+
+def test_the_learning_rate_warms_up_and_falls_in_each_phase():
+    rates = [learning_rate(RECIPE, step) for step in range(RECIPE.steps)]
+    assert rates[0] == pytest.approx(1e-3)  # half of 2e-3: two steps of warm-up
+    assert rates[5] == pytest.approx(1e-3)
+    assert rates[6] == pytest.approx(1e-3)
+    assert rates[9] == pytest.approx(1e-4)
+    assert all(a >= b for a, b in zip(rates[1:], rates[2:], strict=False))
+
+
+def test_the_parts_of_the_loss_by_hand():
+    images = torch.full((1, 3, 32, 32), 0.5)
+    masks = torch.zeros(1, 1, 32, 32)
+    masks[:, :, 8:24, 8:24] = 1
+    predicted = images + 0.2
+    parts = reconstruction_losses(predicted, images, masks, LossWeights(1, 1, 1, 1, 1))
+    assert float(parts["hole_l1"]) == pytest.approx(0.2, abs=1e-6)
+    assert float(parts["hole_l2"]) == pytest.approx(0.04, abs=1e-6)
+    assert float(parts["known_l1"]) == pytest.approx(0.2, abs=1e-6)
+    # A flat tint has a gradient only along its seam: 4 sides of 16 px, 0.2 each, over 256 px.
+    assert float(parts["gradient"]) == pytest.approx(4 * 16 * 0.2 / 256, abs=1e-6)
+    assert float(parts["pyramid"]) == pytest.approx(0.2, abs=1e-6)
+    assert reconstruction_losses(predicted, images, masks, LossWeights(1, 0, 0, 0, 0)).keys() == {"hole_l1"}
+
+
+def test_exported_weights_load_strictly_and_say_where_they_are_from(tmp_path):
+    model = build_generator(LAMA["tiny"])
+    path = tmp_path / "tiny.safetensors"
+    size = export_weights(model.state_dict(), path, {"licence": "Apache-2.0"})
+    weights = load_file(path)
+    assert size == path.stat().st_size < 2.5 * sum(p.numel() for p in model.parameters())
+    assert params_of(weights) == LAMA["tiny"]
+    assert weights["model.1.ffc.convl2l.weight"].dtype == torch.float16
+    with safe_open(path, "pt") as opened:
+        assert opened.metadata() == {"licence": "Apache-2.0"}
+
+
+def test_weights_beyond_fp16_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="big"):
+        export_weights({"big": torch.tensor([1e6])}, tmp_path / "x.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_photos_of_a_folder_with_and_without_an_index(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/1.png", "a/2.png", "3.png"):
+        cv2.imwrite(str(tmp_path / name), drawn_photo(1))
+    (tmp_path / "notes.txt").write_text("no image")
+    found = list_photos(tmp_path)
+    assert [str(p.path.relative_to(tmp_path)) for p in found] == ["3.png", "a/1.png", "a/2.png"]
+    (tmp_path / "INDEX.csv").write_text("path,source,split\na/1.png,a,train\na/2.png,a,test\n")
+    assert list_photos(tmp_path) == [Photo(tmp_path / "a/1.png", "a")]
+    assert list_photos(tmp_path, "test") == [Photo(tmp_path / "a/2.png", "a")]
+    with pytest.raises(ValueError, match="no photographs of split 'valid'"):
+        list_photos(tmp_path, "valid")
+    with pytest.raises(FileNotFoundError):
+        list_photos(tmp_path / "nowhere")
+
+
+def test_an_unreadable_photo_is_left_out_and_said(tmp_path, caplog):
+    cv2.imwrite(str(tmp_path / "good.png"), drawn_photo(1))
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    bank = load_bank(list_photos(tmp_path), 64)
+    assert [name.rpartition("/")[2] for name in bank.names] == ["good.png"]
+    assert "bad.png" in caplog.text
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(ValueError, match="none of 1"):
+        load_bank(list_photos(tmp_path), 64)
+
+
+def test_sources_are_balanced_by_the_power(tmp_path):
+    for name in ("many/1.png", "many/2.png", "many/3.png", "many/4.png", "few/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), drawn_photo(1))
+    photos = list_photos(tmp_path)
+    for power, share in ((1.0, 1 / 5), (0.5, 1 / 3), (0.0, 1 / 2)):
+        bank = load_bank(photos, 64, power)
+        few = sum(w for n, w in zip(bank.names, bank.weights, strict=True) if n.startswith("few"))
+        assert few == pytest.approx(share)
+
+
+def test_hold_out_is_disjoint_complete_and_fixed(tmp_path):
+    photos = [Photo(tmp_path / f"{n}.jpg", "s") for n in range(40)]
+    kept, held = hold_out(photos, 0.05)
+    assert len(held) == 2
+    assert sorted((p.path.name for p in (*kept, *held))) == sorted(p.path.name for p in photos)
+    assert hold_out(list(reversed(photos)), 0.05)[1] == held
+    with pytest.raises(ValueError, match="cannot hold out"):
+        hold_out(photos[:1], 0.5)
+
+
+def test_crops_have_the_size_asked_for_even_from_small_photos():
+    small = PhotoBank(("s",), (drawn_photo(0, (40, 300)),), np.ones(1))
+    for seed in range(5):
+        crop = draw_crop(np.random.default_rng(seed), small, 64, (0.9, 2.0))
+        assert crop.shape == (64, 64, 3)
+        assert crop.dtype == np.uint8
+    assert evaluation_crop(drawn_photo(0, (40, 300)), 64).shape == (64, 64, 3)
+    assert shrink(drawn_photo(0, (40, 300)), 20).shape == (20, 150, 3)
+    assert shrink(drawn_photo(0, (40, 300)), 50).shape == (40, 300, 3)
