@@ -28,9 +28,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md tells every key")
     group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
     group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, plates")
-    group.add_argument(
-        "--segmenter", help="auto, box, ellipse, stroke, grabcut, or sam (Segment Anything)"
-    )
+    group.add_argument("--segmenter", help="auto, box, ellipse, stroke, grabcut, or sam (Segment Anything)")
     group.add_argument(
         "--checkpoint", help="weights of the sam segmenter: a name of the weights table or a file"
     )

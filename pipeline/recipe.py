@@ -83,7 +83,8 @@ class Verify(_Part):
         0.5, description="a find below this is no residual: the guard against false alarms"
     )
     min_side: Annotated[float, Field(ge=0)] = Field(
-        10.0, description="... and so is one with a shorter side below this, in pixels: an inpainter's own specks"
+        10.0,
+        description="... and so is one with a shorter side below this, in pixels: an inpainter's own specks",
     )
     grow: Share = Field(
         0.15, description="each repair widens the mask by this share of a region's shorter side"

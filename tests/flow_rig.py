@@ -36,7 +36,9 @@ def put_photos(source: str, n: int, seed: int = 0) -> dict[str, bytes]:
     return files
 
 
-def clean(source: str, output: str, recipe: Recipe, engine: runs.Engine = "here", **planning: Any) -> list[Receipt]:
+def clean(
+    source: str, output: str, recipe: Recipe, engine: runs.Engine = "here", **planning: Any
+) -> list[Receipt]:
     run = runs.start(source, output, recipe)
     units = runs.plan_new(run, **planning)
     receipts: list[Receipt] = []

@@ -41,7 +41,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises anything from EOFError to UnpicklingError
+    except Exception as error:
         raise CheckpointError(
             f"cannot read {path} ({type(error).__name__}: {error}); remove it to start again, or put back "
             "a copy of an earlier one"

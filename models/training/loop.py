@@ -35,7 +35,7 @@ from models.training.peers import Peers, current_peers
 log = logging.getLogger(__name__)
 
 
-class TrainingDiverged(Exception):  # noqa: N818 - it is a state of the run, named for what happened
+class TrainingDiverged(Exception):
     """A loss or a gradient is not finite. The last checkpoint is from before and is kept."""
 
 

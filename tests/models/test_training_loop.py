@@ -272,7 +272,7 @@ def test_hold_out_is_disjoint_complete_and_fixed(tmp_path):
     photos = [Photo(tmp_path / f"{n}.jpg", "s") for n in range(40)]
     kept, held = hold_out(photos, 0.05)
     assert len(held) == 2
-    assert sorted((p.path.name for p in (*kept, *held))) == sorted(p.path.name for p in photos)
+    assert sorted(p.path.name for p in (*kept, *held)) == sorted(p.path.name for p in photos)
     assert hold_out(list(reversed(photos)), 0.05)[1] == held
     with pytest.raises(ValueError, match="cannot hold out"):
         hold_out(photos[:1], 0.5)
