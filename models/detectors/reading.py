@@ -102,14 +102,13 @@ def _steep(quad: Quad) -> bool:
 
 
 def is_text(line: Line, image_area: float) -> bool:
-    """Whether a reading makes the line believable.
+    """Whether a reading makes the line believable; image_area in square pixels.
 
-    The larger the line, the more it must read, because a false line costs its area.
+    Two letters or digits read well, or one read fairly in a line below 3 % of the image: the larger a false
+    line, the more it costs. Lines that cannot be read are dropped at any size; keeping small ones found no
+    more of the rendered marks it was tried on, and marked stars and windows in clean photographs.
     """
     letters = sum(char.isalnum() for char in line.text)
-    share = line.height * line.width / image_area
     if line.read >= 0.7 and letters >= 2:
         return True
-    if line.read >= 0.5 and letters >= 1 and share < 0.03:
-        return True
-    return share < 0.02
+    return line.read >= 0.5 and letters >= 1 and line.height * line.width < 0.03 * image_area
