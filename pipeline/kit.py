@@ -132,7 +132,7 @@ def _sam(name: str, gpus: float) -> Segmenter:
     found = weights.find(name)
     tensors = load_tensors(weights.resolve(found))
     params = sam.SAM[found.model] if found.model in sam.SAM else sam.params_of(tensors)
-    return sam.SamSegmenter(sam.load_sam(params, tensors), device=pick(gpus))
+    return sam.SamSegmenter(sam.load_sam(params, tensors), device=pick(gpus), name=found.name)
 
 
 @lru_cache(maxsize=4)
