@@ -15,7 +15,9 @@ import yaml
 
 from models.training.checkpoint import CheckpointError
 from models.training.data import PhotoBank, hold_out, list_photos, load_bank
-from models.training.loop import TrainingDiverged, TrainRecipe, Validation, make_validation, train
+from models.training.loop import TrainingDiverged, train
+from models.training.recipe import TrainRecipe
+from models.training.validation import Validation, make_validation
 
 RECIPES = Path(__file__).parent / "recipes"
 

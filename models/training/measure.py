@@ -71,8 +71,8 @@ def measure(pairs: Sequence[tuple[Image, Mask]], fills: Mapping[str, Fill]) -> d
                     metrics.l1(out, image, mask),
                 )
             )
-        means = np.minimum(np.array(rows), 100.0).mean(axis=0)
-        table[name] = Scores(*(float(mean) for mean in means), pairs=len(rows))
+        hp, wp, hs, ws, hl = np.minimum(np.array(rows), 100.0).mean(axis=0).tolist()
+        table[name] = Scores(hp, wp, hs, ws, hl, len(rows))
     return table
 
 
