@@ -2,7 +2,9 @@
 
 A small generator has to learn three things before it fills well: to see colours, to carry them into the hole,
 and to continue texture. A pyramid of local means does the first two without a parameter, so `lama-lite` gets
-that fill as its input and gives a correction to it. The wrapped function keeps the interface of a generator.
+that fill as its input and gives what it lacks. Off the hole it gives the detail that a coarse mean of the image
+lacks: the same task, with a known answer, which teaches it detail (docs/training-notes.md). The wrapped
+function keeps the interface of a generator.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.lama import Predict
+
+COARSE = 8
+"""Side in pixels of the squares whose mean stands for the image off the hole; sides are multiples of it."""
 
 CONFIDENCE = 2.0
 """How much each level of the pyramid is trusted beyond the share of known pixels under it."""
@@ -44,13 +49,17 @@ def _halve(x: Tensor) -> Tensor:
 def prefilled(predict: Predict) -> Predict:
     """predict, made to correct a pyramid fill: takes and gives what a generator does.
 
-    predict sees the filled image and the mask; what it gives, in [0, 1], is read as a correction in [-1, 1].
+    predict sees the filled image and the mask; what it gives, in [0, 1], is read as a correction in [-1, 1] to
+    the fill in the hole and to a coarse mean of the image off it. Sides are multiples of 8 pixels.
     """
 
     def corrected(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            start = pyramid_fill(x)
-        seen = torch.cat([start.to(x.dtype), x[:, 3:]], dim=1)
+            fill, mask = pyramid_fill(x), x[:, 3:]
+            coarse = F.avg_pool2d(fill, COARSE)
+            coarse = F.interpolate(coarse, size=fill.shape[-2:], mode="bilinear", align_corners=False)
+            start = torch.lerp(coarse, fill, mask.to(fill.dtype))
+        seen = torch.cat([fill.to(x.dtype), mask], dim=1)
         if x.is_contiguous(memory_format=torch.channels_last):
             seen = seen.contiguous(memory_format=torch.channels_last)
         correction = 2 * predict(seen) - 1

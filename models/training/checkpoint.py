@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 CHECKPOINT_NAME = "last.pt"
@@ -74,3 +74,14 @@ def export_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[
     save_file(halves, partial, metadata=dict(metadata))
     os.replace(partial, path)
     return path.stat().st_size
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a torch.save'd state dict. Raises ValueError when unreadable."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # as above
+        raise ValueError(f"cannot read weights from {path}: {type(error).__name__}: {error}") from error
+    return tensors

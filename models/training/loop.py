@@ -1,7 +1,7 @@
 """The training loop: the same for one process and for several.
 
-Everything random at a step (photographs, crops, masks) follows from (seed, step, place in the batch), so a run
-that is stopped and taken up again sees what an uninterrupted one sees, and so do several workers together.
+Everything random at a step (photographs, crops, masks) follows from (seed, step, place in the batch), so a
+run that is stopped and taken up again sees what an uninterrupted one sees, and so do several workers.
 """
 
 from __future__ import annotations
@@ -121,10 +121,15 @@ class _Run:
 def generator_of(recipe: TrainRecipe, device: torch.device) -> LamaGenerator:
     """The recipe's generator with seeded random weights.
 
-    One that corrects a prefill starts near no correction: its last layer is scaled down.
+    Residual branches start small, so that what a block is given is not drowned by the noise of all branches
+    (as zero-init residual, Goyal et al. 2017; not zero, for the ReLU behind would never wake). One that
+    corrects a prefill starts near no correction: its last layer is scaled down.
     """
     torch.manual_seed(recipe.seed)
     model = build_generator(LAMA[recipe.model])
+    for name, parameter in model.named_parameters():
+        if ".conv2.bn_" in name and name.endswith("weight"):
+            nn.init.constant_(parameter, recipe.branch_gain)
     if recipe.prefill:
         last = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)][-1]
         with torch.no_grad():

@@ -31,7 +31,7 @@ def navier_stokes(image: Image, mask: Mask) -> Image:
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over pairs: PSNR in dB and SSIM, inside the holes and over whole images; L1 in [0, 1] in holes."""
+    """Means over pairs: PSNR in dB and SSIM, in the holes and over whole images; L1 in [0, 1] in holes."""
 
     hole_psnr: float
     psnr: float

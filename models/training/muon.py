@@ -21,7 +21,7 @@ ITERATIONS = 5
 def orthogonalised(matrix: Tensor) -> Tensor:
     """A 2-D matrix with about the same singular vectors and singular values of about .7 to 1.2."""
     a, b, c = QUINTIC
-    x = matrix / (matrix.norm() + 1e-7)
+    x: Tensor = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
 
 
 class KernelsAndRest:
-    """Two optimisers as one: Muon for the kernels, at kernel_ratio times the learning rate, Adam for the rest.
+    """Two optimisers as one: Muon for kernels, at kernel_ratio times the learning rate, Adam for the rest.
 
     The last convolution, with three outputs, is no hidden layer and goes to Adam as well.
     """

@@ -1,5 +1,7 @@
-"""What a training is made of: phases, losses, masks, learning rate. A recipe says all that decides the weights,
-beside the photographs."""
+"""What a training is made of: phases, losses, masks, learning rate.
+
+A recipe says all that decides the weights, beside the photographs.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +68,7 @@ class TrainRecipe:
 
     max_hole: share of the crop that a hole may cover.  ema: decay of the averaged weights; 0 for none.
     clip: limit of each gradient's norm.  warmup: steps of linear warm-up at the very start.
+    branch_gain: what the last batch norm of every residual branch starts from; 1 is the usual.
     muon_ratio: kernels are stepped by Muon at this many times the learning rate; 0: Adam for all.
     ndf, discriminator_lr: width and constant learning rate of the discriminator, where a phase has one.
     prefill: the generator corrects a pyramid fill (models.prefill) instead of painting from nothing.
@@ -84,6 +87,7 @@ class TrainRecipe:
     warmup: int = 100
     betas: tuple[float, float] = (0.9, 0.99)
     prefill: bool = False
+    branch_gain: float = 1.0
     muon_ratio: float = 0.0
     ndf: int = 64
     discriminator_lr: float = 1e-4
