@@ -1,9 +1,9 @@
 """A generator that corrects a smooth fill instead of painting from nothing.
 
-A small generator has to learn three things before it fills well: to see colours, to carry them into the hole,
-and to continue texture. A pyramid of local means does the first two without a parameter, so `lama-lite` gets
-that fill as its input and gives what it lacks. Off the hole it gives the detail that a coarse mean of the image
-lacks: the same task, with a known answer, which teaches it detail (docs/training-notes.md). The wrapped
+A small generator has to learn three things before it fills well: to see colours, to carry them into the
+hole, and to continue texture. A pyramid of local means does the first two without a parameter, so `lama-lite`
+gets that fill as its input and gives what it lacks. Off the hole it gives the detail that a coarse mean of the
+image lacks: the same task, with a known answer, which teaches it detail (docs/training-notes.md). The wrapped
 function keeps the interface of a generator.
 """
 

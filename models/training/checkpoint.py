@@ -77,7 +77,7 @@ def export_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a torch.save'd state dict. Raises ValueError when unreadable."""
+    """The tensors of a safetensors file or a torch.save'd state dict. Raises ValueError when unreadable."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

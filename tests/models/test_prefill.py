@@ -40,18 +40,30 @@ def test_an_image_that_is_all_hole_gives_zeros():
 def test_half_means_no_correction_and_the_correction_is_signed():
     image, mask = example()
     x = to_input(image[None], mask[None])
+    hole = torch.from_numpy(mask)
     seen = []
 
-    def predict(given, value):
-        seen.append(given)
-        return torch.full_like(given[:, :3], value)
+    def constant(value):
+        def predict(given):
+            seen.append(given)
+            return torch.full_like(given[:, :3], value)
 
-    unchanged = prefilled(lambda given: predict(given, 0.5))(x)
-    torch.testing.assert_close(unchanged, pyramid_fill(x))
-    darker = prefilled(lambda given: predict(given, 0.45))(x)
-    torch.testing.assert_close(darker, pyramid_fill(x) - 0.1)
-    torch.testing.assert_close(seen[0][:, :3], pyramid_fill(x))
-    torch.testing.assert_close(seen[0][:, 3:], x[:, 3:])
+        return prefilled(predict)(x)
+
+    fill = pyramid_fill(x)
+    torch.testing.assert_close(constant(0.5)[..., hole], fill[..., hole])
+    torch.testing.assert_close(constant(0.45), constant(0.5) - 0.1)
+    torch.testing.assert_close(seen[0], torch.cat([fill, x[:, 3:]], dim=1))
+
+
+def test_off_the_hole_the_start_is_coarse_so_that_there_is_detail_to_learn():
+    image, mask = example()
+    x = to_input(image[None], mask[None])
+    start = prefilled(lambda given: torch.full_like(given[:, :3], 0.5))(x)
+    rough = (x[..., 1:, :] - x[..., :-1, :])[:, :3, 32:].abs().mean()
+    smooth = (start[..., 1:, :] - start[..., :-1, :])[:, :, 32:].abs().mean()
+    assert smooth < 0.5 * rough
+    assert (start - x[:, :3])[:, :, 34:].abs().mean() < 0.05
 
 
 def test_it_is_a_predict_function_for_inference():
