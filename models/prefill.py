@@ -1,10 +1,10 @@
 """A generator that corrects a smooth fill instead of painting from nothing.
 
 A small generator has to learn three things before it fills well: to see colours, to carry them into the
-hole, and to continue texture. A pyramid of local means does the first two without a parameter, so `lama-lite`
-gets that fill as its input and gives what it lacks. Off the hole it gives the detail that a coarse mean of the
-image lacks: the same task, with a known answer, which teaches it detail (docs/training-notes.md). The wrapped
-function keeps the interface of a generator.
+hole, and to continue texture. A pyramid of local means does the first two without a parameter, so
+`lama-lite` gets that fill as its input and gives what it lacks. Off the hole it gives the detail that a
+coarse mean of the image lacks: the same task, with a known answer, which teaches it detail
+(docs/training-notes.md). The wrapped function keeps the interface of a generator.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def _halve(x: Tensor) -> Tensor:
 def prefilled(predict: Predict) -> Predict:
     """predict, made to correct a pyramid fill: takes and gives what a generator does.
 
-    predict sees the filled image and the mask; what it gives, in [0, 1], is read as a correction in [-1, 1] to
-    the fill in the hole and to a coarse mean of the image off it. Sides are multiples of 8 pixels.
+    predict sees the filled image and the mask; what it gives, in [0, 1], is read as a correction in [-1, 1]
+    to the fill in the hole and to a coarse mean of the image off it. Sides are multiples of 8 pixels.
     """
 
     def corrected(x: Tensor) -> Tensor:
