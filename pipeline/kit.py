@@ -34,17 +34,27 @@ def weights_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def check(recipe: Recipe) -> dict[str, str]:
-    """Fetch and hash every file that the recipe needs: name -> sha256.
+    """Fetch, hash and open every file that the recipe needs: name -> sha256.
 
-    Raises models.weights.WeightsError for a missing or wrong file, ConfigError for a name that means nothing.
+    Opening costs seconds here and saves a cluster from finding out. Raises models.weights.WeightsError for a
+    missing or wrong file, ConfigError for one that holds another model than the recipe's word asks for.
     """
-    from models import weights
+    from models import lama, sam, weights
+    from models.checkpoints import load_tensors
 
     for name in weights_of(recipe):
         weights.resolve(name)
-    for name in _fillers(recipe).values():
-        if name not in CLASSIC_INPAINTERS and (kind := weights.find(name).kind) not in ("lama", "file"):
-            raise ConfigError(f"inpaint.name: {name!r} are weights of kind {kind!r}, not of a LaMa")
+    lamas = [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
+    sams = [_sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
+    for names, params_of, what in (
+        (lamas, lama.params_of, "a LaMa"),
+        (sams, sam.params_of, "a Segment Anything"),
+    ):
+        for name in names:
+            try:
+                params_of(load_tensors(weights.resolve(name)))
+            except ValueError as error:
+                raise ConfigError(f"{name!r} does not hold the weights of {what}: {error}") from error
     return {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
 
 
@@ -122,7 +132,7 @@ def _sam(name: str, gpus: float) -> Segmenter:
     found = weights.find(name)
     tensors = load_tensors(weights.resolve(found))
     params = sam.SAM[found.model] if found.model in sam.SAM else sam.params_of(tensors)
-    return sam.SamSegmenter(sam.load_sam(params, tensors), device=pick(gpus))
+    return sam.SamSegmenter(sam.load_sam(params, tensors), device=pick(gpus), name=found.name)
 
 
 @lru_cache(maxsize=4)

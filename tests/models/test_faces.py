@@ -26,7 +26,7 @@ def astronaut(photo: Callable[[str], Image]) -> Image:
     return photo("astronaut.jpg")
 
 
-@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 2.5, 4.5])
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 2.5])
 def test_one_face_at_any_size(detector: FaceDetector, astronaut: Image, factor: float) -> None:
     image = np.asarray(cv2.resize(astronaut, None, fx=factor, fy=factor), np.uint8)
     (faces,) = detector([image])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,10 +116,11 @@ def test_loading_is_strict(model: Any) -> None:
         load_sam(SAM["tiny"], tensors | {"extra": torch.zeros(1)})
 
 
-@pytest.mark.parametrize("broken", ["raise ImportError('none')", "raise RuntimeError('no torchvision::nms')"])
-def test_a_missing_or_misfit_torchvision_does_no_harm(tmp_path: Any, broken: str) -> None:
+def test_a_misfit_torchvision_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text("import torchvision.part\n" + broken)
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "import torchvision.part\nraise RuntimeError('operator torchvision::nms does not exist')"
+    )
     (tmp_path / "torchvision" / "part.py").write_text("")
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

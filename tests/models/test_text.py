@@ -171,12 +171,14 @@ def test_the_rule_for_plates(text: str, width: int, plate: bool) -> None:
 
 
 def test_large_lines_must_be_read_to_be_believed() -> None:
-    large, small = rectangle(0, 0, 80, 40), rectangle(0, 0, 20, 5)
+    large, small = rectangle(0, 0, 80, 40), rectangle(0, 0, 20, 9)
     assert is_text(Line(large, 0.9, "Hello", 0.95), 10_000)
     assert not is_text(Line(large, 0.9, "", 0.0), 10_000)
     assert not is_text(Line(large, 0.9, "H", 0.9), 10_000)
     assert is_text(Line(small, 0.9, "H", 0.6), 10_000)
     assert not is_text(Line(small, 0.9, "H", 0.4), 10_000)
+    assert not is_text(Line(rectangle(0, 0, 4, 4), 0.9, "2", 0.95), 10_000)
+    assert not is_text(Line(rectangle(0, 0, 110, 100), 0.9, "OR", 0.95), 10_000)
     assert not is_text(Line(small, 0.9, "\N{BLACK STAR}", 0.9), 10_000)
 
 
