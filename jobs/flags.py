@@ -33,7 +33,8 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", help="weights of the sam segmenter: a name of the weights table or a file"
     )
     group.add_argument(
-        "--inpainter", help="telea, ns, blur, pixelate, fill, big-lama, or a LaMa checkpoint file"
+        "--inpainter",
+        help="lama-lite (default), big-lama, telea, ns, blur, pixelate, fill, or a LaMa checkpoint file",
     )
     group.add_argument("--precision", help="of LaMa: fp32 or bf16")
     group.add_argument("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")

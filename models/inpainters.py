@@ -19,6 +19,7 @@ from torch import nn
 from models.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, resize
 from models.fast import fast_generator
 from models.lama import LamaGenerator, Precision, Predict, inpaint_batch
+from models.prefill import prefilled
 from models.regions import Image, Inpainter, Mask
 
 Job = tuple[int, Crop]
@@ -36,6 +37,7 @@ class LamaInpainter:
     precision: 'bf16' runs the convolutions in bf16, which may change a grey level; it pays only where
         models.fast.bf16_is_native says so (8 times slower was seen on a CPU without).
     fast: uses models.fast (Fourier generators only): the same to rounding, in less time.
+    prefill: the generator was trained to correct a pyramid fill (models.prefill), as lama-lite was.
     batch: how many crops of one size go through at once; None is 16 on a GPU and 1 on a CPU, where more
         gains nothing. When memory runs out, the batch is halved; at 1 the error is raised.
     """
@@ -50,6 +52,7 @@ class LamaInpainter:
         crops: CropSettings | None = None,
         batch: int | None = None,
         fast: bool = False,
+        prefill: bool = False,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
@@ -66,6 +69,8 @@ class LamaInpainter:
             if not isinstance(model, LamaGenerator):
                 raise ValueError(f"fast=True needs a LamaGenerator, not {type(model).__name__}")
             self._predict = fast_generator(model, precision)
+        if prefill:
+            self._predict = prefilled(self._predict)
 
     def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]:
         """HWC uint8 RGB and HW bool (True = remove) -> HWC uint8 RGB, same sizes."""

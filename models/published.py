@@ -44,6 +44,16 @@ _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 # entry whose first source is package:models/shipped/NAME.safetensors; they are then read where they lie.
 WEIGHTS: dict[str, Weights] = _table(
     Weights(
+        name="lama-lite",
+        kind="lama",
+        model="lama-lite",
+        sources=("package:models/shipped/lama-lite.safetensors",),
+        sha256="f0e07f0c92094e0931fba7f6ecdbda8347a9fa28f064eb3ba589c7403a39c694",
+        bytes=2_796_094,
+        licence="Apache-2.0",
+        note="Our small LaMa (1.4 M parameters), in the package; docs/training-notes.md tells how it was trained.",
+    ),
+    Weights(
         name="big-lama",
         kind="lama",
         model="big-lama",

@@ -138,16 +138,22 @@ def _sam(name: str, gpus: float) -> Segmenter:
 @lru_cache(maxsize=4)
 def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float) -> Inpainter:
     from models import inpainters, lama, weights
-    from models.checkpoints import load_tensors
+    from models.checkpoints import load_notes, load_tensors
     from models.crops import CropSettings
 
     if name in CLASSIC_INPAINTERS:
         return inpainters.simple_inpainters()[name]
     found = weights.find(name)
-    tensors = load_tensors(weights.resolve(found))
+    path = weights.resolve(found)
+    tensors = load_tensors(path)
     model = lama.build_generator(lama.params_of(tensors))
     model.load_state_dict(tensors, strict=True)
-    crops = CropSettings(whole_image=whole_image)
     return inpainters.LamaInpainter(
-        model, name=found.name, device=pick(gpus), precision=precision, crops=crops
+        model,
+        name=found.name,
+        device=pick(gpus),
+        precision=precision,
+        crops=CropSettings(whole_image=whole_image),
+        fast=model.params.kind == "fourier",
+        prefill="prefill" in load_notes(path),
     )

@@ -64,7 +64,8 @@ class Inpaint(_Part):
     """What fills the masks."""
 
     name: str = Field(
-        "telea", description="telea | ns | blur | pixelate | fill | a LaMa in the weights table | a file"
+        "lama-lite",
+        description="lama-lite (shipped), telea, ns, blur, pixelate, fill, a LaMa of the weights table, or a file",
     )
     per_kind: dict[Kind, str] = Field(
         default_factory=dict, description="another filler for one kind: {face: blur}"

@@ -92,7 +92,8 @@ def _values(prop: dict[str, Any]) -> str:
         return "list of " + _values(prop["items"])
     low = prop.get("minimum", prop.get("exclusiveMinimum"))
     high = prop.get("maximum")
-    kind = {"array": "list", "object": "mapping"}.get(prop.get("type", ""), prop.get("type", ""))
+    word = str(prop.get("type", ""))
+    kind = {"array": "list", "object": "mapping"}.get(word, word)
     return kind + (
         f" {low:g} .. {high:g}" if low is not None and high is not None else f" from {low:g}" if low else ""
     )

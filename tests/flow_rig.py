@@ -20,7 +20,13 @@ from pipeline.ledger import Receipt
 from pipeline.recipe import Recipe, load
 from pipeline.storage import Store, open_store, read_uri
 
-FACES: dict[str, Any] = {"remove": ["face"], "verify.passes": 1, "engine.workers": 2, "units.rows": 8}
+FACES: dict[str, Any] = {
+    "remove": ["face"],
+    "inpaint.name": "telea",
+    "verify.passes": 1,
+    "engine.workers": 2,
+    "units.rows": 8,
+}
 
 
 def faces(**overrides: Any) -> Recipe:

@@ -49,6 +49,13 @@ def test_a_lama_checkpoint_fills_and_is_named_in_the_row(tmp_path: Path) -> None
     assert row["inpainter"] in weights
 
 
+def test_the_default_is_the_lama_in_the_package(tmp_path: Path) -> None:
+    row = run_one(tmp_path, faces(**{"inpaint.name": Recipe().inpaint.name}))
+    assert row["status"] == "cleaned", row["error"]
+    assert row["inpainter"] == "lama-lite"
+    assert "lama-lite" in {w["name"] for w in row["weights"]}  # type: ignore[attr-defined]
+
+
 def test_whole_image_and_crops_agree_on_what_is_outside(tmp_path: Path) -> None:
     path = lama_checkpoint(tmp_path / "last.ckpt")
     row = run_one(

@@ -11,4 +11,6 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_references_are_those_of_the_code(page: str) -> None:
-    assert (DOCS / page).read_text(encoding="utf-8") == PAGES[page](), "run: python -m pipeline.reference docs"
+    assert (DOCS / page).read_text(encoding="utf-8") == PAGES[page](), (
+        "run: python -m pipeline.reference docs"
+    )
