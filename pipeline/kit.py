@@ -6,6 +6,7 @@ worker that will run it; stages that share a worker share the loaded model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,8 +82,9 @@ def segmenter(recipe: Recipe) -> Segmenter:
 def inpainters(recipe: Recipe) -> Mapping[str, Inpainter]:
     """kind -> what fills it; "" for every kind not named."""
     rule, gpus = recipe.inpaint, recipe.engine.gpus
+    pixels = rule.refine_pixels if rule.refine else 0
     return {
-        kind: _inpainter(name, rule.precision, rule.whole_image, gpus)
+        kind: inpainter(name, rule.precision, rule.whole_image, gpus, pixels)
         for kind, name in _fillers(recipe).items()
     }
 
@@ -136,10 +138,17 @@ def _sam(name: str, gpus: float) -> Segmenter:
 
 
 @lru_cache(maxsize=4)
-def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float) -> Inpainter:
+def inpainter(
+    name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float, refine_pixels: int = 0
+) -> Inpainter:
+    """One of the classic inpainters, or a LaMa by its name in the weights table or its file.
+
+    refine_pixels: above 0, LaMa refines what is large, at most so many pixels at a time. Raises WeightsError.
+    """
     from models import inpainters, lama, weights
     from models.checkpoints import load_tensors
     from models.crops import CropSettings
+    from models.refine import RefineSettings
 
     if name in CLASSIC_INPAINTERS:
         return inpainters.simple_inpainters()[name]
@@ -147,7 +156,13 @@ def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool,
     tensors = load_tensors(weights.resolve(found))
     model = lama.build_generator(lama.params_of(tensors))
     model.load_state_dict(tensors, strict=True)
-    crops = CropSettings(whole_image=whole_image)
+    # A crop that is shrunk before it is refined would lose what refinement is for.
+    max_side = max(CropSettings.max_side, math.isqrt(refine_pixels) // 64 * 64)
     return inpainters.LamaInpainter(
-        model, name=found.name, device=pick(gpus), precision=precision, crops=crops
+        model,
+        name=found.name + ("+refine" if refine_pixels else ""),
+        device=pick(gpus),
+        precision=precision,
+        crops=CropSettings(whole_image=whole_image, max_side=max_side),
+        refine=RefineSettings(px_budget=refine_pixels) if refine_pixels else None,
     )
