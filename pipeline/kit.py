@@ -6,6 +6,7 @@ worker that will run it; stages that share a worker share the loaded model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,7 +41,7 @@ def check(recipe: Recipe) -> dict[str, str]:
     missing or wrong file, ConfigError for one that holds another model than the recipe's word asks for.
     """
     from models import lama, sam, weights
-    from models.checkpoints import load_tensors
+    from models.checkpoints import load_notes, load_tensors
 
     for name in weights_of(recipe):
         weights.resolve(name)
@@ -55,6 +56,8 @@ def check(recipe: Recipe) -> dict[str, str]:
                 params_of(load_tensors(weights.resolve(name)))
             except ValueError as error:
                 raise ConfigError(f"{name!r} does not hold the weights of {what}: {error}") from error
+    if recipe.inpaint.refine and any("prefill" in load_notes(weights.resolve(name)) for name in lamas):
+        raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
     return {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
 
 
@@ -81,8 +84,9 @@ def segmenter(recipe: Recipe) -> Segmenter:
 def inpainters(recipe: Recipe) -> Mapping[str, Inpainter]:
     """kind -> what fills it; "" for every kind not named."""
     rule, gpus = recipe.inpaint, recipe.engine.gpus
+    pixels = rule.refine_pixels if rule.refine else 0
     return {
-        kind: _inpainter(name, rule.precision, rule.whole_image, gpus)
+        kind: inpainter(name, rule.precision, rule.whole_image, gpus, pixels)
         for kind, name in _fillers(recipe).items()
     }
 
@@ -136,10 +140,17 @@ def _sam(name: str, gpus: float) -> Segmenter:
 
 
 @lru_cache(maxsize=4)
-def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float) -> Inpainter:
+def inpainter(
+    name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float, refine_pixels: int = 0
+) -> Inpainter:
+    """One of the classic inpainters, or a LaMa by its name in the weights table or its file.
+
+    refine_pixels: above 0, LaMa refines what is large, at most so many pixels at a time. Raises WeightsError.
+    """
     from models import inpainters, lama, weights
     from models.checkpoints import load_notes, load_tensors
     from models.crops import CropSettings
+    from models.refine import RefineSettings
 
     if name in CLASSIC_INPAINTERS:
         return inpainters.simple_inpainters()[name]
@@ -148,12 +159,15 @@ def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool,
     tensors = load_tensors(path)
     model = lama.build_generator(lama.params_of(tensors))
     model.load_state_dict(tensors, strict=True)
+    # A crop that is shrunk before it is refined would lose what refinement is for.
+    max_side = max(CropSettings.max_side, math.isqrt(refine_pixels) // 64 * 64)
     return inpainters.LamaInpainter(
         model,
-        name=found.name,
+        name=found.name + ("+refine" if refine_pixels else ""),
         device=pick(gpus),
         precision=precision,
-        crops=CropSettings(whole_image=whole_image),
+        crops=CropSettings(whole_image=whole_image, max_side=max_side),
+        refine=RefineSettings(px_budget=refine_pixels) if refine_pixels else None,
         fast=model.params.kind == "fourier",
         prefill="prefill" in load_notes(path),
     )

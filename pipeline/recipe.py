@@ -76,6 +76,14 @@ class Inpaint(_Part):
     whole_image: bool = Field(
         False, description="LaMa sees the whole picture instead of crops round the masks"
     )
+    refine: bool = Field(
+        False,
+        description="LaMa fills what is larger than about 724 px scale by scale (15 times the work or more)",
+    )
+    refine_pixels: Annotated[int, Field(ge=1024)] = Field(
+        1_800_000,
+        description="... at most so many pixels at a time, at a reduced size beyond: bounds the memory",
+    )
 
 
 class Verify(_Part):

@@ -68,6 +68,7 @@ def test_a_header_that_declares_too_many_pixels_is_refused_by_the_recipes_limit(
         (["--set", "units.rows"], "KEY=VALUE"),
         (["--limit", "0"], "--limit 0"),
         (["--quality", "700"], "output.quality"),
+        (["--refine"], "cannot be refined"),
     ],
 )
 def test_wrong_use_is_one_message_and_exit_code_2(
