@@ -18,7 +18,7 @@ COMPLETE, COMPLETE_WITH_ERRORS, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 
 def parser() -> argparse.ArgumentParser:
-    from jobs import demo, inspect, plan, run, status, weights
+    from jobs import demo, inspect, plan, run, status, stop, submit, verify, weights
 
     top = argparse.ArgumentParser(
         prog="cleanplate",
@@ -26,8 +26,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: cleanplate run photos/ cleaned/ --remove text,faces",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, plan, status, inspect, weights, demo):
+    for module in (run, plan, status, verify, submit, stop, inspect, weights, demo):
         module.add_parser(commands)
+    commands.add_parser("train", help="train a LaMa on a folder of photographs; the same command goes on")
     return top
 
 
@@ -35,7 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # onnxruntime's Linux wheels report home unless this is set before their first import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    args = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["train"]:  # Its own parser: it needs torch, which every other command starts without.
+        from jobs import train
+
+        return train.main(words[1:])
+    args = parser().parse_args(words)
     signal.signal(signal.SIGTERM, _interrupt)
     from models.fetch import WeightsError
 

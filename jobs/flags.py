@@ -28,17 +28,19 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md tells every key")
     group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
     group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, plates")
-    group.add_argument(
-        "--segmenter", help="auto, box, ellipse, stroke, grabcut, or sam (Segment Anything)"
-    )
+    group.add_argument("--segmenter", help="auto, box, ellipse, stroke, grabcut, or sam (Segment Anything)")
     group.add_argument(
         "--checkpoint", help="weights of the sam segmenter: a name of the weights table or a file"
     )
     group.add_argument(
-        "--inpainter", help="telea, ns, blur, pixelate, fill, big-lama, or a LaMa checkpoint file"
+        "--inpainter",
+        help="lama-lite (default), big-lama, telea, ns, blur, pixelate, fill, or a LaMa checkpoint file",
     )
     group.add_argument("--precision", help="of LaMa: fp32 or bf16")
     group.add_argument("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
+    group.add_argument(
+        "--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)"
+    )
     group.add_argument("--passes", type=int, help="repairs after verification, at most")
     group.add_argument("--format", help="output format: keep, png, jpeg or webp")
     group.add_argument("--quality", type=int, help="1 to 100, where a lossy encoder is used")
@@ -59,6 +61,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         overrides["remove"] = [word.strip() for word in args.remove.split(",") if word.strip()]
     if args.whole_image:
         overrides["inpaint.whole_image"] = True
+    if args.refine:
+        overrides["inpaint.refine"] = True
     for item in args.set:
         key, equals, value = item.partition("=")
         if not equals or not key:

@@ -18,7 +18,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: cleanplate inspect photo.jpg -o look.jpg --remove faces --inpainter ns",
     )
     parser.add_argument("image", metavar="IMAGE", help="a file or s3://BUCKET/KEY")
-    parser.add_argument("-o", "--out", type=Path, default=None, help="default: IMAGE's name with -inspect.jpg, here")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=None, help="default: IMAGE's name with -inspect.jpg, here"
+    )
     add_recipe_flags(parser)
     parser.set_defaults(run=run)
 
@@ -42,10 +44,14 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     for region in row["regions"] or []:
         box = ", ".join(f"{v:.0f}" for v in region["box"])
-        console.print(f"{region['kind']}  score {region['score']:.2f}  box {box}  {region['detector']}", highlight=False)
+        console.print(
+            f"{region['kind']}  score {region['score']:.2f}  box {box}  {region['detector']}", highlight=False
+        )
     for left in row["residual"] or []:
         console.print(f"left: {left['kind']}  score {left['score']:.2f}  {left['detector']}", highlight=False)
     told = f"   {row['error']['kind']}: {row['error']['message']}" if row["error"] else ""
-    console.print(f"{row['status']}   inpainter {row['inpainter']}   passes {row['passes']}{told}", highlight=False)
+    console.print(
+        f"{row['status']}   inpainter {row['inpainter']}   passes {row['passes']}{told}", highlight=False
+    )
     console.print(f"picture: {out}", highlight=False)
     return 1 if row["status"] in ("failed", "residual") else 0

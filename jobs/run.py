@@ -105,7 +105,7 @@ def _loudly(run: Run) -> str:
     name = run.recipe.inpaint.name
     classic = name in CLASSIC_INPAINTERS
     told = f"inpainter {name}" + (
-        " (OpenCV, no neural network; --inpainter big-lama for LaMa)" if classic else ""
+        " (OpenCV, no neural network; --inpainter lama-lite for LaMa)" if classic else ""
     )
     return f"remove {', '.join(run.recipe.remove)}   masks {run.recipe.masks.segmenter}   {told}"
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from models.fetch import WeightsError
@@ -106,6 +106,18 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     if not tensors:
         raise WeightsError(f"{path} holds no tensors; its top keys are {sorted(map(str, raw))[:8]}")
     return _generator_only(tensors)
+
+
+def load_notes(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself beside its tensors ("prefill", "licence", ...); {} for other forms."""
+    with path.open("rb") as opened:
+        if opened.read(9)[8:9] != b"{":
+            return {}
+    try:
+        with safe_open(path, framework="pt") as opened_tensors:
+            return dict(opened_tensors.metadata() or {})
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged, or no weights file: {_first_line(error)}") from error
 
 
 def _read(path: Path) -> Mapping[str, Any]:

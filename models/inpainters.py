@@ -19,6 +19,8 @@ from torch import nn
 from models.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, resize
 from models.fast import fast_generator
 from models.lama import LamaGenerator, Precision, Predict, inpaint_batch
+from models.prefill import prefilled
+from models.refine import RefineSettings, n_scales, refine_image
 from models.regions import Image, Inpainter, Mask
 
 Job = tuple[int, Crop]
@@ -36,6 +38,9 @@ class LamaInpainter:
     precision: 'bf16' runs the convolutions in bf16, which may change a grey level; it pays only where
         models.fast.bf16_is_native says so (8 times slower was seen on a CPU without).
     fast: uses models.fast (Fourier generators only): the same to rounding, in less time.
+    prefill: the generator was trained to correct a pyramid fill (models.prefill), as lama-lite was.
+    refine: crops large enough for a second scale are refined, one by one, in the weights' own precision
+        (models.refine; settings.px_budget bounds the memory); None: never. Smaller crops go the usual way.
     batch: how many crops of one size go through at once; None is 16 on a GPU and 1 on a CPU, where more
         gains nothing. When memory runs out, the batch is halved; at 1 the error is raised.
     """
@@ -50,6 +55,8 @@ class LamaInpainter:
         crops: CropSettings | None = None,
         batch: int | None = None,
         fast: bool = False,
+        prefill: bool = False,
+        refine: RefineSettings | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', not {precision!r}")
@@ -66,6 +73,17 @@ class LamaInpainter:
             if not isinstance(model, LamaGenerator):
                 raise ValueError(f"fast=True needs a LamaGenerator, not {type(model).__name__}")
             self._predict = fast_generator(model, precision)
+        if prefill:
+            self._predict = prefilled(self._predict)
+        self._refined: tuple[LamaGenerator, RefineSettings] | None = None
+        if refine is not None:
+            if not isinstance(model, LamaGenerator):
+                raise ValueError(f"refine needs a LamaGenerator, not {type(model).__name__}")
+            if prefill:
+                raise ValueError(
+                    "refinement optimises a generator that paints; this one corrects a pyramid fill"
+                )
+            self._refined = model, refine
 
     def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]:
         """HWC uint8 RGB and HW bool (True = remove) -> HWC uint8 RGB, same sizes."""
@@ -87,6 +105,11 @@ class LamaInpainter:
 
     def _fill(self, images: Image, masks: Mask) -> Image:
         """BHWC uint8 and BHW bool -> BHWC uint8; in halves when memory runs out."""
+        if self._refined is not None:
+            generator, settings = self._refined
+            if n_scales((images.shape[1], images.shape[2]), settings) > 1:
+                pairs = zip(images, masks, strict=True)
+                return np.stack([refine_image(generator, image, mask, settings) for image, mask in pairs])
         try:
             return inpaint_batch(
                 self._predict,

@@ -44,6 +44,16 @@ _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 # entry whose first source is package:models/shipped/NAME.safetensors; they are then read where they lie.
 WEIGHTS: dict[str, Weights] = _table(
     Weights(
+        name="lama-lite",
+        kind="lama",
+        model="lama-lite",
+        sources=("package:models/shipped/lama-lite.safetensors",),
+        sha256="0c8d3321ceb75d4c0a5e13721a778078e6babc53dd246daee5f6cb1ff5cc8977",
+        bytes=2_796_094,
+        licence="Apache-2.0",
+        note="Our small LaMa (1.4 M parameters), in the package; docs/training-notes.md tells how it was trained.",
+    ),
+    Weights(
         name="big-lama",
         kind="lama",
         model="big-lama",

@@ -17,7 +17,9 @@ from models.regions import Image, Mask, Region, Segmenter
 
 BOX_MARGIN = 0.08
 HEAD_MARGIN = 0.25
-"""Of each side of a face box, which ends at forehead and chin: the ellipse then holds hair and ears."""
+"""Of each side of a face box, which ends at forehead and chin: the ellipse then holds ears and chin."""
+HAIR = 0.15
+"""Of the box's height, added above it."""
 
 
 @dataclass
@@ -40,8 +42,9 @@ def box(image: Image, region: Region) -> Mask:
 
 
 def ellipse(image: Image, region: Region) -> Mask:
-    """An ellipse about the box that covers the whole head of a face box."""
-    return ellipse_mask(image.shape[:2], region.box, HEAD_MARGIN)
+    """An ellipse about the box that covers the whole head of a face box, most of the hair above it too."""
+    x0, y0, x1, y1 = region.box
+    return ellipse_mask(image.shape[:2], (x0, y0 - HAIR * (y1 - y0), x1, y1), HEAD_MARGIN)
 
 
 def stroke(image: Image, region: Region) -> Mask:

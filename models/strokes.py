@@ -42,7 +42,8 @@ def strokes(image: Image, quad: npt.NDArray[np.float64]) -> Mask | None:
 
     The background is the median over windows of .9 line heights: letters cover less than half of such a
     window. The distance from it (RMS over channels, so dark, light and coloured strokes all count) is cut by
-    Otsu's threshold, which must exceed what 70 % of the surroundings stay below.
+    Otsu's threshold, which must exceed what 70 % of the surroundings stay below; then piece by piece along
+    the line, because letters may cross from a dark background to one almost of their own colour.
     """
     height, width = image.shape[:2]
     line = float(np.linalg.norm(quad[3] - quad[0]))
@@ -52,19 +53,67 @@ def strokes(image: Image, quad: npt.NDArray[np.float64]) -> Mask | None:
     if factor < 1:
         small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     corners = quad * [size[0] / width, size[1] / height]
-    kernel = max(3, int(0.9 * line * factor) | 1)
-    background = cv2.medianBlur(small, kernel).astype(np.float32)
-    away = np.sqrt(np.mean((small.astype(np.float32) - background) ** 2, axis=2))
-    away = np.minimum(np.round(away), 255).astype(np.uint8)
+    away = _from_background(small, max(3, int(0.9 * line * factor) | 1))
     inside = polygon_mask(small.shape[:2], corners)
     outside = ~grow(inside, 2)
     if not inside.any():
         return None
-    threshold, _ = cv2.threshold(away[inside].reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     noise = float(np.percentile(away[outside], 70)) if outside.any() else 0.0
-    if threshold <= 1.5 * noise + 2:
+    least = 1.5 * noise + 2
+    threshold = _otsu(away[inside])
+    if threshold <= least:
         return None
-    found = ((away > threshold) & inside).astype(np.uint8) * 255
+    cut = _local_thresholds(away, inside, corners, threshold, least)
+    found = ((away > cut) & inside).astype(np.uint8) * 255
     if factor < 1:
         found = np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     return np.asarray(found > 96)
+
+
+def _from_background(image: Image, kernel: int) -> npt.NDArray[np.uint8]:
+    background = cv2.medianBlur(image, kernel).astype(np.float32)
+    away = np.sqrt(np.mean((image.astype(np.float32) - background) ** 2, axis=2))
+    return np.asarray(np.minimum(np.round(away), 255), np.uint8)
+
+
+def _local_thresholds(
+    away: npt.NDArray[np.uint8],
+    inside: Mask,
+    quad: npt.NDArray[np.float64],
+    threshold: float,
+    least: float,
+) -> npt.NDArray[np.float64]:
+    """HW: a threshold for each piece of the line, one line height long, from the pixels of twice that.
+
+    Never above the whole line's (a piece may hold only strokes), never below `least`; -1, which takes all of
+    the piece, where strokes and ground cannot be told apart.
+    """
+    rise = float(np.linalg.norm(quad[3] - quad[0]))
+    along = (quad[1] - quad[0]) / max(float(np.linalg.norm(quad[1] - quad[0])), 1e-6)
+    y, x = np.nonzero(inside)
+    place = ((x - quad[0, 0]) * along[0] + (y - quad[0, 1]) * along[1]) / rise
+    values, local = away[y, x], np.full(len(x), threshold)
+    for piece in range(int(place.min()), int(place.max()) + 1):
+        near = np.abs(place - piece - 0.5) <= 1
+        if near.any():
+            own = (place >= piece) & (place < piece + 1)
+            cut = min(threshold, max(least, _lower_otsu(values[near], 2 * least + 6)))
+            # Letters never fill half of their line: then it is the ground that was cut out.
+            local[own] = cut if np.mean(values[own] > cut) < 0.45 else -1
+    out = np.full(away.shape, threshold)
+    out[y, x] = local
+    return out
+
+
+def _lower_otsu(values: npt.NDArray[np.uint8], least: float) -> float:
+    """Otsu's threshold; where an edge of the background stands above the strokes themselves, there are three
+    classes, and the threshold between the lower two counts when it is above `least`."""
+    upper = _otsu(values)
+    below = values[values <= upper]
+    lower = _otsu(below) if below.size else upper
+    return lower if lower > least else upper
+
+
+def _otsu(values: npt.NDArray[np.uint8]) -> float:
+    flags = cv2.THRESH_BINARY | cv2.THRESH_OTSU
+    return float(cv2.threshold(values.reshape(1, -1), 0, 255, flags)[0])

@@ -139,7 +139,11 @@ def connected(address: str | None) -> Iterator[str]:
         ray.shutdown()
 
 
-_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+_ENVIRONMENT = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
 
 
 def _run_wave(job: Job) -> Iterator[Receipt]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from models.regions import Image, Mask
 from pipeline import exif, jpeg, jpeg_turn, lossless
-from pipeline.formats import KINDS, ImageError
+from pipeline.formats import KINDS, ImageError, webp_chunks
+from pipeline.marking import mark
 from pipeline.metadata import POLICIES, Policy, clean, policy_of
 from pipeline.pixels import (
     Decoded,
@@ -68,6 +69,7 @@ def encode(
     quality: int = 95,
     metadata: str = "scrub",
     orientation: str = "keep",
+    mark_edited: bool = False,
 ) -> Encoded:
     """The output file of one image.
 
@@ -80,6 +82,8 @@ def encode(
     orientation: 'keep', or 'bake' for JPEG with an orientation tag: blocks are moved and mirrored as they
     are and the tag is set to 1, also where nothing was found; what is measured is then measured against
     the turned source. Where a side is no multiple of the MCU the tag is kept and the note says so.
+
+    mark_edited: write into an edited file that it was edited (see `marking`); not possible in BMP.
 
     With format='keep': JPEG is spliced by blocks; PNG, TIFF, BMP and lossless WebP are written losslessly;
     lossy WebP becomes lossless WebP, since a lossy one would change every pixel; GIF, which cannot hold
@@ -99,13 +103,13 @@ def encode(
         if turned is not None:
             source, decoded = turned, decode(turned, max_pixels=decoded.pixels.size)
             note = "turned upright without loss"
-        done = encode(source, decoded, edited, mask, metadata=metadata)
+        done = encode(source, decoded, edited, mask, metadata=metadata, mark_edited=mark_edited)
         return replace(done, note=note if done.note is None else f"{note}; {done.note}")
     if format in ("keep", decoded.format):
         if edited is None or mask is None:
             return _untouched(source, decoded, policy)
-        return _kept(source, decoded, edited, mask, policy)
-    return _converted(source, decoded, edited, mask, format, quality, policy)
+        return _kept(source, decoded, edited, mask, policy, mark_edited)
+    return _converted(source, decoded, edited, mask, format, quality, policy, mark_edited)
 
 
 def _check(
@@ -133,7 +137,9 @@ def _untouched(source: bytes, decoded: Decoded, policy: Policy) -> Encoded:
     return Encoded(data, decoded.format, True, blocks, dropped, None)
 
 
-def _kept(source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy) -> Encoded:
+def _kept(
+    source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy, marked: bool
+) -> Encoded:
     # An edit in the source's own format, as far as that format can hold it exactly.
     stored = _merge(decoded, edited, mask)
     name, note, near, blocks = decoded.format, None, mask, None
@@ -142,15 +148,16 @@ def _kept(source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Po
         result = jpeg.splice(source, upright_to_stored(stored, turn), upright_to_stored(mask, turn))
         near = upright(result.near, turn)
         note = result.note
-        data, _ = clean(result.data, name, policy=policy, edited=True)
+        data = clean(result.data, name, policy=policy, edited=True)[0]
         _, dropped = clean(source, name, policy=policy, edited=True)
         blocks = jpeg.blocks_equal(result.before, data, result.touched)
     elif name == "tiff":
-        data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy)
+        data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy, mark=marked)
         note = _rewritten(decoded)
     else:
         data, name, dropped = _lossless(source, decoded, stored, policy)
         note = _rewritten(decoded)
+    data = mark(data, name) if marked else data
     return _measured(decoded, edited, mask, near, data, name, blocks, dropped, note)
 
 
@@ -167,7 +174,11 @@ def _lossless(
     if decoded.format == "webp":
         block = exif_block(source, "webp")
         kept = exif.rebuild(block, policy=policy)[0] if block else None
-        return lossless.write_webp(frame, decoded.mode, icc=decoded.icc, exif=kept), "webp", dropped
+        chunks = dict(webp_chunks(clean(source, "webp", policy=policy, edited=True)[0]))
+        written = lossless.write_webp(
+            frame, decoded.mode, icc=decoded.icc, exif=kept, xmp=chunks.get(b"XMP ")
+        )
+        return written, "webp", dropped
     if decoded.format == "bmp":
         return lossless.write_bmp(frame, decoded.mode, dpi=decoded.dpi), "bmp", dropped
     return lossless.write_png(frame, decoded.mode, icc=decoded.icc, dpi=decoded.dpi), "png", dropped
@@ -192,6 +203,7 @@ def _converted(
     name: str,
     quality: int,
     policy: Policy,
+    marked: bool,
 ) -> Encoded:
     # Another format than the source's: upright, with ICC, resolution and what EXIF the policy allows.
     stored = decoded.stored if edited is None or mask is None else _merge(decoded, edited, mask)
@@ -205,6 +217,8 @@ def _converted(
     if mode in ("LA", "RGBA") and name == "jpeg":
         stored = stored[..., :-1]
         notes.append("alpha dropped")
+    if policy == "keep":
+        notes.append("of metadata only EXIF, profile and resolution are carried over")
     _, dropped = clean(source, decoded.format, policy=policy, edited=True)
     block = exif_block(source, decoded.format)
     kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
@@ -220,6 +234,7 @@ def _converted(
         equal = None if lossy else _equal(decoded, decode(data, max_pixels=decoded.pixels.size), None)
         return Encoded(data, name, equal, None, dropped, note)
     near = None if lossy else mask
+    data = mark(data, name) if marked else data
     return _measured(decoded, edited, mask, near, data, name, None, dropped, note)
 
 

@@ -6,6 +6,7 @@ worker that will run it; stages that share a worker share the loaded model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,17 +35,29 @@ def weights_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def check(recipe: Recipe) -> dict[str, str]:
-    """Fetch and hash every file that the recipe needs: name -> sha256.
+    """Fetch, hash and open every file that the recipe needs: name -> sha256.
 
-    Raises models.weights.WeightsError for a missing or wrong file, ConfigError for a name that means nothing.
+    Opening costs seconds here and saves a cluster from finding out. Raises models.weights.WeightsError for a
+    missing or wrong file, ConfigError for one that holds another model than the recipe's word asks for.
     """
-    from models import weights
+    from models import lama, sam, weights
+    from models.checkpoints import load_notes, load_tensors
 
     for name in weights_of(recipe):
         weights.resolve(name)
-    for name in _fillers(recipe).values():
-        if name not in CLASSIC_INPAINTERS and (kind := weights.find(name).kind) not in ("lama", "file"):
-            raise ConfigError(f"inpaint.name: {name!r} are weights of kind {kind!r}, not of a LaMa")
+    lamas = [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
+    sams = [_sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
+    for names, params_of, what in (
+        (lamas, lama.params_of, "a LaMa"),
+        (sams, sam.params_of, "a Segment Anything"),
+    ):
+        for name in names:
+            try:
+                params_of(load_tensors(weights.resolve(name)))
+            except ValueError as error:
+                raise ConfigError(f"{name!r} does not hold the weights of {what}: {error}") from error
+    if recipe.inpaint.refine and any("prefill" in load_notes(weights.resolve(name)) for name in lamas):
+        raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
     return {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
 
 
@@ -71,8 +84,9 @@ def segmenter(recipe: Recipe) -> Segmenter:
 def inpainters(recipe: Recipe) -> Mapping[str, Inpainter]:
     """kind -> what fills it; "" for every kind not named."""
     rule, gpus = recipe.inpaint, recipe.engine.gpus
+    pixels = rule.refine_pixels if rule.refine else 0
     return {
-        kind: _inpainter(name, rule.precision, rule.whole_image, gpus)
+        kind: inpainter(name, rule.precision, rule.whole_image, gpus, pixels)
         for kind, name in _fillers(recipe).items()
     }
 
@@ -122,22 +136,38 @@ def _sam(name: str, gpus: float) -> Segmenter:
     found = weights.find(name)
     tensors = load_tensors(weights.resolve(found))
     params = sam.SAM[found.model] if found.model in sam.SAM else sam.params_of(tensors)
-    return sam.SamSegmenter(sam.load_sam(params, tensors), device=pick(gpus))
+    return sam.SamSegmenter(sam.load_sam(params, tensors), device=pick(gpus), name=found.name)
 
 
 @lru_cache(maxsize=4)
-def _inpainter(name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float) -> Inpainter:
+def inpainter(
+    name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float, refine_pixels: int = 0
+) -> Inpainter:
+    """One of the classic inpainters, or a LaMa by its name in the weights table or its file.
+
+    refine_pixels: above 0, LaMa refines what is large, at most so many pixels at a time. Raises WeightsError.
+    """
     from models import inpainters, lama, weights
-    from models.checkpoints import load_tensors
+    from models.checkpoints import load_notes, load_tensors
     from models.crops import CropSettings
+    from models.refine import RefineSettings
 
     if name in CLASSIC_INPAINTERS:
         return inpainters.simple_inpainters()[name]
     found = weights.find(name)
-    tensors = load_tensors(weights.resolve(found))
+    path = weights.resolve(found)
+    tensors = load_tensors(path)
     model = lama.build_generator(lama.params_of(tensors))
     model.load_state_dict(tensors, strict=True)
-    crops = CropSettings(whole_image=whole_image)
+    # A crop that is shrunk before it is refined would lose what refinement is for.
+    max_side = max(CropSettings.max_side, math.isqrt(refine_pixels) // 64 * 64)
     return inpainters.LamaInpainter(
-        model, name=found.name, device=pick(gpus), precision=precision, crops=crops
+        model,
+        name=found.name + ("+refine" if refine_pixels else ""),
+        device=pick(gpus),
+        precision=precision,
+        crops=CropSettings(whole_image=whole_image, max_side=max_side),
+        refine=RefineSettings(px_budget=refine_pixels) if refine_pixels else None,
+        fast=model.params.kind == "fourier",
+        prefill="prefill" in load_notes(path),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from models.regions import Image
 from pipeline import images, ledger, masks, plan, provenance, schema
 from pipeline.errors import StorageError
 from pipeline.graph import stages_of
@@ -23,7 +24,18 @@ from pipeline.stage import Worker
 from pipeline.stages.write import Stamp, finish
 from pipeline.storage import Object, Store, read_uri
 
-COLUMNS = ["image_id", "source_uri", "source_sha256", "width", "height", "status", "image", "regions", "mask_rle", "error"]
+COLUMNS = [
+    "image_id",
+    "source_uri",
+    "source_sha256",
+    "width",
+    "height",
+    "status",
+    "image",
+    "regions",
+    "mask_rle",
+    "error",
+]
 
 
 def run_on_images(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[str, str]) -> pa.Table:
@@ -44,7 +56,11 @@ def run_on_images(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[
     ]
     worker = Worker(stages_of(recipe, last=True))
     stamp = Stamp(
-        recipe.digest(weights), provenance.code_version(), "inspect", tuple(weights.items()), recipe.output.keep_skipped
+        recipe.digest(weights),
+        provenance.code_version(),
+        "inspect",
+        tuple(weights.items()),
+        recipe.output.keep_skipped,
     )
     return finish(worker(pa.Table.from_pylist(start, schema=schema.START)), stamp)
 
@@ -70,7 +86,7 @@ def stories(output: Store, at_most: int) -> Iterator[SheetRow]:
         yield story(row)
 
 
-def _source_pixels(row: dict[str, Any]) -> images.Image | None:
+def _source_pixels(row: dict[str, Any]) -> Image | None:
     try:
         data = read_uri(row["source_uri"])
         if hashlib.sha256(data).hexdigest() != row["source_sha256"]:

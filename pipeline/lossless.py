@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from pipeline.formats import PNG_MAGIC, png_chunks
-from pipeline.metadata import png_chunk
+from pipeline.formats import PNG_MAGIC, png_chunk, png_chunks
 
 Stored = npt.NDArray[np.unsignedinteger]
 
@@ -81,7 +80,13 @@ def _deflate_16(stored: Stored) -> bytes:
 
 
 def write_webp(
-    stored: Stored, mode: str, *, icc: bytes | None, exif: bytes | None, quality: int = 100
+    stored: Stored,
+    mode: str,
+    *,
+    icc: bytes | None,
+    exif: bytes | None,
+    xmp: bytes | None = None,
+    quality: int = 100,
 ) -> bytes:
     """A WebP of an HWC uint8 array, lossless at quality 100; grey as RGB, colour under alpha 0 kept."""
     wide = np.repeat(stored[..., :1], 3, axis=2) if mode in ("L", "LA") else stored
@@ -98,6 +103,7 @@ def write_webp(
         exact=True,
         icc_profile=icc or b"",
         exif=exif or b"",
+        xmp=xmp or b"",
     )
     return out.getvalue()
 

@@ -9,21 +9,21 @@ Policies:
   and gamma, the orientation.
 - keep: drops nothing. When the picture was edited, thumbnails, previews and trailing bytes still go,
   because they show what was removed.
+Every policy lets the mark of an edit pass (`marking`).
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import Literal
 
 from pipeline import exif
-from pipeline.formats import PNG_MAGIC, gif_blocks, jpeg_segments, png_chunks, webp_chunks
+from pipeline.formats import PNG_MAGIC, gif_blocks, jpeg_segments, png_chunk, png_chunks, webp_chunks
+from pipeline.marking import PACKET, PNG_XMP, XMP
 from pipeline.tiff import clean_tiff
 
 Policy = Literal["scrub", "keep", "strip"]
 POLICIES: tuple[Policy, ...] = ("scrub", "keep", "strip")
-XMP = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 
 _PNG_TEXT = frozenset([b"tEXt", b"zTXt", b"iTXt"])
@@ -95,6 +95,8 @@ def _app(marker: int, payload: bytes, policy: Policy) -> tuple[bytes | None, lis
         return (b"Exif\0\0" + block if block else None), lost
     if (marker == 0xE2 and payload[:12] == b"ICC_PROFILE\0") or (marker == 0xEE and payload[:5] == b"Adobe"):
         return payload, []
+    if payload == XMP + PACKET:
+        return payload, []  # our own mark
     name = _app_name(marker, payload)
     preview = name in ("MPF", "FPXR", "XMP extension") or _shows_preview(payload)
     return (payload, []) if policy == "keep" and not preview else (None, [name])
@@ -132,7 +134,11 @@ def _png(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
             dropped += lost
             if block:
                 out.append(png_chunk(kind, block))
-        elif kind in _PNG_SHOWS or (policy == "keep" and not _png_preview(kind, body)):
+        elif (
+            kind in _PNG_SHOWS
+            or body == PNG_XMP + PACKET
+            or (policy == "keep" and not _png_preview(kind, body))
+        ):
             out.append(png_chunk(kind, body))
         else:
             key = (
@@ -153,11 +159,6 @@ def _png_preview(kind: bytes, body: bytes) -> bool:
     return key.startswith(b"Raw profile") or _shows_preview(body) or (packed and key == b"XML:com.adobe.xmp")
 
 
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    """One PNG chunk with its length and checksum."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 def _webp(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
     kept: list[tuple[bytes, bytes]] = []
     dropped: list[str] = []
@@ -167,7 +168,7 @@ def _webp(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
             dropped += lost
             if block:
                 kept.append((kind, block))
-        elif kind in _WEBP_SHOWS or (policy == "keep" and not _shows_preview(body)):
+        elif kind in _WEBP_SHOWS or body == PACKET or (policy == "keep" and not _shows_preview(body)):
             kept.append((kind, body))
         else:
             dropped.append(kind.decode("latin-1").strip())

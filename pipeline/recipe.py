@@ -46,7 +46,10 @@ class Detect(_Part):
 class Masks(_Part):
     """How a region becomes the pixels that change."""
 
-    segmenter: SegmenterName = "auto"
+    segmenter: SegmenterName = Field(
+        "auto",
+        description="auto = the strokes of text, an ellipse round a face, the box of the rest; sam needs weights",
+    )
     checkpoint: str | None = Field(
         None, description="weights of the sam segmenter: sam-vit-b (default), -l, -h, or a file"
     )
@@ -61,14 +64,25 @@ class Inpaint(_Part):
     """What fills the masks."""
 
     name: str = Field(
-        "telea", description="telea | ns | blur | pixelate | fill | a LaMa in the weights table | a file"
+        "lama-lite",
+        description="lama-lite (shipped), telea, ns, blur, pixelate, fill, a LaMa of the weights table, or a file",
     )
     per_kind: dict[Kind, str] = Field(
         default_factory=dict, description="another filler for one kind: {face: blur}"
     )
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of LaMa's convolutions; bf16 is slower, not faster, where the processor lacks it"
+    )
     whole_image: bool = Field(
         False, description="LaMa sees the whole picture instead of crops round the masks"
+    )
+    refine: bool = Field(
+        False,
+        description="LaMa fills what is larger than about 724 px scale by scale (15 times the work or more)",
+    )
+    refine_pixels: Annotated[int, Field(ge=1024)] = Field(
+        1_800_000,
+        description="... at most so many pixels at a time, at a reduced size beyond: bounds the memory",
     )
 
 
@@ -83,7 +97,8 @@ class Verify(_Part):
         0.5, description="a find below this is no residual: the guard against false alarms"
     )
     min_side: Annotated[float, Field(ge=0)] = Field(
-        10.0, description="... and so is one with a shorter side below this, in pixels: an inpainter's own specks"
+        10.0,
+        description="... and so is one with a shorter side below this, in pixels: an inpainter's own specks",
     )
     grow: Share = Field(
         0.15, description="each repair widens the mask by this share of a region's shorter side"
@@ -93,9 +108,16 @@ class Verify(_Part):
 class Output(_Part):
     """How rows are written."""
 
-    format: Literal["keep", "png", "jpeg", "webp"] = "keep"
-    quality: Annotated[int, Field(ge=1, le=100)] = 95
-    metadata: Literal["scrub", "keep", "strip"] = "scrub"
+    format: Literal["keep", "png", "jpeg", "webp"] = Field(
+        "keep", description="keep = the source's, so that nothing outside the edit changes"
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(
+        95, description="of a conversion to JPEG or WebP; a kept JPEG keeps its own tables"
+    )
+    metadata: Literal["scrub", "keep", "strip"] = Field(
+        "scrub",
+        description="scrub drops what tells of persons and places: GPS, owner, serials, thumbnails, XMP",
+    )
     keep_skipped: bool = Field(False, description="write the untouched source into `skipped` rows")
 
 
@@ -109,8 +131,8 @@ class Limits(_Part):
 class Units(_Part):
     """How the plan cuts the source. null rows = chosen from the size of the source (8 to 512)."""
 
-    rows: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
+    rows: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="images in a unit, at most")
+    bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="source bytes in a unit, at most")
 
 
 class Engine(_Part):
@@ -130,13 +152,13 @@ class Engine(_Part):
 class Recipe(_Part):
     """See docs/recipe.md. Everything has a default: `cleanplate run SRC DST` needs no recipe."""
 
-    version: Literal[1] = 1
-    remove: tuple[Kind, ...] = ("text", "face")
+    version: Literal[1] = Field(1, description="of the recipe's own form")
+    remove: tuple[Kind, ...] = Field(("text", "face"), description="what must go")
     include: tuple[str, ...] = Field(
         ("**",), description="globs on keys below the source; ** crosses folders"
     )
-    exclude: tuple[str, ...] = ()
-    detect: dict[Kind, Detect] = Field(default_factory=dict)
+    exclude: tuple[str, ...] = Field((), description="globs on keys that are left out")
+    detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
     masks: Masks = Masks()
     inpaint: Inpaint = Inpaint()
     verify: Verify = Verify()

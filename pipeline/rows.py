@@ -26,7 +26,9 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
         return _decoded[key]
     found = images.decode(row["source"])
     if (found.height, found.width) != (row["height"], row["width"]):
-        raise images.ImageError("corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise")
+        raise images.ImageError(
+            "corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise"
+        )
     _decoded[key] = found
     while (
         len(_decoded) > 1

@@ -15,8 +15,10 @@ import numpy.typing as npt
 from pipeline import exif
 from pipeline.exif import Entry
 from pipeline.formats import ImageError
+from pipeline.marking import PACKET
 
 _EXIF_IFD, _GPS_IFD, _SUB_IFDS, _ICC = 0x8769, 0x8825, 0x014A, 34675
+_XMP = 700
 _OFFSETS = {273: 279, 324: 325, 513: 514}
 _PREVIEWS = frozenset([_SUB_IFDS, 34377, 37724, 50341])
 # What describes the pixels' layout and colour; needed to read them at all.
@@ -56,7 +58,7 @@ def _close_up(out: bytearray, data: bytes, at: int, policy: str, names: frozense
             (below,) = struct.unpack(order + "I", entry.value)
             dropped += _close_up(out, data, below, policy, exif.ALLOWED_EXIF)
             kept.append(cell)
-        elif (policy == "keep" and entry.tag not in _PREVIEWS) or entry.tag in allowed:
+        elif (policy == "keep" and entry.tag not in _PREVIEWS) or entry.tag in allowed or _is_mark(entry):
             kept.append(cell)
         else:
             _wipe(out, data, entry, cell, 0)
@@ -86,6 +88,10 @@ def _wipe(out: bytearray, data: bytes, entry: Entry, cell: bytes, depth: int) ->
         out[place : place + 6 + 12 * len(entries)] = bytes(len(out[place : place + 6 + 12 * len(entries)]))
 
 
+def _is_mark(entry: Entry) -> bool:
+    return entry.tag == _XMP and entry.value == PACKET
+
+
 def numbers(order: str, entry: Entry) -> list[int]:
     """The values of a SHORT or LONG entry; an empty list for another type."""
     code = {3: "H", 4: "I"}.get(entry.kind) if entry.whole else None
@@ -100,10 +106,12 @@ def write_tiff(
     policy: str = "scrub",
     icc: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    mark: bool = False,
 ) -> tuple[bytes, list[str]]:
     """A one-page, deflated, chunky TIFF of an upright array, with what tags of `source` the policy allows.
 
     stored: HWC uint8 or uint16 in `mode` ('L', 'LA', 'RGB', 'RGBA', 'CMYK'). source: a TIFF file.
+    mark: say that it was edited, unless the source's XMP is kept.
     Returns the file and the names of dropped tags. Raises ImageError('corrupt') for the source.
     """
     order = exif.byte_order(source) if source else "<"
@@ -134,6 +142,8 @@ def write_tiff(
     present = {entry.tag for entry in entries}
     if icc and _ICC not in present:
         entries.append(Entry(_ICC, 7, len(icc), icc))
+    if mark and _XMP not in present:
+        entries.append(Entry(_XMP, 1, len(PACKET), PACKET))
     if dpi and 282 not in present:
         ratio = [struct.pack(order + "II", round(d * 1000), 1000) for d in dpi]
         entries += [Entry(282, 5, 1, ratio[0]), Entry(283, 5, 1, ratio[1])]
@@ -166,7 +176,7 @@ def _carried(source: bytes, policy: str) -> tuple[list[Entry], dict[int, list[En
         elif entry.whole and entry.tag in (shows if policy == "strip" else carried):
             kept.append(entry)
         elif entry.tag not in _LAYOUT:
-            if policy == "keep" and entry.whole and entry.tag not in _PREVIEWS:
+            if (policy == "keep" and entry.whole and entry.tag not in _PREVIEWS) or _is_mark(entry):
                 kept.append(entry)
             else:
                 dropped.append(exif.name_of(entry.tag))

@@ -20,7 +20,13 @@ from pipeline.ledger import Receipt
 from pipeline.recipe import Recipe, load
 from pipeline.storage import Store, open_store, read_uri
 
-FACES: dict[str, Any] = {"remove": ["face"], "verify.passes": 1, "engine.workers": 2, "units.rows": 8}
+FACES: dict[str, Any] = {
+    "remove": ["face"],
+    "inpaint.name": "telea",
+    "verify.passes": 1,
+    "engine.workers": 2,
+    "units.rows": 8,
+}
 
 
 def faces(**overrides: Any) -> Recipe:
@@ -36,7 +42,9 @@ def put_photos(source: str, n: int, seed: int = 0) -> dict[str, bytes]:
     return files
 
 
-def clean(source: str, output: str, recipe: Recipe, engine: runs.Engine = "here", **planning: Any) -> list[Receipt]:
+def clean(
+    source: str, output: str, recipe: Recipe, engine: runs.Engine = "here", **planning: Any
+) -> list[Receipt]:
     run = runs.start(source, output, recipe)
     units = runs.plan_new(run, **planning)
     receipts: list[Receipt] = []

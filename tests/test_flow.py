@@ -102,7 +102,7 @@ def test_failed_rows_are_tried_again_when_asked(tmp_path: Path) -> None:
     files["lost.png"] = next(iter(put_photos(str(tmp_path / "x"), 1).values()))
     target.write_bytes(files["lost.png"])
     run = runs.start(source, output, faces())
-    units = [u for u in runs.planned(run.output)]
+    units = runs.planned(run.output)
     runs._extend(run, ledger.failed(run.output))  # without listing again: the file has a new version now
     again = [u for u in runs.planned(run.output) if u not in units]
     receipts: list[ledger.Receipt] = []
@@ -160,7 +160,9 @@ def test_parts_open_in_everything_people_use(tmp_path: Path, monkeypatch: pytest
     clean(source, str(output), faces())
     assert pq.read_table(output / "parts").schema.equals(schema.part_schema())
     assert len(pd.read_parquet(output / "parts")) == 11
-    counted = duckdb.sql(f"select status, count(*) from '{output}/parts/*.parquet' group by status order by 1")
+    counted = duckdb.sql(
+        f"select status, count(*) from '{output}/parts/*.parquet' group by status order by 1"
+    )
     assert dict(counted.fetchall()).get("failed") == 1
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

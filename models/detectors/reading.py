@@ -102,14 +102,15 @@ def _steep(quad: Quad) -> bool:
 
 
 def is_text(line: Line, image_area: float) -> bool:
-    """Whether a reading makes the line believable.
+    """Whether a reading makes the line believable; image_area in square pixels.
 
-    The larger the line, the more it must read, because a false line costs its area.
+    Two letters or digits read well, or one read fairly in a line below 3 % of the image and at least 8 pixels
+    high (dots of 4 pixels read as a sure "2"); never more than half of the image (a frame reads as "OR").
+    Lines that cannot be read are dropped at any size; keeping small ones found no more of the rendered marks
+    it was tried on, and marked stars and windows in clean photographs.
     """
     letters = sum(char.isalnum() for char in line.text)
-    share = line.height * line.width / image_area
+    area = line.height * line.width
     if line.read >= 0.7 and letters >= 2:
-        return True
-    if line.read >= 0.5 and letters >= 1 and share < 0.03:
-        return True
-    return share < 0.02
+        return area <= 0.5 * image_area
+    return line.read >= 0.5 and letters >= 1 and area < 0.03 * image_area and line.height >= 8

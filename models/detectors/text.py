@@ -78,10 +78,7 @@ class TextDetector:
     def lines(self, images: list[Image]) -> list[list[Line]]:
         """Every line that the network proposes, read where there is a recogniser, not yet judged."""
         found: list[list[Line]] = [[] for _ in images]
-        plans = [
-            tiles.views(image.shape[0], image.shape[1], self.long_side, self.enlarge, offset=self.offset)
-            for image in images
-        ]
+        plans = [self._views(image.shape[0], image.shape[1]) for image in images]
         for members, crops in tiles.batches(images, plans, BATCH_PIXELS):
             for (number, view), probability in zip(members, self._maps(crops), strict=True):
                 for quad, score in quads(probability, self.probability, self.box_probability):
@@ -90,6 +87,14 @@ class TextDetector:
         if self._reader is None:
             return lines
         return [self._reader(image, some) for image, some in zip(images, lines, strict=True)]
+
+    def _views(self, height: int, width: int) -> list[tiles.View]:
+        views = tiles.views(height, width, self.long_side, self.enlarge, offset=self.offset)
+        # Letters a quarter of the picture high are too large for the network unless it is shrunk.
+        small = self.long_side // 3
+        if max(height, width) > 1.3 * small:
+            views.append(tiles.View((0, 0, width, height), tiles.fitted(height, width, small)))
+        return views
 
     def _maps(self, crops: list[Image]) -> Floats:
         """Crops of one size -> N x H x W probabilities."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 CHECKPOINT_NAME = "last.pt"
@@ -20,15 +20,20 @@ class CheckpointError(Exception):
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
     """Write state (tensors, numbers, text, and dicts and lists of them) to folder/last.pt by one rename."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / CHECKPOINT_NAME
+    write_whole(path, state)
+    return path
+
+
+def write_whole(path: Path, state: Mapping[str, Any]) -> None:
+    """torch.save to path by one rename, so that a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:
         torch.save(dict(state), stream)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)
-    return path
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -41,7 +46,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises anything from EOFError to UnpicklingError
+    except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         raise CheckpointError(
             f"cannot read {path} ({type(error).__name__}: {error}); remove it to start again, or put back "
             "a copy of an earlier one"
@@ -69,3 +74,14 @@ def export_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[
     save_file(halves, partial, metadata=dict(metadata))
     os.replace(partial, path)
     return path.stat().st_size
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a torch.save'd state dict. Raises ValueError when unreadable."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # as above
+        raise ValueError(f"cannot read weights from {path}: {type(error).__name__}: {error}") from error
+    return tensors

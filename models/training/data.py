@@ -1,4 +1,4 @@
-"""Photographs for training: listed once, decoded once into memory, cropped deterministically for each step."""
+"""Photographs for training: listed once, decoded once into memory, cropped by a seed for each step."""
 
 from __future__ import annotations
 
@@ -37,9 +37,15 @@ class PhotoBank:
     images: tuple[Image, ...]
     weights: npt.NDArray[np.float64]
 
-    def digest(self) -> str:
-        """sha256 of the sorted file names: which photographs these are, not their pixels."""
-        return hashlib.sha256("\n".join(sorted(self.names)).encode()).hexdigest()
+
+def name_of(photo: Photo) -> str:
+    """source/file: what a photograph is called in lists of training data."""
+    return f"{photo.source}/{photo.path.name}"
+
+
+def names_digest(names: Sequence[str]) -> str:
+    """sha256 of the sorted names: which photographs these are, not their pixels."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def list_photos(folder: Path, split: str = "train") -> list[Photo]:
@@ -109,7 +115,7 @@ def load_bank(photos: Sequence[Photo], short_side: int, source_power: float = 0.
         except ValueError as error:
             log.warning("left out: %s", error)
             continue
-        names.append(f"{photo.source}/{photo.path.name}")
+        names.append(name_of(photo))
         sources.append(photo.source)
     if not images:
         raise ValueError(f"none of {len(photos)} photographs can be read")
@@ -139,13 +145,14 @@ def augment(rng: np.random.Generator, crop: Image) -> Image:
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
     if rng.random() < 0.5:
-        return np.ascontiguousarray(crop)
+        return np.ascontiguousarray(crop, np.uint8)
     gain, contrast, saturation = rng.uniform(0.9, 1.1, size=3)
     values = crop.astype(np.float32)
     mean = values.mean()
     values = (values - mean) * contrast + mean * gain
     grey = values.mean(axis=2, keepdims=True)
-    return np.clip(grey + (values - grey) * saturation, 0, 255).astype(np.uint8)
+    recoloured = np.clip(grey + (values - grey) * saturation, 0, 255)
+    return np.asarray(recoloured, np.uint8)
 
 
 def draw_crop(rng: np.random.Generator, bank: PhotoBank, size: int, zoom: tuple[float, float]) -> Image:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from models.regions import Mask
 
@@ -125,14 +126,16 @@ def segmentation_mask(
     ys, xs = np.nonzero(shape)
     if not len(ys):
         raise ValueError("an object shape has no pixel set")
-    cut = shape[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].astype(np.uint8)
+    cut: npt.NDArray[np.uint8] = shape[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].astype(np.uint8)
     if rng.random() < 0.5:
         cut = cut[:, ::-1]
     fit = min(height / cut.shape[0], width / cut.shape[1], math.sqrt(max_area * height * width / cut.sum()))
     scale = fit * rng.uniform(0.3, 1.0)
     cut_h = min(max(int(cut.shape[0] * scale), 1), height)
     cut_w = min(max(int(cut.shape[1] * scale), 1), width)
-    cut = cv2.resize(np.ascontiguousarray(cut), (cut_w, cut_h), interpolation=cv2.INTER_NEAREST)
+    cut = np.asarray(
+        cv2.resize(np.ascontiguousarray(cut), (cut_w, cut_h), interpolation=cv2.INTER_NEAREST), np.uint8
+    )
     y, x = int(rng.integers(height - cut_h + 1)), int(rng.integers(width - cut_w + 1))
     mask = np.zeros((height, width), bool)
     mask[y : y + cut_h, x : x + cut_w] = cut.astype(bool)

@@ -31,7 +31,7 @@ def navier_stokes(image: Image, mask: Mask) -> Image:
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over pairs: PSNR in dB and SSIM, inside the holes and over whole images; L1 in [0, 1] in holes."""
+    """Means over pairs: PSNR in dB and SSIM, in the holes and over whole images; L1 in [0, 1] in holes."""
 
     hole_psnr: float
     psnr: float
@@ -71,8 +71,8 @@ def measure(pairs: Sequence[tuple[Image, Mask]], fills: Mapping[str, Fill]) -> d
                     metrics.l1(out, image, mask),
                 )
             )
-        means = np.minimum(np.array(rows), 100.0).mean(axis=0)
-        table[name] = Scores(*(float(mean) for mean in means), pairs=len(rows))
+        hp, wp, hs, ws, hl = np.minimum(np.array(rows), 100.0).mean(axis=0).tolist()
+        table[name] = Scores(hp, wp, hs, ws, hl, len(rows))
     return table
 
 

@@ -24,7 +24,7 @@ class Peers:
 
 
 def current_peers() -> Peers:
-    """The process group that torch.distributed was initialised with (torchrun, Ray Train), else one worker."""
+    """The process group torch.distributed was initialised with (torchrun, Ray Train), else one worker."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return Peers()
     return Peers(dist.get_rank(), dist.get_world_size(), _mean_of_group)

@@ -29,7 +29,10 @@ class Detect:
         names = [detector.name for detector in detectors]
 
         def detect(table: pa.Table) -> pa.Table:
-            pictures = [decoded(row).pixels for row in table.select(["source", "source_sha256", "width", "height"]).to_pylist()]
+            pictures = [
+                decoded(row).pixels
+                for row in table.select(["source", "source_sha256", "width", "height"]).to_pylist()
+            ]
             finds: list[list[Region]] = [[] for _ in pictures]
             for detector in detectors:
                 for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):
@@ -58,4 +61,4 @@ def allowed(region: Region, picture: Image, rule: Rule) -> bool:
     if rule.where is None:
         return True
     cx, cy = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height
-    return rule.where[0] <= cx <= rule.where[2] and rule.where[1] <= cy <= rule.where[3]
+    return bool(rule.where[0] <= cx <= rule.where[2] and rule.where[1] <= cy <= rule.where[3])

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from models.masks import grow as grow_mask
 
+from models.masks import grow as grow_mask
 from models.regions import Mask, Region
 from pipeline import kit, masks, schema
 from pipeline.recipe import Masks, Recipe

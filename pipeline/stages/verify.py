@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from models.masks import grow as grow_mask
 
+from models.masks import grow as grow_mask
 from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
 from pipeline import kit, masks, schema
 from pipeline.recipe import Recipe
@@ -91,8 +91,8 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
     finds: list[list[Region]] = [[] for _ in rows]
     for detector in tools.detectors:
-        for found, regions, picture in zip(finds, detector(results), results, strict=True):
-            found += [r for r in regions if _counts(r, picture, tools.recipe)]
+        for found, regions, row, picture in zip(finds, detector(results), rows, results, strict=True):
+            found += [r for r in regions if _counts(r, row, picture, tools.recipe)]
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -103,11 +103,23 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     _refill(again, tools)
 
 
-def _counts(region: Region, picture: Image, recipe: Recipe) -> bool:
+def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
+    """True when a find is residue: sure and large enough, of a kind that must go, and (unless the recipe
+    looks at everything) in or beside an edit. Elsewhere the first detector saw nothing, and to edit there on
+    the second one's word alone would harm good pictures."""
     x0, y0, x1, y1 = region.box
     if region.score < recipe.verify.min_score or min(x1 - x0, y1 - y0) < recipe.verify.min_side:
         return False
+    if recipe.verify.scope == "edited" and not any(_beside(r["box"], region.box) for r in row["regions"]):
+        return False
     return wanted(region, picture, recipe)
+
+
+def _beside(box: list[float], other: tuple[float, float, float, float]) -> bool:
+    """True when `other` touches `box` widened by half its shorter side: a halo, or the rest of a word."""
+    x0, y0, x1, y1 = box
+    rim = 0.5 * min(x1 - x0, y1 - y0)
+    return _touch([x0 - rim, y0 - rim, x1 + rim, y1 + rim], other)
 
 
 def _residual(region: Region) -> dict[str, Any]:

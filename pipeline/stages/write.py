@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from models.regions import Image, Mask
 from pipeline import images, masks, schema
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, RowError
 from pipeline.recipe import Output
 from pipeline.rows import decoded, paste_patches
 from pipeline.stage import Needs, Row, Work
@@ -54,6 +54,8 @@ def _encode(row: Row, output: Output) -> dict[str, Any]:
         quality=output.quality,
         metadata=output.metadata,
     )
+    if mask is not None and mask.any() and not done.inside_changed:
+        raise RowError("edit_lost", "what was to be removed is as it was: no pixel inside the mask changed")
     digest = hashlib.sha256(done.data).hexdigest()
     if mask is not None and mask.any() and digest == row["source_sha256"]:
         # The failure that this field knows best: the edit is made in memory and the original is written.

@@ -26,7 +26,7 @@ def astronaut(photo: Callable[[str], Image]) -> Image:
     return photo("astronaut.jpg")
 
 
-@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 3.0, 6.0])
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 2.5])
 def test_one_face_at_any_size(detector: FaceDetector, astronaut: Image, factor: float) -> None:
     image = np.asarray(cv2.resize(astronaut, None, fx=factor, fy=factor), np.uint8)
     (faces,) = detector([image])
@@ -47,12 +47,12 @@ def test_pixels_in_another_order_in_memory(detector: FaceDetector, astronaut: Im
 def test_a_small_face_in_a_large_photograph(
     detector: FaceDetector, astronaut: Image, photo: Callable[[str], Image]
 ) -> None:
-    image = np.asarray(cv2.resize(photo("coffee.jpg"), (3600, 2400)), np.uint8)
-    # A head 20 pixels wide would be 7 in the whole view.
-    small = cv2.resize(astronaut, (110, 110), interpolation=cv2.INTER_AREA)
-    image[1900:2010, 3000:3110] = small
+    image = np.asarray(cv2.resize(photo("coffee.jpg"), (2700, 1800)), np.uint8)
+    # A head 17 pixels wide would be 8 in the whole view.
+    small = cv2.resize(astronaut, (92, 92), interpolation=cv2.INTER_AREA)
+    image[1500:1592, 2200:2292] = small
     (faces,) = detector([image])
-    where = FACE * 110 / 512 + np.array([3000, 1900, 3000, 1900])
+    where = FACE * 92 / 512 + np.array([2200, 1500, 2200, 1500])
     assert max((iou(np.array(face.box), where) for face in faces), default=0) > 0.5
 
 

@@ -33,12 +33,12 @@ def detector(weights_path: Weights) -> TextDetector:
 
 
 def drawn(image: Image, text: str, at: tuple[int, int], size: int, colour: int = 255) -> tuple[Image, Mask]:
-    """Opaque text on a copy, and the pixels that it covers by more than a tenth."""
+    """Opaque text on a copy, and the pixels that it changes by more than 24 levels (what is visible)."""
     layer = PilImage.new("L", image.shape[1::-1])
     ImageDraw.Draw(layer).text(at, text, fill=255, font=ImageFont.load_default(size))
     alpha = np.asarray(layer, np.float64)[..., None] / 255
     out = np.clip(image * (1 - alpha) + colour * alpha + 0.5, 0, 255).astype(np.uint8)
-    return out, alpha[..., 0] > 0.1
+    return out, np.abs(out.astype(int) - image).max(2) > 24
 
 
 def union(regions: list[Region], shape: tuple[int, ...]) -> Mask:
@@ -54,28 +54,26 @@ def recall(regions: list[Region], truth: Mask) -> float:
     return float((union(regions, truth.shape) & truth).sum() / truth.sum())
 
 
-@pytest.mark.parametrize("name", PHOTOS)
-@pytest.mark.parametrize(
-    ("text", "at", "size", "colour"),
-    [
+def test_the_pixels_of_opaque_text_are_covered(detector: TextDetector, photo: Photo) -> None:
+    recalls = []
+    for text, at, size, colour in [
         ("stockphoto.com", (20, 20), 26, 255),
         ("Jane Miller 2024", (30, 180), 44, 0),
         ("PREVIEW", (15, 90), 76, 255),
-    ],
-)
-def test_the_pixels_of_opaque_text_are_covered(
-    detector: TextDetector, photo: Photo, name: str, text: str, at: tuple[int, int], size: int, colour: int
-) -> None:
-    image, truth = drawn(photo(name), text, at, size, colour)
-    regions = detector([image])[0]
-    assert recall(regions, truth) >= 0.9
-    assert union(regions, image.shape).mean() < 0.25
-    height, width = image.shape[:2]
-    for region in regions:
-        x0, y0, x1, y1 = region.box
-        assert 0 <= x0 < x1 <= width
-        assert 0 <= y0 < y1 <= height
-        assert 0 <= region.score <= 1
+    ]:
+        for name in PHOTOS:
+            image, truth = drawn(photo(name), text, at, size, colour)
+            regions = detector([image])[0]
+            recalls.append(recall(regions, truth))
+            assert union(regions, image.shape).mean() < 0.25
+            assert all(_inside(region.box, image) and 0 <= region.score <= 1 for region in regions)
+    assert min(recalls) >= 0.8
+    assert np.mean(recalls) >= 0.95
+
+
+def _inside(box: tuple[float, float, float, float], image: Image) -> bool:
+    x0, y0, x1, y1 = box
+    return 0 <= x0 < x1 <= image.shape[1] and 0 <= y0 < y1 <= image.shape[0]
 
 
 def test_photographs_without_text_stay_almost_untouched(detector: TextDetector, photo: Photo) -> None:
@@ -94,8 +92,8 @@ def test_vertical_text_is_found_and_read(detector: TextDetector, photo: Photo) -
 
 
 def test_small_text_on_a_large_photograph_is_seen_in_tiles(detector: TextDetector, photo: Photo) -> None:
-    large = np.asarray(cv2.resize(photo("coffee.jpg"), (3000, 2000)), np.uint8)
-    image, truth = drawn(large, "www.example.org", (2600, 1940), 24)
+    large = np.asarray(cv2.resize(photo("coffee.jpg"), (2400, 1600)), np.uint8)
+    image, truth = drawn(large, "www.example.org", (2000, 1540), 20)
     assert recall(detector([image])[0], truth) >= 0.9
 
 
@@ -173,11 +171,15 @@ def test_the_rule_for_plates(text: str, width: int, plate: bool) -> None:
 
 
 def test_large_lines_must_be_read_to_be_believed() -> None:
-    large, small = rectangle(0, 0, 80, 40), rectangle(0, 0, 20, 5)
+    large, small = rectangle(0, 0, 80, 40), rectangle(0, 0, 20, 9)
     assert is_text(Line(large, 0.9, "Hello", 0.95), 10_000)
     assert not is_text(Line(large, 0.9, "", 0.0), 10_000)
     assert not is_text(Line(large, 0.9, "H", 0.9), 10_000)
     assert is_text(Line(small, 0.9, "H", 0.6), 10_000)
+    assert not is_text(Line(small, 0.9, "H", 0.4), 10_000)
+    assert not is_text(Line(rectangle(0, 0, 4, 4), 0.9, "2", 0.95), 10_000)
+    assert not is_text(Line(rectangle(0, 0, 110, 100), 0.9, "OR", 0.95), 10_000)
+    assert not is_text(Line(small, 0.9, "\N{BLACK STAR}", 0.9), 10_000)
 
 
 def test_lines_of_a_map_are_unclipped_and_ordered() -> None:

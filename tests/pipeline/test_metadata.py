@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from xml.etree import ElementTree
 
 import bad_images
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import exif, images, metadata
+from pipeline import exif, images, marking, metadata
 from pipeline.formats import gif_blocks, jpeg_segments, png_chunks, webp_chunks
 
 TELLING: dict[str, Callable[[], bytes]] = {
@@ -171,8 +172,8 @@ def test_jfif_thumbnails_go() -> None:
 
 def test_xmp_with_previews_goes_even_when_kept() -> None:
     data = bad_images.jpeg()
-    xmp = bad_images.segment(0xE1, metadata.XMP + b"<xmpGImg:image>AAAA</xmpGImg:image>")
-    plain = bad_images.segment(0xE1, metadata.XMP + b"<dc:title>x</dc:title>")
+    xmp = bad_images.segment(0xE1, marking.XMP + b"<xmpGImg:image>AAAA</xmpGImg:image>")
+    plain = bad_images.segment(0xE1, marking.XMP + b"<dc:title>x</dc:title>")
     told = data[:2] + xmp + plain + data[2:]
     out, dropped = metadata.clean(told, "jpeg", policy="keep", edited=True)
     assert dropped == ["XMP"]
@@ -219,6 +220,40 @@ def test_a_tiff_sub_picture_is_wiped() -> None:
     assert out.metadata_dropped == ["SubIFDs"]
     assert secret not in out.data
     assert (images.decode(out.data).pixels == bad_images.scene()).all()
+
+
+@pytest.mark.parametrize("policy", ["scrub", "strip"])
+@pytest.mark.parametrize("name", [*TELLING, "png", "webp alpha", "jpeg without jfif", "gif"])
+def test_an_edited_picture_says_so_and_keeps_saying_so(name: str, policy: str) -> None:
+    data = TELLING[name]() if name in TELLING else bad_images.GOOD[name][1]()
+    decoded = images.decode(data)
+    mask = np.zeros((decoded.height, decoded.width), bool)
+    mask[5:20, 5:20] = True
+    edited = 255 - decoded.pixels
+    plain = images.encode(data, decoded, edited, mask, metadata=policy)
+    out = images.encode(data, decoded, edited, mask, metadata=policy, mark_edited=True)
+    assert b"compositeWithTrainedAlgorithmicMedia" not in plain.data
+    with Image.open(io.BytesIO(out.data)) as picture:
+        packet = picture.info["xmp"]
+    about = ElementTree.fromstring(packet)[0][0]
+    term = about.attrib["{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"]
+    assert term.endswith("digitalsourcetype/compositeWithTrainedAlgorithmicMedia")
+    assert (images.decode(out.data).stored == images.decode(plain.data).stored).all()
+    assert (out.pixels_equal, out.jpeg_blocks_equal) == (plain.pixels_equal, plain.jpeg_blocks_equal)
+    again = images.encode(out.data, images.decode(out.data), None, None, metadata=policy)
+    assert again.data == out.data
+    untouched = images.encode(data, decoded, None, None, metadata=policy, mark_edited=True)
+    assert b"TrainedAlgorithmicMedia" not in untouched.data
+
+
+def test_a_foreign_xmp_that_is_kept_is_not_doubled() -> None:
+    for name in TELLING:
+        data = TELLING[name]()
+        decoded = images.decode(data)
+        mask = np.ones((decoded.height, decoded.width), bool)
+        out = images.encode(data, decoded, 255 - decoded.pixels, mask, metadata="keep", mark_edited=True)
+        assert bad_images.XMP_NAME in out.data
+        assert b"TrainedAlgorithmicMedia" not in out.data
 
 
 def test_unknown_policy_and_format_are_refused() -> None:

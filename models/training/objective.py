@@ -1,0 +1,95 @@
+"""What the generator is pulled towards at one step: our reconstruction losses and the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import losses
+from models.training.recipe import FillWeights
+
+Encoder = Callable[[Tensor], Sequence[Tensor]]
+"""What the perceptual loss looks through: see losses.perceptual_loss."""
+
+SUBSTITUTE = FillWeights(hole_l1=1.0, gradient=1.0)
+"""Stands in for the perceptual loss, times its weight / 30, where the encoder's weights are not to be had."""
+
+
+def per_hole(error: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the hole's pixels of each image, then over images. error: BxCxHxW, mask: Bx1xHxW."""
+    area = mask.sum(dim=(1, 2, 3)) * error.shape[1]
+    return ((error * mask).sum(dim=(1, 2, 3)) / area.clamp_min(1.0)).mean()
+
+
+def fill_losses(predicted: Tensor, images: Tensor, masks: Tensor, weights: FillWeights) -> dict[str, Tensor]:
+    """The weighted parts. predicted, images: Bx3xHxW in [0, 1]; masks: Bx1xHxW, 1 = hole."""
+    parts: dict[str, Tensor] = {}
+    difference = predicted - images
+    # Of composite - photograph, which is zero off the hole, so that a seam costs as well.
+    in_hole = difference * masks
+    area = (masks.sum(dim=(1, 2, 3)) * 3).clamp_min(1.0)
+    if weights.hole_l1:
+        parts["hole_l1"] = weights.hole_l1 * per_hole(difference.abs(), masks)
+    if weights.hole_l2:
+        parts["hole_l2"] = weights.hole_l2 * per_hole(difference.square(), masks)
+    if weights.known_l1:
+        parts["known_l1"] = weights.known_l1 * per_hole(difference.abs(), 1 - masks)
+    if weights.gradient:
+        steps = [in_hole.diff(dim=d).abs().sum(dim=(1, 2, 3)) for d in (2, 3)]
+        parts["gradient"] = weights.gradient * ((steps[0] + steps[1]) / area).mean()
+    if weights.pyramid:
+        levels = []
+        error, hole = in_hole, masks
+        for _ in range(4):
+            error, hole = F.avg_pool2d(error, 2), F.avg_pool2d(hole, 2)
+            area = (hole.sum(dim=(1, 2, 3)) * 3).clamp_min(1e-6)
+            levels.append((error.abs().sum(dim=(1, 2, 3)) / area).mean())
+        parts["pyramid"] = weights.pyramid * torch.stack(levels).mean()
+    return parts
+
+
+def paper_losses(
+    predicted: Tensor,
+    images: Tensor,
+    masks: Tensor,
+    weights: losses.LossWeights,
+    discriminator: nn.Module | None,
+    encoder: Encoder | None,
+) -> dict[str, Tensor]:
+    """The weighted parts of the paper's generator loss (section 2.3), on the whole prediction.
+
+    Without an encoder the perceptual part is `SUBSTITUTE`'s, under the name perceptual_substitute.
+    """
+    parts: dict[str, Tensor] = {}
+    if weights.l1_known or weights.l1_missing:
+        parts["l1"] = losses.l1_loss(
+            predicted, images, masks, known=weights.l1_known, missing=weights.l1_missing
+        )
+    if discriminator is not None:
+        logits, features = discriminator(predicted)
+        with torch.no_grad():
+            _, wanted = discriminator(images)
+        parts["adversarial"] = weights.adversarial * losses.generator_adversarial_loss(logits)
+        parts["feature_matching"] = weights.feature_matching * losses.feature_matching_loss(features, wanted)
+    if weights.perceptual and encoder is not None:
+        parts["perceptual"] = weights.perceptual * losses.perceptual_loss(encoder, predicted, images)
+    elif weights.perceptual:
+        instead = fill_losses(predicted, images, masks, SUBSTITUTE)
+        parts["perceptual_substitute"] = weights.perceptual / 30 * torch.stack(list(instead.values())).sum()
+    return parts
+
+
+def discriminator_losses(
+    discriminator: nn.Module, predicted: Tensor, images: Tensor, masks: Tensor, r1: float
+) -> dict[str, Tensor]:
+    """The discriminator's loss on a prediction (detached here) and real images, with the R1 penalty."""
+    real = images.detach().requires_grad_(r1 > 0)
+    real_logits, _ = discriminator(real)
+    fake_logits, _ = discriminator(predicted.detach())
+    parts = {"d_adversarial": losses.discriminator_adversarial_loss(real_logits, fake_logits, masks)}
+    if r1:
+        parts["d_r1"] = r1 * losses.r1_penalty(real_logits, real)
+    return parts

@@ -1,0 +1,91 @@
+"""What killed writers leave behind, and its removal. Never a part, a plan that counts, or the run's record.
+
+a local folder   ".NAME.<hex>.tmp": bytes on their way to a name that they never got
+anywhere         plan files that no index names: a driver died, or lost the race, between files and index
+S3               multipart uploads that nobody completed: invisible in listings, and paid for
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeline import plan
+from pipeline.storage import LocalStore, S3Store, Store
+
+MIN_AGE_S = 600.0
+"""A put takes seconds. What is younger may be a living writer's."""
+
+_TEMPORARY = re.compile(r"(^|/)\.[^/]*\.[0-9a-f]{12}\.tmp$")
+_PLAN_FILE = re.compile(r"^plan/\d{4}-[0-9a-f]{12}-\d{5}\.parquet$")
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """what: "temporary", "plan" or "upload". age: seconds since it was last written. remove: does it."""
+
+    what: str
+    key: str
+    age: float
+    remove: Callable[[], None]
+
+
+def orphans(output: Store) -> Iterator[Orphan]:
+    """Everything below the output that no run needs, of any age."""
+    files = [item for item in output.list("plan") if _PLAN_FILE.match(item.key)]
+    # After the listing: an index that was written in between names its files.
+    named = {unit.file for g in plan.generations(output) for unit in plan.read_index(output, g)}
+    for item in files:
+        if item.key not in named:
+            yield Orphan("plan", item.key, _age(output, item.key), _deleter(output, item.key))
+    if isinstance(output, LocalStore):
+        for item in output.list():
+            if _TEMPORARY.search(item.key):
+                yield Orphan("temporary", item.key, _age(output, item.key), _deleter(output, item.key))
+    if isinstance(output, S3Store):
+        yield from _uploads(output)
+
+
+def sweep(output: Store, min_age: float = MIN_AGE_S) -> Iterator[tuple[Orphan, bool]]:
+    """Remove what is older than min_age seconds. Yields each orphan, and whether it was removed."""
+    for orphan in orphans(output):
+        old = orphan.age >= min_age
+        if old:
+            orphan.remove()
+        yield orphan, old
+
+
+def _deleter(output: Store, key: str) -> Callable[[], None]:
+    return lambda: output.delete(key)
+
+
+def _age(output: Store, key: str) -> float:
+    if isinstance(output, LocalStore):
+        path = output.root / key
+        return time.time() - path.stat().st_mtime if path.exists() else 0.0
+    if isinstance(output, S3Store):
+        head = output._boto.head_object(
+            Bucket=output.bucket, Key="/".join(filter(None, (output.prefix, key)))
+        )
+        return float(time.time() - head["LastModified"].timestamp())
+    return 0.0  # A store that cannot tell: never old enough.
+
+
+def _uploads(output: S3Store) -> Iterator[Orphan]:
+    pages = output._boto.get_paginator("list_multipart_uploads").paginate(
+        Bucket=output.bucket, Prefix=f"{output.prefix}/" if output.prefix else ""
+    )
+    for page in pages:
+        for upload in page.get("Uploads", ()):
+            yield Orphan(
+                "upload",
+                upload["Key"],
+                time.time() - upload["Initiated"].timestamp(),
+                _aborter(output, upload["Key"], upload["UploadId"]),
+            )
+
+
+def _aborter(output: S3Store, key: str, upload: str) -> Callable[[], None]:
+    return lambda: output._boto.abort_multipart_upload(Bucket=output.bucket, Key=key, UploadId=upload)

@@ -1,0 +1,277 @@
+"""`cleanplate submit` and `stop`: what is sent, and a real two-node cluster of `ray start` that runs it."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from flow_rig import check_complete, put_photos
+from s3server import free_ports
+
+from jobs import stop, submit
+from jobs.submit import RECIPE, exit_code, make_package, prepare
+from pipeline import ledger
+from pipeline.errors import ConfigError
+from pipeline.storage import open_store
+
+ROOT = Path(__file__).parent.parent.parent
+PLACES = ("run", "s3://bucket/raw", "s3://bucket/clean")
+
+
+def cleanplate(*words: str) -> int:
+    parser = argparse.ArgumentParser(prog="cleanplate")
+    commands = parser.add_subparsers()
+    for module in (submit, stop):
+        module.add_parser(commands)
+    args = parser.parse_args(words)
+    return int(args.run(args))
+
+
+# --- what is sent ---
+
+
+def test_the_package_holds_our_source_and_the_recipe_and_runs(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("remove: [face]\n")
+    folder = tmp_path / "package"
+    folder.mkdir()
+    job = prepare([*PLACES, "--recipe", str(recipe)])
+    size = make_package(folder, job)
+    sent = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"pipeline/graph.py", "models/regions.py", "jobs/__main__.py", RECIPE} <= sent
+    assert {Path(name).parts[0] for name in sent} == {"pipeline", "models", "jobs", RECIPE}
+    assert {Path(name).suffix for name in sent} <= {".py", ".yaml", ".json", ".txt"}
+    assert size < 2 * 2**20
+    words = [sys.executable, "-m", "jobs", *job.entrypoint[3:]]
+    said = subprocess.run(
+        [*words, "--dry-run", "--help"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert "usage: cleanplate run" in said.stdout
+
+
+def test_nothing_of_the_environment_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret-value")
+    sent: dict[str, object] = {}
+
+    class Cluster:
+        def submit_job(self, **words: object) -> str:
+            sent.update(words)
+            return "job-1"
+
+    monkeypatch.setattr(submit, "connect", lambda address: Cluster())
+    assert (
+        cleanplate("submit", "--no-wait", "--env", "AWS_REGION=eu-west-1", "--", *PLACES, "--remove", "faces")
+        == 0
+    )
+    assert "very-secret-value" not in repr(sent)
+    env = sent["runtime_env"]["env_vars"]  # type: ignore[index]
+    assert env["AWS_REGION"] == "eu-west-1"
+    assert (env["ORT_DISABLE_TELEMETRY"], env["RAY_USAGE_STATS_ENABLED"]) == ("1", "0")
+    assert (
+        sent["entrypoint"]
+        == "python -m jobs run s3://bucket/raw s3://bucket/clean --remove faces --address auto"
+    )
+
+
+@pytest.mark.parametrize(
+    "flags", [["--recipe", "r.yaml"], ["--recipe=r.yaml"], ["--rec", "r.yaml"], ["--recip=r.yaml"]]
+)
+def test_the_recipe_is_found_in_the_package(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text("remove: [face]\n")
+    words = " ".join(prepare(["--", *PLACES, *flags, "--retry-failed"]).entrypoint)
+    assert RECIPE in words
+    assert "r.yaml" not in words.replace(RECIPE, "")
+    assert words.endswith("--retry-failed --address auto")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "after --"),
+        (["status", "s3://b/c"], "after --"),
+        (["run", "photos", "s3://b/c"], "SRC 'photos'"),
+        (["run", "s3://b/r", "out/"], "DST 'out/'"),
+        ([*PLACES, "--here"], "leave out --here"),
+        ([*PLACES, "--address", "auto"], "leave out --address"),
+        ([*PLACES, "--recipe", "/no/such.yaml"], "cannot read the recipe"),
+        ([*PLACES, "--remove", "cats"], "wrong recipe"),
+        ([*PLACES, "--inpainter", "mine.safetensors"], "weights 'mine.safetensors'"),
+    ],
+)
+def test_what_no_node_could_do_is_said_here(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        prepare(words)
+
+
+def test_secrets_are_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY") as caught:
+        cleanplate("submit", "--env", "AWS_SECRET_ACCESS_KEY=hush", "--", *PLACES)
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigError, match="NAME=VALUE"):
+        cleanplate("submit", "--env", "AWS_REGION", "--", *PLACES)
+
+
+def test_no_cluster_is_wrong_use() -> None:
+    (port,) = free_ports(1)
+    for words in (
+        ("submit", "--address", f"http://127.0.0.1:{port}", "--", *PLACES),
+        ("stop", "x", "--address", f"http://127.0.0.1:{port}"),
+    ):
+        with pytest.raises(ConfigError, match="no Ray dashboard at"):
+            cleanplate(*words)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 1, 1),
+        ("FAILED", 2, 2),
+        ("FAILED", 3, 3),
+        ("FAILED", 127, 3),
+        ("FAILED", None, 3),
+        ("STOPPED", -15, 3),
+    ],
+)
+def test_exit_codes(status: str, code: int | None, expected: int) -> None:
+    assert exit_code(SimpleNamespace(status=status, driver_exit_code=code, message="m")) == expected
+
+
+# --- a real cluster ---
+
+
+class Nodes:
+    """A head without CPUs and a worker node, each by `ray start` in a process of its own, as a user starts them."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")  # short: socket paths end at 107 bytes
+        self.environment = environment
+        self.gcs, self.dashboard, client = free_ports(3)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        head = ["--head", f"--port={self.gcs}", "--num-cpus=0", "--dashboard-host=127.0.0.1"]
+        head += [
+            f"--dashboard-port={self.dashboard}",
+            f"--ray-client-server-port={client}",
+            f"--temp-dir={self.folder}",
+        ]
+        self.start(head)
+        self.wait("/api/version")
+        self.start([f"--address=127.0.0.1:{self.gcs}", "--num-cpus=4"])
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    def start(self, words: list[str]) -> None:
+        agent, metrics = free_ports(2)
+        own = [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
+        own += ["--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={200 << 20}", "--block"]
+        ray = str(Path(sys.executable).with_name("ray"))
+        with open(f"{self.folder}-log", "ab") as log:
+            self.processes.append(
+                subprocess.Popen(
+                    [ray, "start", *words, *own],
+                    cwd=tempfile.gettempdir(),
+                    env=self.environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+
+    def wait(self, path: str) -> None:
+        deadline = time.monotonic() + 90
+        request = urllib.request.Request(
+            self.address + path, headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
+        )
+        while time.monotonic() < deadline:
+            with suppress(OSError), urllib.request.urlopen(request, timeout=5):
+                return
+            time.sleep(0.5)
+        raise TimeoutError(Path(f"{self.folder}-log").read_text()[-2000:])
+
+    def end(self) -> None:
+        """These nodes only: `ray stop` would end every Ray of this machine."""
+        for process in reversed(self.processes):
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=15)
+        for pid in self.left():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def left(self) -> list[int]:
+        sessions = {process.pid for process in self.processes}
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                if entry.name.isdigit() and os.getsid(int(entry.name)) in sessions:
+                    found.append(int(entry.name))
+        return found
+
+
+@pytest.fixture
+def nodes(s3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:  # type: ignore[no-untyped-def]
+    venv = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{venv}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)  # The code must come with the job.
+    monkeypatch.setenv("CLEANPLATE_WEIGHTS", os.environ.get("CLEANPLATE_WEIGHTS", ""))
+    nodes = Nodes(environment)
+    yield nodes
+    nodes.end()
+
+
+def test_submit_to_two_nodes_started_by_hand(
+    s3,
+    nodes: Nodes,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],  # type: ignore[no-untyped-def]
+) -> None:
+    source, output = s3.url("raw"), s3.url("clean")
+    files = put_photos(source, 6)
+    open_store(source).put("broken.jpg", b"this is no picture")
+    files["broken.jpg"] = b"this is no picture"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("remove: [face]\nverify: {passes: 0}\nunits: {rows: 4}\n")
+    command = ["--", "run", source, output, "--recipe", str(recipe)]
+
+    assert cleanplate("submit", "--address", nodes.address, "--submission-id", "first", *command) == 1
+    told = capfd.readouterr()
+    assert told.out.startswith("first\n"), "the id comes first"
+    assert "7 images in 2 units" in told.out
+    assert "1 failed" in told.out or "failed" in told.out
+    check_complete(source, output, files)
+    assert not [row for row in ledger.part_keys(open_store(output)) if ".tmp" in row]
+
+    assert cleanplate("submit", "--address", nodes.address, *command, "--remove", "text") == 2
+    assert "--new-run" in capfd.readouterr().out, "another recipe on the same output: the job says why"
+
+    with pytest.raises(ConfigError, match="refused"):
+        cleanplate("submit", "--address", nodes.address, "--submission-id", "first", *command)
+
+    other = [*command[:3], s3.url("other"), "--remove", "faces"]
+    assert (
+        cleanplate("submit", "--address", nodes.address, "--no-wait", "--submission-id", "second", *other)
+        == 0
+    )
+    assert cleanplate("stop", "second", "--address", nodes.address) == 0
+    assert "second: stopped" in capfd.readouterr().out
+    with pytest.raises(ConfigError, match="no job"):
+        cleanplate("stop", "third", "--address", nodes.address)
+    assert io.StringIO(told.err).read().count("follow: ray job logs --follow first") == 1
