@@ -16,7 +16,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: cleanplate report cleaned/ -o report.html --sample 200",
     )
     parser.add_argument("output", metavar="DST", help="the output of a run")
-    parser.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="default: report.html, here")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("report.html"), help="default: report.html, here"
+    )
     parser.add_argument(
         "--sample", type=int, default=60, metavar="N", help="images shown with pictures, riskiest first (60)"
     )

@@ -111,8 +111,9 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
 def load_notes(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself beside its tensors ("prefill", "licence", ...); {} for other forms."""
     with path.open("rb") as opened:
-        if opened.read(9)[8:9] != b"{":
-            return {}
+        head = opened.read(9)
+    if head[:4] == b"PK\x03\x04" or head[8:9] != b"{":
+        return {}
     try:
         with safe_open(path, framework="pt") as opened_tensors:
             return dict(opened_tensors.metadata() or {})

@@ -39,7 +39,11 @@ _AT_ONCE = 16
 _LIGHT = [
     *("image_id", "source_uri", "status", "attempt", "run_id", "code_version", "inpainter"),
     *("mask_coverage", "timings_ms", "error"),
-    *(f"{column}.list.element.{leaf}" for column in ("regions", "residual") for leaf in ("kind", "detector", "score")),
+    *(
+        f"{column}.list.element.{leaf}"
+        for column in ("regions", "residual")
+        for leaf in ("kind", "detector", "score")
+    ),
 ]
 
 Floats = npt.NDArray[np.float64]

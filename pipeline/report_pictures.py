@@ -33,7 +33,13 @@ _COLUMNS = [
     *look.COLUMNS,
     *("mask_coverage", "residual", "inpainter", "segmenter", "passes", "note", "attempt"),
 ]
-_STRIPPED = ({}, {"mask_rle": None}, {"image": None}, {"image": None, "mask_rle": None}, {"regions": None})
+_STRIPPED: tuple[dict[str, None], ...] = (
+    {},
+    {"mask_rle": None},
+    {"image": None},
+    {"image": None, "mask_rle": None},
+    {"regions": None},
+)
 """What is left out of a row that cannot be drawn, in turn, until the rest can."""
 
 
@@ -99,7 +105,11 @@ def _rows_at(output: Store, part: str, wanted: list[int]) -> Iterator[dict[str, 
 
 
 def _lost(pick: Pick) -> dict[str, Any]:
-    error = {"stage": "report", "kind": "unreadable", "message": f"the row could not be read from {pick.part}"}
+    error = {
+        "stage": "report",
+        "kind": "unreadable",
+        "message": f"the row could not be read from {pick.part}",
+    }
     return dict.fromkeys(_COLUMNS) | {"image_id": pick.image_id, "status": "failed", "error": error}
 
 
@@ -135,7 +145,9 @@ def _pictures(row: dict[str, Any], story: SheetRow) -> dict[str, Any]:
     shape = (before if before is not None else after if after is not None else np.empty((0, 0, 3))).shape
     if not shape[0] or not shape[1]:
         return {}
-    mask = story.mask if story.mask is not None and story.mask.shape == shape[:2] and story.mask.any() else None
+    mask = (
+        story.mask if story.mask is not None and story.mask.shape == shape[:2] and story.mask.any() else None
+    )
     scale = min(1.0, LONG_SIDE / max(shape[:2]))
     size = max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
     out: dict[str, Any] = {"size": [shape[1], shape[0]]}
