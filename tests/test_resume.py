@@ -18,7 +18,18 @@ from pipeline import run as runs
 from pipeline.storage import open_store
 
 ROOT = Path(__file__).parent.parent
-FLAGS = ["--remove", "faces", "--passes", "1", "--workers", "2", "--set", "units.rows=4"]
+FLAGS = [
+    "--remove",
+    "faces",
+    "--inpainter",
+    "telea",
+    "--passes",
+    "1",
+    "--workers",
+    "2",
+    "--set",
+    "units.rows=4",
+]
 
 
 def start(source: str, output: str) -> subprocess.Popen[bytes]:
