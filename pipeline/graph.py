@@ -16,7 +16,7 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -61,11 +61,14 @@ class Job:
     recipe: Recipe
     stamp: Stamp
     last: bool = False
+    stages: Callable[[Recipe, bool], tuple[Stage, ...]] = stages_of
+    """A recipe's stages in order; another function of this form puts stages of your own into the flow. It must be
+    importable where the workers run."""
 
 
 def run_here(job: Job) -> Iterator[Receipt]:
     """Every unit in this process, one after the other. Yields a receipt as each is committed."""
-    worker = Worker(stages_of(job.recipe, job.last))
+    worker = Worker(job.stages(job.recipe, job.last))
     for unit in job.units:
         start = time.time()
         try:
@@ -150,7 +153,7 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
     import ray
     import ray.data
 
-    groups = groups_of(stages_of(job.recipe, job.last))
+    groups = groups_of(job.stages(job.recipe, job.last))
     workers = _workers(job.recipe, len(job.units), _resources())
     _configure(ray.data.DataContext.get_current())
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
@@ -350,4 +353,4 @@ def _bisect(job: Job, table: pa.Table) -> pa.Table:
 
 def _fold_alone(job: Job, table: pa.Table) -> pa.Table:
     settle_threads(job.recipe.engine.cpus)
-    return Worker(stages_of(job.recipe, last=True))(table)
+    return Worker(job.stages(job.recipe, True))(table)

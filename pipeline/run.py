@@ -21,7 +21,7 @@ from pipeline.storage import Store, open_store
 
 from .stages.write import Stamp
 
-PASSES = 3
+PASSES = 2
 Engine = Literal["ray", "here"]
 
 
