@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test lint test-slow test-gpu bench clean
+.PHONY: setup demo test lint test-slow test-gpu clean
 
 setup: $(VENV)/.ready
 
