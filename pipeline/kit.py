@@ -56,7 +56,9 @@ def check(recipe: Recipe) -> dict[str, str]:
                 params_of(load_tensors(weights.resolve(name)))
             except ValueError as error:
                 raise ConfigError(f"{name!r} does not hold the weights of {what}: {error}") from error
-    if recipe.inpaint.refine and any("prefill" in load_notes(weights.resolve(name)) for name in lamas):
+    if recipe.inpaint.refine and any(
+        load_notes(weights.resolve(name)).get("prefill") == "pyramid" for name in lamas
+    ):
         raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
     return {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
 
@@ -169,5 +171,5 @@ def inpainter(
         crops=CropSettings(whole_image=whole_image, max_side=max_side),
         refine=RefineSettings(px_budget=refine_pixels) if refine_pixels else None,
         fast=model.params.kind == "fourier",
-        prefill="prefill" in load_notes(path),
+        prefill=load_notes(path).get("prefill") == "pyramid",
     )
