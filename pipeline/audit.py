@@ -26,6 +26,7 @@ from pipeline.storage import Store, read_uri
 CHECKS = {
     "planned": "every unit of the plan has its part, and every part is a unit of the plan",
     "readable": "every part is a whole Parquet file",
+    "sealed": "every byte of a part is as it was written: the sha256 in its footer holds",
     "schema": "every part has the columns of schema.part_schema()",
     "rows": "every part holds exactly the rows that its unit planned",
     "unique": "no row is committed twice: an id and attempt in two places",
@@ -139,12 +140,14 @@ def _part(
     """Look at one part; returns its rows' ids and attempts, none where it cannot be read."""
     nothing = np.zeros(0, _SEEN)
     try:
-        table = _whole(output.get(f"{ledger.PARTS}/{name}"))
+        data = output.get(f"{ledger.PARTS}/{name}")
+        table = _whole(data)
     except (pa.ArrowException, OSError, StorageError) as error:
         _pass_on(error)
         found.add("readable", name, _said(error))
         return nothing
     found.add("readable", name, None)
+    found.add("sealed", name, None if ledger.seal_holds(data) else "changed after it was written")
     right = table.schema.equals(schema.part_schema())
     found.add("schema", name, None if right else _difference(table.schema))
     if not right:

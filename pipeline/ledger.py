@@ -7,6 +7,7 @@ So a retry, a doubled worker, a zombie that wakes up late and two jobs at once d
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -56,13 +57,34 @@ def commit(output: Store, unit: str, table: pa.Table) -> bool:
 
 
 def part_bytes(table: pa.Table) -> bytes:
+    """The table (schema.part_schema()) as a Parquet file, sealed: see `seal_holds`."""
     sink = io.BytesIO()
     # Images are compressed already: zstd would spend time on them for nothing. The rest is small text.
     squeezed = [name for name in table.schema.names if name != "image"]
     compression = dict.fromkeys(_leaves(table.schema, squeezed), "zstd")
     compression |= dict.fromkeys(_leaves(table.schema, ["image"]), "none")
-    pq.write_table(table, sink, compression=compression, row_group_size=256, write_page_index=True)
-    return sink.getvalue()
+    with pq.ParquetWriter(sink, table.schema, compression=compression, write_page_index=True) as writer:
+        writer.write_table(table, row_group_size=256)
+        writer.add_key_value_metadata({_SEAL: _BLANK})
+    return _sealed(sink.getvalue())
+
+
+_SEAL, _BLANK = "cleanplate.sha256", "0" * 64
+
+
+def _sealed(data: bytes) -> bytes:
+    """The file with its own sha256 in its footer, taken while that place held zeros: Parquet's page checksums
+    leave page headers, indexes and the footer without any."""
+    at = data.rindex(_BLANK.encode())
+    return data[:at] + hashlib.sha256(data).hexdigest().encode() + data[at + len(_BLANK) :]
+
+
+def seal_holds(data: bytes) -> bool:
+    """True when every byte of a part is as `part_bytes` made it."""
+    seal = (pq.ParquetFile(pa.BufferReader(data)).metadata.metadata or {}).get(_SEAL.encode(), b"")
+    at = data.rfind(seal)
+    blank = data[:at] + _BLANK.encode() + data[at + len(_BLANK) :]
+    return len(seal) == len(_BLANK) and hashlib.sha256(blank).hexdigest().encode() == seal
 
 
 def _leaves(whole: pa.Schema, names: list[str]) -> list[str]:
