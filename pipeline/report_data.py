@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline import ledger, plan, schema
+from pipeline import ledger, schema
 from pipeline.errors import StorageError
 from pipeline.storage import Store
 
@@ -145,11 +144,6 @@ def gather(output: Store, below: str, sample: int, seed: int) -> Facts:
     return facts
 
 
-def open_part(output: Store, name: str) -> pq.ParquetFile:
-    """A part whose columns and row groups are fetched only as they are read."""
-    return pq.ParquetFile(plan._RangeFile(output, f"{ledger.PARTS}/{name}"), pre_buffer=True)
-
-
 def chosen(facts: Facts, sample: int) -> list[tuple[Pick, str]]:
     """At most `sample` picks and the risk each stands for, riskiest first: a share for each risk, and what one
     leaves over goes to the others in turn. No row twice."""
@@ -193,7 +187,7 @@ class _Part:
 def _read_light(output: Store, name: str) -> pa.Table | str:
     """The light columns of a part, or the reason why not."""
     try:
-        with open_part(output, name) as file:
+        with ledger.open_part(output, name) as file:
             return file.read(_LIGHT, use_threads=False)
     except (pa.ArrowException, OSError, StorageError) as error:
         return str(error)
