@@ -172,6 +172,8 @@ class _Part:
 
     def __init__(self, name: str, table: pa.Table, newest: dict[str, int]) -> None:
         self.name = name
+        self.runs = Counter(map(str, table["run_id"].to_pylist()))
+        """run_id -> rows that it committed here, those of older attempts too."""
         self.at: Ints = np.arange(table.num_rows)
         if newest:
             pairs = zip(table["image_id"].to_pylist(), table["attempt"].to_pylist(), strict=True)
@@ -222,8 +224,7 @@ def _fold(facts: Facts, part: _Part, below: str, sample: int, seed: int) -> None
     for counter, column in counters:
         for item in pc.value_counts(table[column].drop_null()).to_pylist():
             counter[item["values"]] += item["counts"]
-    for run_id, rows in Counter(table["run_id"].to_pylist()).items():
-        facts.committed.append((str(run_id), part.name, rows))
+    facts.committed += [(run_id, part.name, rows) for run_id, rows in part.runs.items()]
     for stage in schema.STAGES:
         facts.stage_ms[stage] += pc.sum(pc.struct_field(table["timings_ms"], stage)).as_py() or 0.0
     facts.coverage += _histogram(part.coverage)
