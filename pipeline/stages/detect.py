@@ -11,10 +11,11 @@ from models.regions import Image, Region
 from pipeline import areas, kit, schema
 from pipeline.recipe import Detect as Rule
 from pipeline.recipe import Recipe
-from pipeline.rows import decoded, region_struct
+from pipeline.rows import asked_for, decoded, region_struct
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("found", "detectors")
+_READS = ["source", "source_sha256", "width", "height", "review"]
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,18 @@ class Detect:
         names = [detector.name for detector in detectors]
 
         def detect(table: pa.Table) -> pa.Table:
-            pictures = [
-                decoded(row).pixels
-                for row in table.select(["source", "source_sha256", "width", "height"]).to_pylist()
-            ]
+            rows = table.select(_READS).to_pylist()
+            # A person said that there is nothing to remove: no detector is asked again.
+            looked = [not asked_for(row, "wrong") for row in rows]
+            pictures = [decoded(row).pixels for row, look in zip(rows, looked, strict=True) if look]
             finds: list[list[Region]] = [[] for _ in pictures]
             for detector in detectors:
                 for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):
                     found += [r for r in regions if wanted(r, picture, self.recipe)]
-            structs = [[region_struct(region, region.mask) for region in found] for found in finds]
-            return schema.with_columns(table, _ADDS, {"found": structs, "detectors": [names] * len(pictures)})
+            rest = iter(finds)
+            structs = [[region_struct(r, r.mask) for r in next(rest)] if look else [] for look in looked]
+            told = [names if look else [] for look in looked]
+            return schema.with_columns(table, _ADDS, {"found": structs, "detectors": told})
 
         return detect
 
