@@ -17,6 +17,8 @@ from models.losses import LossWeights
 from models.training.masks import MASKS
 from models.training.precision import TrainPrecision
 
+SEGMENTATION = "segmentation"
+"""The kind of mask that is cut from the crop itself (models.training.objects) and so has no parameters."""
 _LATER = {"precision": "fp32"}
 _STRICT = {"extra": "forbid"}  # for pydantic, which jobs use to read recipes: an unknown key is an error
 
@@ -68,7 +70,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """model: a key of LAMA.  masks: kind of MASKS -> chance; their sizes are for 256 px, scaled to the crop.
+    """model: a key of LAMA.  masks: kind of MASKS, or 'segmentation' -> chance; sizes are for 256 px, scaled.
 
     max_hole: share of the crop that a hole may cover.  ema: decay of the averaged weights; 0 for none.
     clip: limit of each gradient's norm.  warmup: steps of linear warm-up at the very start.
@@ -125,9 +127,10 @@ def check_recipe(recipe: TrainRecipe, world: int = 1) -> None:
     """Raises ValueError, saying what to change, when the recipe cannot be trained by `world` workers."""
     if recipe.model not in LAMA:
         raise ValueError(f"model {recipe.model!r} is not one of {sorted(LAMA)}")
-    unknown = [name for name, _ in recipe.masks if name not in MASKS]
+    kinds = [*sorted(MASKS), SEGMENTATION]
+    unknown = [name for name, _ in recipe.masks if name not in kinds]
     if unknown or not recipe.masks:
-        raise ValueError(f"masks {unknown} are not among {sorted(MASKS)}; name at least one")
+        raise ValueError(f"masks {unknown} are not among {kinds}; name at least one")
     if not recipe.phases:
         raise ValueError("the recipe has no phases")
     for number, phase in enumerate(recipe.phases):
