@@ -175,7 +175,7 @@ _REFUSALS: dict[str, type[Exception]] = {
 def _ray_worker(config: dict[str, Any]) -> None:
     import ray.train
 
-    _set_up_logging()
+    set_up_logging()
     try:
         train_here(config["args"])
         ray.train.report({})
@@ -216,7 +216,8 @@ def ship(recipe: TrainRecipe, photos: str, out: Path, target: Path) -> None:
     print(f"{target}: {size} bytes, step {best['step']}")
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
+    """Lines of progress on stderr; OpenCV in one thread, for the batches are small."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     cv2.setNumThreads(1)
 
@@ -269,7 +270,7 @@ def check_flags(args: argparse.Namespace) -> TrainRecipe:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 trained; 2 bad recipe, data or checkpoint; 3 the loss is no longer finite."""
     args = parser().parse_args(argv)
-    _set_up_logging()
+    set_up_logging()
     if "WORLD_SIZE" in os.environ:  # started by torchrun
         torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
     try:

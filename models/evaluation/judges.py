@@ -49,13 +49,14 @@ def pair_metrics(device: str = "cpu") -> list[Metric]:
             "hole_psnr", "PSNR in hole", True, lambda f, t, m: min(metrics.psnr(f, t, m), 100.0), decimals=2
         ),
         Metric("hole_ssim", "SSIM in hole", True, metrics.ssim),
-        _flip(),
-        _lpips(device),
+        flip_metric(),
+        lpips_metric(device),
     ]
 
 
-def _flip() -> Metric:
-    if find_spec("flip_evaluator") is None:
+def flip_metric(package: str = "flip_evaluator") -> Metric:
+    """FLIP, or what it needs where `package` is not installed."""
+    if find_spec(package) is None:
         return Metric("flip", "FLIP", False, None, "needs flip-evaluator: pip install 'cleanplate[eval]'")
     return Metric("flip", "FLIP", False, flip)
 
@@ -69,8 +70,8 @@ def flip(fill: Image, truth: Image, _: Mask | None = None) -> float:
     return float(mean)
 
 
-def _lpips(device: str) -> Metric:
-    names = ("vgg16", "lpips-vgg")
+def lpips_metric(device: str = "cpu", names: tuple[str, str] = ("vgg16", "lpips-vgg")) -> Metric:
+    """LPIPS from its two files by their names in the weights table, or what it needs."""
     if needs := missing_weights(*names):
         return Metric("lpips", "LPIPS", False, None, needs)
     vgg, linear = (load_tensors(resolve(name, download=False)) for name in names)

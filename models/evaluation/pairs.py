@@ -71,9 +71,13 @@ def make_pair(
     rng = np.random.default_rng(list(seed))
     if kind != "segm":
         return Pair(photo, kind, crop, bounded_mask(rng, size, size, mask_recipe(kind, size)))
-    found = coloured_pieces(crop) if objects is None else [_crop_mask(mask, size) for mask in objects()]
-    mask = moved_object(rng, found)
+    mask = moved_object(rng, whole_objects(crop, objects, size))
     return None if mask is None else Pair(photo, kind, crop, mask)
+
+
+def whole_objects(crop: Image, objects: Callable[[], list[Mask]] | None, size: int) -> list[Mask]:
+    """The objects of an evaluation crop, size x size bool: the given ones cut alike, or pieces of colour."""
+    return coloured_pieces(crop) if objects is None else [_crop_mask(mask, size) for mask in objects()]
 
 
 def _crop_mask(mask: Mask, size: int) -> Mask:

@@ -17,17 +17,30 @@ HEAD = 22
 """Pixels of the line of titles."""
 
 
-def grid(titles: Sequence[str], rows: Sequence[Sequence[Image]], cell: int = 256) -> Image:
-    """Rows of pictures (HWC uint8 RGB, any sizes, shown in squares of `cell` pixels) under a line of titles."""
-    width = cell * len(titles)
-    page = Pil.new("RGB", (width, HEAD), (255, 255, 255))
-    draw = ImageDraw.Draw(page)
-    font = ImageFont.load_default(14)
+def grid(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Image]],
+    cell: int = 256,
+    row_titles: Sequence[str] | None = None,
+) -> Image:
+    """Rows of pictures (HWC uint8 RGB, any sizes, shown in squares of `cell` pixels) under a line of titles.
+
+    row_titles: a line above each row instead, in place of the one at the top.
+    """
+    lines: list[Image] = [] if row_titles else [_line(titles, cell)]
+    for number, row in enumerate(rows):
+        if row_titles:
+            lines.append(_line([row_titles[number], *titles[1:]], cell))
+        lines.append(np.concatenate([_fit(picture, cell) for picture in row], axis=1))
+    return np.concatenate(lines)
+
+
+def _line(titles: Sequence[str], cell: int) -> Image:
+    page = Pil.new("RGB", (cell * len(titles), HEAD), (255, 255, 255))
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(14)
     for number, title in enumerate(titles):
         draw.text((number * cell + 4, 3), title, fill=(0, 0, 0), font=font)
-    lines = [np.asarray(page, np.uint8)]
-    lines += [np.concatenate([_fit(picture, cell) for picture in row], axis=1) for row in rows]
-    return np.concatenate(lines)
+    return np.asarray(page, np.uint8)
 
 
 def _fit(picture: Image, cell: int) -> Image:

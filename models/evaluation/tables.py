@@ -52,10 +52,12 @@ class Scores:
                 self.fakes.append(self.embed(fill))
                 self.reals.append(real)
 
-    def summary(self, *by: str) -> list[Row]:
-        """Means of the rows that agree in `by`, in order of appearance, with FID over each group."""
+    def summary(self, study: str, *by: str) -> list[Row]:
+        """Means of a study's rows that agree in `by`, in order of appearance, with FID over each group."""
         groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
         for number, row in enumerate(self.rows):
+            if row["study"] != study:
+                continue
             groups[tuple(row[key] for key in by)].append(number)
         return [self._mean(dict(zip(by, key, strict=True)), numbers) for key, numbers in groups.items()]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.discriminator import NLayerDiscriminator
-from models.lama import LAMA, LamaGenerator, Predict, build_generator
+from models.lama import LamaGenerator, Predict, build_generator
 from models.prefill import prefilled
 from models.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from models.training.muon import AdamOnly, KernelsAndRest, Optimizer
@@ -65,7 +65,7 @@ def generator_of(recipe: TrainRecipe, device: torch.device) -> LamaGenerator:
     corrects a prefill starts near no correction: its last layer is scaled down.
     """
     torch.manual_seed(recipe.seed)
-    model = build_generator(LAMA[recipe.model])
+    model = build_generator(recipe.params)
     for name, parameter in model.named_parameters():
         if ".conv2.bn_" in name and name.endswith("weight"):
             nn.init.constant_(parameter, recipe.branch_gain)
