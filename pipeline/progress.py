@@ -1,0 +1,348 @@
+"""What a run shows while it goes: a live panel in a terminal or a notebook, plain lines in a log, JSON for machines.
+
+The state is counted from receipts and from the engine's queues (pipeline.queues); a ticker shows it, so that
+time passes on screen also while a long unit holds every worker. docs/progress.md tells the JSON's fields.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import import_module
+from types import TracebackType
+from typing import Any, Literal, Protocol
+from urllib.parse import unquote
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline import queues
+from pipeline.ledger import Problem, Receipt, Tally
+from pipeline.schema import STAGES
+
+Shown = Literal["live", "notebook", "plain", "json", "none"]
+COLOURS = {
+    "cleaned": "green",
+    "unchanged": "cyan",
+    "residual": "yellow",
+    "skipped": "magenta",
+    "failed": "red",
+}
+_WINDOW_S = 120.0
+"""The rate that the ETA believes is that of the last so many seconds: loading models is long past by then."""
+_LAST_ERRORS = 3
+_TICK_S: dict[Shown, float] = {"live": 0.5, "notebook": 1.0}
+STOP_HINT = "Ctrl-C stops; what is committed stays, the same command goes on"
+
+
+class Progress:
+    """Counts receipts and shows them. `total` and `before` are rows: planned, and committed earlier.
+
+    shown: None chooses: notebook or live where there is one, else plain. every: seconds between plain or JSON
+    lines. title: of the panel.
+    """
+
+    def __init__(
+        self, total: int, before: int, *, shown: Shown | None = None, every: float = 10.0, title: str = ""
+    ) -> None:
+        self.total, self.before, self.title = total, before, title
+        self.tally, self.timings = Tally(), dict.fromkeys(STAGES, 0.0)
+        self.errors: deque[Problem] = deque(maxlen=_LAST_ERRORS)
+        self.queues: tuple[queues.Queue, ...] = ()
+        self.start = time.monotonic()
+        self._recent: deque[tuple[float, int]] = deque()
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._screen = screen(shown)
+        self._every = _TICK_S.get(self._screen.shown, every)
+        self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Progress:
+        self._open.enter_context(queues.heard(self._hear))
+        self._screen.show(self)
+        self._ticker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._ticker.join()
+        self._open.close()
+        self.queues = ()
+        self._screen.close(self)
+
+    def __call__(self, receipt: Receipt) -> None:
+        with self._lock:
+            self.tally.add(receipt.rows, receipt.statuses, receipt.causes)
+            for stage, ms in receipt.timings.items():
+                self.timings[stage] = self.timings.get(stage, 0.0) + ms
+            self.errors.extend(receipt.problems)
+            self._recent.append((time.monotonic(), receipt.rows))
+
+    def _hear(self, found: tuple[queues.Queue, ...]) -> None:
+        self.queues = found
+
+    def _tick(self) -> None:
+        while not self._over.wait(self._every):
+            self._screen.show(self)
+
+    # --- what is shown ---
+
+    def rate(self) -> float:
+        """Images a second: over the last two minutes, or since the start if that is shorter."""
+        now = time.monotonic()
+        with self._lock:
+            while self._recent and now - self._recent[0][0] > _WINDOW_S:
+                self._recent.popleft()
+            rows = sum(rows for _, rows in self._recent)
+        return rows / max(1e-9, min(_WINDOW_S, now - self.start))
+
+    def state(self) -> dict[str, Any]:
+        """The run as plain data: what `--json` prints and every other form is drawn from."""
+        rate, done = self.rate(), self.before + self.tally.rows
+        with self._lock:
+            rows = max(1, self.tally.rows)
+            each = {stage: ms / rows for stage, ms in self.timings.items() if ms}
+            statuses, causes = dict(self.tally.statuses), dict(self.tally.causes)
+            errors = [asdict(problem) for problem in self.errors]
+        spent = sum(each.values())
+        stages = {
+            stage: {
+                "ms_per_image": round(ms, 2),
+                "images_per_s": round(1000 / ms, 2),
+                "share": round(ms / spent, 4),
+            }
+            for stage, ms in each.items()
+        }
+        return {
+            "event": "progress",
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "elapsed_s": round(time.monotonic() - self.start, 1),
+            "done": done,
+            "total": self.total,
+            "committed_before": self.before,
+            "images_per_s": round(rate, 2),
+            "eta_s": round((self.total - done) / rate) if rate and done < self.total else None,
+            "statuses": statuses,
+            "causes": causes,
+            "stages": stages,
+            "queues": [asdict(queue) for queue in self.queues],
+            "errors": errors,
+        }
+
+
+# --- the forms ---
+
+
+class Screen(Protocol):
+    """One way to show a run. show() comes from the ticker's thread, close() once at the end."""
+
+    shown: Shown
+
+    def show(self, progress: Progress) -> None: ...
+    def close(self, progress: Progress) -> None: ...
+
+
+def screen(shown: Shown | None) -> Screen:
+    """The form asked for, or the one that fits where stderr goes."""
+    console = Console(stderr=True)
+    if shown is None:
+        shown = "notebook" if console.is_jupyter else "live" if console.is_terminal else "plain"
+    if shown == "live":
+        return _Live(console)
+    forms: dict[Shown, Callable[[], Screen]] = {
+        "notebook": _Notebook,
+        "plain": _Plain,
+        "json": _Json,
+        "none": _Nothing,
+    }
+    return forms[shown]()
+
+
+class _Live:
+    shown: Shown = "live"
+
+    def __init__(self, console: Console) -> None:
+        self.live = Live(console=console, auto_refresh=False)
+
+    def show(self, progress: Progress) -> None:
+        if not self.live.is_started:
+            self.live.start()
+        self.live.update(panel(progress.state(), progress.title), refresh=True)
+
+    def close(self, progress: Progress) -> None:
+        # The panel leaves one line behind: the closing table says the rest.
+        self.live.update(line(progress.state()), refresh=True)
+        self.live.stop()
+
+
+class _Notebook:
+    """One output cell, updated in place through IPython's display ids: needs no widgets."""
+
+    shown: Shown = "notebook"
+
+    def __init__(self) -> None:
+        self.handle: Any = None
+
+    def show(self, progress: Progress) -> None:
+        bundle = as_html(panel(progress.state(), progress.title))
+        if self.handle is None:
+            display = import_module("IPython.display").display
+            self.handle = display(bundle, raw=True, display_id=True)
+        else:
+            self.handle.update(bundle, raw=True)
+
+    def close(self, progress: Progress) -> None:
+        self.show(progress)
+
+
+class _Plain:
+    shown: Shown = "plain"
+
+    def __init__(self) -> None:
+        self.last = -1
+
+    def show(self, progress: Progress) -> None:
+        if progress.tally.rows or self.last >= 0:
+            self.last = progress.tally.rows
+            print(line(progress.state()).plain, file=sys.stderr, flush=True)
+
+    def close(self, progress: Progress) -> None:
+        if progress.tally.rows != max(0, self.last):
+            self.show(progress)
+
+
+class _Json:
+    shown: Shown = "json"
+
+    def show(self, progress: Progress) -> None:
+        print(json.dumps(progress.state()), flush=True)
+
+    def close(self, progress: Progress) -> None:
+        self.show(progress)
+
+
+class _Nothing:
+    shown: Shown = "none"
+
+    def show(self, progress: Progress) -> None:
+        """Nobody looks."""
+
+    def close(self, progress: Progress) -> None:
+        """Nobody looks."""
+
+
+def line(state: dict[str, Any]) -> Text:
+    """ "1,204 / 10,000 done   3 failed   1 residual   41.2 images/s   ETA 3:33   most time: detect 62 %" """
+    text = Text(f"{state['done']:,} / {state['total']:,} done")
+    for status in ("failed", "residual", "skipped"):
+        if count := state["statuses"].get(status):
+            text.append(f"   {count:,} {status}", style=COLOURS[status])
+    text.append(f"   {state['images_per_s']:.1f} images/s")
+    if state["eta_s"] is not None:
+        text.append(f"   ETA {clock(state['eta_s'])}")
+    if state["stages"]:
+        name, most = max(state["stages"].items(), key=lambda item: item[1]["share"])
+        text.append(f"   most time: {name} {most['share']:.0%}", style="dim")
+    return text
+
+
+def panel(state: dict[str, Any], title: str) -> Panel:
+    """The whole state, for a person: bar and counts, stages and queues, last errors."""
+    bar = Table.grid(padding=(0, 2), expand=True)
+    bar.add_column(ratio=1)
+    bar.add_column(no_wrap=True)
+    eta = "" if state["eta_s"] is None else f"   ETA {clock(state['eta_s'])}"
+    told = f"{state['done']:,} / {state['total']:,}   {state['images_per_s']:.1f} images/s{eta}"
+    bar.add_row(ProgressBar(max(1, state["total"]), state["done"]), told)
+    counts = Text("   ").join(
+        Text(
+            f"{state['statuses'].get(status, 0):,} {status}",
+            style=COLOURS[status] if state["statuses"].get(status) else "dim",
+        )
+        for status in COLOURS
+    )
+    parts: list[RenderableType] = [bar, counts]
+    if state["stages"] or state["queues"]:
+        parts += [Text(), _stages(state)]
+    if state["errors"]:
+        parts += [Text(), *(_problem(error) for error in reversed(state["errors"]))]
+    return Panel(
+        Group(*parts),
+        title=Text(printable(title)),
+        title_align="left",
+        subtitle=Text(f"{clock(state['elapsed_s'])}   {STOP_HINT}", style="dim"),
+        subtitle_align="left",
+    )
+
+
+def _stages(state: dict[str, Any]) -> Table:
+    """A line a stage: its speed in one worker, its share of the time, and, where its operator begins, the queue."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("stage")
+    for name in ("ms/image", "images/s a worker", "time"):
+        table.add_column(name, justify="right")
+    table.add_column("", width=12)
+    for name in ("units waiting", "running", "workers"):
+        table.add_column(name, justify="right")
+    starts = {queue["stages"][0]: queue for queue in state["queues"]}
+    names = [n for n in STAGES if n in state["stages"] or any(n in q["stages"] for q in state["queues"])]
+    for name in names:
+        speed, queue = state["stages"].get(name), starts.get(name)
+        told = ["", "", "", ""]
+        if speed:
+            told = [f"{speed['ms_per_image']:,.1f}", f"{speed['images_per_s']:,.1f}", f"{speed['share']:.0%}"]
+            told.append("█" * round(12 * speed["share"]))
+        if queue:
+            told += [
+                f"{queue['waiting']:,}",
+                f"{queue['running']:,}",
+                f"{queue['workers']:,}" if queue["workers"] else "",
+            ]
+        table.add_row(name, *told)
+    return table
+
+
+def _problem(error: dict[str, str]) -> Text:
+    name = unquote(error["uri"]).rpartition("/")[2]
+    text = Text(printable(error["cause"]), style=COLOURS["failed"])
+    text.append(f"  {printable(name)}: {printable(error['message'])}", style="default")
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def as_html(renderable: RenderableType) -> dict[str, str]:
+    """A MIME bundle of what a terminal of 100 columns would show."""
+    console = Console(record=True, file=io.StringIO(), width=100, force_terminal=True, force_jupyter=False)
+    console.print(renderable)
+    html = console.export_html(
+        inline_styles=True,
+        clear=False,
+        code_format='<pre style="line-height:1.2;font-family:monospace">{code}</pre>',
+    )
+    return {"text/html": html, "text/plain": console.export_text()}
+
+
+def printable(text: str) -> str:
+    """Names come from a stranger's bucket: what would steer a terminal is shown as a box."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def clock(seconds: float) -> str:
+    """ "0:07", "3:33", "1:02:09" """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
