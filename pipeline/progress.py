@@ -43,6 +43,8 @@ COLOURS = {
 _WINDOW_S = 120.0
 """The rate that the ETA believes is that of the last so many seconds: loading models is long past by then."""
 _LAST_ERRORS = 3
+_WIDE = 90
+"""Columns from which the panel has room for bars."""
 _TICK_S: dict[Shown, float] = {"live": 0.5, "notebook": 1.0}
 STOP_HINT = "Ctrl-C stops; what is committed stays, the same command goes on"
 
@@ -164,7 +166,7 @@ def screen(shown: Shown | None) -> Screen:
     if shown == "live":
         return _Live(console)
     forms: dict[Shown, Callable[[], Screen]] = {
-        "notebook": _Notebook,
+        "notebook": Notebook,
         "plain": _Plain,
         "json": _Json,
         "none": _Nothing,
@@ -177,11 +179,13 @@ class _Live:
 
     def __init__(self, console: Console) -> None:
         self.live = Live(console=console, auto_refresh=False)
+        # A terminal echoes "^C" behind the last line: if that wrapped, the panel would be redrawn a line too low.
+        self.width = max(20, console.width - 3)
 
     def show(self, progress: Progress) -> None:
         if not self.live.is_started:
             self.live.start()
-        self.live.update(panel(progress.state(), progress.title), refresh=True)
+        self.live.update(panel(progress.state(), progress.title, self.width), refresh=True)
 
     def close(self, progress: Progress) -> None:
         # The panel leaves one line behind: the closing table says the rest.
@@ -189,19 +193,19 @@ class _Live:
         self.live.stop()
 
 
-class _Notebook:
+class Notebook:
     """One output cell, updated in place through IPython's display ids: needs no widgets."""
 
     shown: Shown = "notebook"
 
-    def __init__(self) -> None:
+    def __init__(self, display: Callable[..., Any] | None = None) -> None:
+        self.display = display or import_module("IPython.display").display
         self.handle: Any = None
 
     def show(self, progress: Progress) -> None:
         bundle = as_html(panel(progress.state(), progress.title))
         if self.handle is None:
-            display = import_module("IPython.display").display
-            self.handle = display(bundle, raw=True, display_id=True)
+            self.handle = self.display(bundle, raw=True, display_id=True)
         else:
             self.handle.update(bundle, raw=True)
 
@@ -260,7 +264,7 @@ def line(state: dict[str, Any]) -> Text:
     return text
 
 
-def panel(state: dict[str, Any], title: str) -> Panel:
+def panel(state: dict[str, Any], title: str, width: int | None = None) -> Panel:
     """The whole state, for a person: bar and counts, stages and queues, last errors."""
     bar = Table.grid(padding=(0, 2), expand=True)
     bar.add_column(ratio=1)
@@ -268,16 +272,15 @@ def panel(state: dict[str, Any], title: str) -> Panel:
     eta = "" if state["eta_s"] is None else f"   ETA {clock(state['eta_s'])}"
     told = f"{state['done']:,} / {state['total']:,}   {state['images_per_s']:.1f} images/s{eta}"
     bar.add_row(ProgressBar(max(1, state["total"]), state["done"]), told)
+    counted = [(status, state["statuses"].get(status, 0)) for status in COLOURS]
     counts = Text("   ").join(
-        Text(
-            f"{state['statuses'].get(status, 0):,} {status}",
-            style=COLOURS[status] if state["statuses"].get(status) else "dim",
-        )
-        for status in COLOURS
+        Text(f"{count:,} {status}", style=COLOURS[status] if count else "dim")
+        for status, count in counted
+        if count or status in ("residual", "failed")
     )
     parts: list[RenderableType] = [bar, counts]
     if state["stages"] or state["queues"]:
-        parts += [Text(), _stages(state)]
+        parts += [Text(), _stages(state, bars=width is None or width >= _WIDE)]
     if state["errors"]:
         parts += [Text(), *(_problem(error) for error in reversed(state["errors"]))]
     return Panel(
@@ -286,32 +289,32 @@ def panel(state: dict[str, Any], title: str) -> Panel:
         title_align="left",
         subtitle=Text(f"{clock(state['elapsed_s'])}   {STOP_HINT}", style="dim"),
         subtitle_align="left",
+        width=width,
     )
 
 
-def _stages(state: dict[str, Any]) -> Table:
+def _stages(state: dict[str, Any], bars: bool) -> Table:
     """A line a stage: its speed in one worker, its share of the time, and, where its operator begins, the queue."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    for name in ("ms/image", "images/s a worker", "time"):
-        table.add_column(name, justify="right")
-    table.add_column("", width=12)
-    for name in ("units waiting", "running", "workers"):
-        table.add_column(name, justify="right")
+    table.add_column("stage", no_wrap=True)
+    for name in ("ms/image", "img/s each", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if bars:
+        table.add_column("", width=12)
+    for name in ("waiting", "running", "workers") if state["queues"] else ():
+        table.add_column(name, justify="right", no_wrap=True)
     starts = {queue["stages"][0]: queue for queue in state["queues"]}
     names = [n for n in STAGES if n in state["stages"] or any(n in q["stages"] for q in state["queues"])]
     for name in names:
         speed, queue = state["stages"].get(name), starts.get(name)
-        told = ["", "", "", ""]
+        told = ["", "", ""]
         if speed:
             told = [f"{speed['ms_per_image']:,.1f}", f"{speed['images_per_s']:,.1f}", f"{speed['share']:.0%}"]
-            told.append("█" * round(12 * speed["share"]))
+        if bars:
+            told.append("█" * round(12 * speed["share"]) if speed else "")
         if queue:
-            told += [
-                f"{queue['waiting']:,}",
-                f"{queue['running']:,}",
-                f"{queue['workers']:,}" if queue["workers"] else "",
-            ]
+            workers = f"{queue['workers']:,}" if queue["workers"] else ""
+            told += [f"{queue['waiting']:,}", f"{queue['running']:,}", workers]
         table.add_row(name, *told)
     return table
 
