@@ -293,7 +293,7 @@ def panel(state: dict[str, Any], title: str, width: int | None = None) -> Panel:
     )
 
 
-def _stages(state: dict[str, Any], bars: bool) -> Table:
+def _stages(state: dict[str, Any], *, bars: bool) -> Table:
     """A line a stage: its speed in one worker, its share of the time, and, where its operator begins, the queue."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("stage", no_wrap=True)
@@ -301,7 +301,7 @@ def _stages(state: dict[str, Any], bars: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     if bars:
         table.add_column("", width=12)
-    for name in ("waiting", "running", "workers") if state["queues"] else ():
+    for name in ("waiting", "running", "workers")[: 3 if bars else 2] if state["queues"] else ():
         table.add_column(name, justify="right", no_wrap=True)
     starts = {queue["stages"][0]: queue for queue in state["queues"]}
     names = [n for n in STAGES if n in state["stages"] or any(n in q["stages"] for q in state["queues"])]
@@ -314,7 +314,7 @@ def _stages(state: dict[str, Any], bars: bool) -> Table:
             told.append("█" * round(12 * speed["share"]) if speed else "")
         if queue:
             workers = f"{queue['workers']:,}" if queue["workers"] else ""
-            told += [f"{queue['waiting']:,}", f"{queue['running']:,}", workers]
+            told += [f"{queue['waiting']:,}", f"{queue['running']:,}", *([workers] if bars else [])]
         table.add_row(name, *told)
     return table
 
