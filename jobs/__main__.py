@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 
 from jobs.parser import Parser
@@ -20,22 +21,25 @@ from pipeline.errors import CleanplateError, ConfigError, RunStopped, StorageErr
 COMPLETE, COMPLETE_WITH_ERRORS, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 
-def parser() -> Parser:
-    from jobs import (
-        completion,
-        demo,
-        doctor,
-        inspect,
-        plan,
-        report,
-        run,
-        status,
-        stop,
-        submit,
-        verify,
-        weights,
-    )
+COMMANDS = (
+    "run",
+    "plan",
+    "status",
+    "verify",
+    "report",
+    "inspect",
+    "submit",
+    "stop",
+    "weights",
+    "evaluate",
+    "doctor",
+    "demo",
+    "completion",
+)
+"""One module of `jobs` each, in the order in which --help lists them."""
 
+
+def parser() -> Parser:
     top = Parser(
         prog="cleanplate",
         description="Clean image datasets: find faces, text or plates, mask, inpaint, verify, and write Parquet.",
@@ -45,21 +49,8 @@ def parser() -> Parser:
         "cleanplate doctor   # what is installed, reachable and missing",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (
-        run,
-        plan,
-        status,
-        verify,
-        report,
-        submit,
-        stop,
-        inspect,
-        weights,
-        doctor,
-        demo,
-        completion,
-    ):
-        module.add_parser(commands)
+    for name in COMMANDS:
+        import_module(f"jobs.{name}").add_parser(commands)
     commands.add_parser("train", help="train a LaMa on a folder of photographs; the same command goes on")
     return top
 
@@ -73,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobs import train
 
         return train.main(words[1:])
-    args = parser().parse_args(words)
+    from jobs.evaluate import with_default
+
+    args = parser().parse_args(with_default(words))
     signal.signal(signal.SIGTERM, _interrupt)
     from models.fetch import WeightsError
 

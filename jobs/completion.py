@@ -42,17 +42,17 @@ def script(shell: str) -> str:
 def _words() -> dict[str, list[str]]:
     """flag or argument -> its words. They are checked by the recipe, not by argparse, which is told them here."""
     from models.weights import known
-    from pipeline import recipe
+    from pipeline import rules
 
     fields = {name: model.model_fields for name, model in (
-        ("masks", recipe.Masks), ("inpaint", recipe.Inpaint), ("output", recipe.Output),
+        ("masks", rules.Masks), ("inpaint", rules.Inpaint), ("output", rules.Output),
     )}  # fmt: skip
     weights = known()
     lamas = sorted(name for name, w in weights.items() if w.kind == "lama")
     return {
-        "remove": list(recipe.KINDS),
+        "remove": list(rules.KINDS),
         "segmenter": _literals(fields["masks"]["segmenter"].annotation),
-        "inpainter": [*lamas, *recipe.CLASSIC_INPAINTERS],
+        "inpainter": [*lamas, *rules.CLASSIC_INPAINTERS],
         "precision": _literals(fields["inpaint"]["precision"].annotation),
         "format": _literals(fields["output"]["format"].annotation),
         "metadata": _literals(fields["output"]["metadata"].annotation),

@@ -11,6 +11,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from pipeline.ledger import Tally
     from pipeline.progress import Shown
+    from pipeline.review import Marks
     from pipeline.run import Run
 
 
@@ -24,6 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Examples: cleanplate run photos/ cleaned/ "
         "cleanplate run photos/ cleaned/ --remove faces --inpainter pixelate --limit 20 "
         "cleanplate run s3://bucket/raw s3://bucket/clean --recipe recipe.yaml --address auto "
+        "cleanplate run photos/ cleaned/ --review marks.json "
         "cleanplate run photos/ cleaned/ --json   # JSON lines for machines: docs/progress.md",
     )
     parser.add_argument("source", metavar="SRC", help="a folder or s3://BUCKET/PREFIX")
@@ -33,6 +35,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--dry-run", action="store_true", help="check everything, list and count; write nothing"
     )
     parser.add_argument("--retry-failed", action="store_true", help="plan the failed rows once more")
+    parser.add_argument(
+        "--review", metavar="FILE", help="marks that the report exported: redo with larger masks, or restore"
+    )
     parser.add_argument(
         "--new-run", action="store_true", help="give another recipe a folder of its own in DST"
     )
@@ -61,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
     if not args.every > 0:
         raise ConfigError(f"--every {args.every:g}: must be more than 0 seconds")
+    marks = marks_of(args) if args.review else None
     if args.dry_run:
         from jobs.plan import describe
 
@@ -71,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         started,
         limit=args.limit,
         retry_failed=args.retry_failed,
+        marks=marks,
         address=args.address,
         here=args.here,
         machine=args.json,
@@ -78,11 +85,28 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
+def marks_of(args: argparse.Namespace) -> Marks:
+    """The marks of --review, checked against the run that they judge; says what they ask for."""
+    from pipeline import review
+    from pipeline import run as runs
+    from pipeline.errors import ConfigError
+
+    if args.new_run:
+        raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
+    marks = review.read(args.review)
+    output, _ = runs.open_finished(args.output)
+    counts = review.asked(output, marks).counts
+    told = ", ".join(f"{count:,} {word}" for word, count in counts.items())
+    Console(stderr=True).print(f"review {args.review}: {told or 'no marks'}", highlight=False)
+    return marks
+
+
 def carry_out(
     run: Run,
     *,
     limit: int | None = None,
     retry_failed: bool = False,
+    marks: Marks | None = None,
     address: str | None = None,
     here: bool = False,
     machine: bool = False,
@@ -98,7 +122,7 @@ def carry_out(
 
     tell = _machine if machine else _person
     tell("start", **_identity(run))
-    units = runs.plan_new(run, limit=limit, retry_failed=retry_failed)
+    units = runs.plan_new(run, limit=limit, retry_failed=retry_failed, marks=marks)
     todo = runs.missing(run.output, units)
     rows, left = sum(u.rows for u in units), sum(u.rows for u in todo)
     tell("planned", images=rows, units=len(units), committed_before=rows - left)

@@ -34,8 +34,7 @@ def test_help_shows_examples_that_are_understood(one: argparse.ArgumentParser) -
     assert one.description or one.prog.count(" ") > 1, one.prog
     head, _, examples = shown.rpartition("example")
     lines = re.findall(r"^  (?:eval \"\$\()?(cleanplate .*?)(?:\)\".*)?$", examples, re.MULTILINE)
-    assert head, f"{one.prog} --help shows no example"
-    assert lines, f"{one.prog} --help shows no example"
+    assert (head and lines) or one.prog.count(" ") > 1, f"{one.prog} --help shows no example"
     for line in lines:
         words = shlex.split(line.partition(" > ")[0], comments=True)
         assert words[0] == "cleanplate"

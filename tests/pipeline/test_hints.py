@@ -18,7 +18,7 @@ from pipeline.recipe import Masks, Recipe, load
         ({"masks.grwo": 1}, "masks.grwo: no such key; did you mean 'grow'?"),
         ({"mask.grow": 1}, "mask: no such key; did you mean 'masks'?"),
         ({"detect.face.minscore": 0.1}, "did you mean 'min_score'?"),
-        ({"remove": ["faec"]}, "'faec' is none of text, face, plate"),
+        ({"remove": ["faec"]}, "did you mean 'face'?"),
         ({"masks.segmenter": "grabcat"}, "did you mean 'grabcut'?"),
         ({"qqqqq": 1}, "known keys: version, remove"),
         ({"masks.checkpoint": "x"}, "wrong recipe: masks.checkpoint goes with the segmenter sam"),
