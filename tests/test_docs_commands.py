@@ -23,10 +23,7 @@ from pipeline.storage import open_store
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLLOWED = [
-    page for page in PAGES if page.name not in ("recipe.md", "columns.md", "notebook.md", "training-notes.md")
-]
-SMALL = 320
+SMALL = 200
 """Long side of the photographs, in pixels: a page is followed in seconds."""
 
 PARSED_ONLY: list[tuple[str, str]] = [
@@ -54,6 +51,10 @@ def blocks(page: Path) -> list[Block]:
         r"^```(sh|python|yaml)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
     return [Block(*pair) for pair in found]
+
+
+FOLLOWED = [page for page in PAGES if page.name != "notebook.md" and blocks(page)]
+"""The notebook tells what was done, not what to do."""
 
 
 def commands(block: Block) -> list[str]:
