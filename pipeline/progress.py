@@ -46,7 +46,7 @@ _LAST_ERRORS = 3
 _WIDE = 90
 """Columns from which the panel has room for bars."""
 _TICK_S: dict[Shown, float] = {"live": 0.5, "notebook": 1.0}
-STOP_HINT = "Ctrl-C stops; what is committed stays, the same command goes on"
+_GOES_ON = "what is committed stays, the same command goes on"
 
 
 class Progress:
@@ -202,15 +202,15 @@ class Notebook:
         self.display = display or import_module("IPython.display").display
         self.handle: Any = None
 
-    def show(self, progress: Progress) -> None:
-        bundle = as_html(panel(progress.state(), progress.title))
+    def show(self, progress: Progress, hint: str = "interrupt the cell to stop") -> None:
+        bundle = as_html(panel(progress.state(), progress.title, hint=hint))
         if self.handle is None:
             self.handle = self.display(bundle, raw=True, display_id=True)
         else:
             self.handle.update(bundle, raw=True)
 
     def close(self, progress: Progress) -> None:
-        self.show(progress)
+        self.show(progress, hint="")
 
 
 class _Plain:
@@ -264,7 +264,7 @@ def line(state: dict[str, Any]) -> Text:
     return text
 
 
-def panel(state: dict[str, Any], title: str, width: int | None = None) -> Panel:
+def panel(state: dict[str, Any], title: str, width: int | None = None, hint: str = "Ctrl-C stops") -> Panel:
     """The whole state, for a person: bar and counts, stages and queues, last errors."""
     bar = Table.grid(padding=(0, 2), expand=True)
     bar.add_column(ratio=1)
@@ -287,7 +287,9 @@ def panel(state: dict[str, Any], title: str, width: int | None = None) -> Panel:
         Group(*parts),
         title=Text(printable(title)),
         title_align="left",
-        subtitle=Text(f"{clock(state['elapsed_s'])}   {STOP_HINT}", style="dim"),
+        subtitle=Text(
+            f"{clock(state['elapsed_s'])}   {hint and f'{hint}; {_GOES_ON}'}".rstrip(), style="dim"
+        ),
         subtitle_align="left",
         width=width,
     )

@@ -141,6 +141,8 @@ def test_a_notebook_has_one_cell_that_is_updated_in_place() -> None:
     screen.close(progress)
     assert len(told) == 2
     assert "8 / 8" in told[1]["text/plain"]
+    assert "interrupt the cell" in told[0]["text/plain"]
+    assert "interrupt" not in told[1]["text/plain"], "it has ended"
     assert told[1]["text/html"].startswith("<pre")
     assert "\x1b" not in told[1]["text/html"]
 
