@@ -6,9 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.ledger import Tally
-from pipeline.progress import COLOURS, Progress, clock, printable
-
-__all__ = ["Progress", "clock", "summary"]
+from pipeline.panel import COLOURS, printable
 
 
 def summary(tally: Tally, title: str) -> Table:

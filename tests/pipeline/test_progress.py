@@ -15,7 +15,8 @@ from rich.console import Console
 
 from pipeline import queues
 from pipeline.ledger import Problem, Receipt
-from pipeline.progress import Notebook, Progress, as_html, clock, line, panel
+from pipeline.panel import as_html, clock, line, panel
+from pipeline.progress import Notebook, Progress
 
 ROOT = Path(__file__).parent.parent.parent
 
