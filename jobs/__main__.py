@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.evaluate import with_default
 
     args = parser().parse_args(with_default(words))
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # Not so under nohup, which must go on.
+            signal.signal(number, _interrupt)
     from models.fetch import WeightsError
 
     try:
