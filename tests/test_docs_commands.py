@@ -127,10 +127,14 @@ def follow(line: str, bucket: Bucket) -> None:
     words = words_of(line.replace("s3://bucket/", f"s3://{bucket.bucket}/"))
     if "s3://" not in line and not os.path.exists("cleaned") and words[0] in ("status", "report", "verify"):
         # The page shows this command before, or without, the run that it is about.
-        assert main(["run", "photos/", "cleaned/"]) in (0, 1)
-    if words[0] == "run" and not re.search(r"--new-run|--recipe", line):
-        # A page shows ways to say a thing, one below the other; each is a run of its own.
-        words = [*words, "--new-run"]
+        assert main(["run", "photos/", "cleaned/", "--here"]) in (0, 1)
+    if words[0] == "run":
+        if not re.search(r"--new-run|--recipe|--retry-failed|--review", line):
+            # A page shows ways to say a thing, one below the other; each is a run of its own.
+            words.append("--new-run")
+        if "--address" not in line:
+            # Ray starts a worker for each run, and that loads everything: once or twice a page is enough.
+            words.append("--here")
     assert main(words) in GOOD.get(words[0], (0,)), line
 
 
