@@ -13,6 +13,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
+import sys
 import time
 import traceback
 import warnings
@@ -23,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import ledger, plan, schema
+from pipeline import ledger, plan, queues, schema
 from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
 from pipeline.ledger import Receipt
 from pipeline.recipe import Recipe
@@ -85,7 +87,9 @@ def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
     ledger.check_part(table)
     new = ledger.commit(job.output, unit, table)
     rows, statuses, causes = ledger.counts(table)
-    return Receipt(unit, rows, statuses, causes, new, time.time() - start)
+    seconds = time.time() - start
+    told = ledger.timings(table), ledger.problems(table)
+    return Receipt(unit, rows, statuses, causes, new, seconds, *told)
 
 
 # --- Ray ---
@@ -129,8 +133,10 @@ def connected(address: str | None) -> Iterator[str]:
         # One logical CPU more than there are cores: reading and writing wait for the network, not for a core.
         settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
         os.environ.update(_ENVIRONMENT)
+    reachable(address)
     try:
-        ray.init(**settings)
+        with _quiet():
+            ray.init(**settings)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}"
@@ -140,6 +146,36 @@ def connected(address: str | None) -> Iterator[str]:
         yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
     finally:
         ray.shutdown()
+
+
+def reachable(address: str | None) -> None:
+    """Raise ConfigError when nothing listens at host:port or ray://host:port: Ray itself would try for minutes.
+    Other forms ("auto", "local", None) are Ray's to find."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdigit() or not host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"nothing answers at {address} ({error}). A cluster's own address ends in its GCS port, usually 6379; "
+            "ray:// goes to 10001; the dashboard's 8265 is for `cleanplate submit`"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray's C++ part writes to stderr itself while it starts ("Set ray log level ..."); its errors come as
+    exceptions too."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 _ENVIRONMENT = {
@@ -156,6 +192,7 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
     groups = groups_of(job.stages(job.recipe, job.last))
     workers = _workers(job.recipe, len(job.units), _resources())
     _configure(ray.data.DataContext.get_current())
+    queues.expect(groups)
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
     light = replace(job, units=())
     for n, group in enumerate(groups):
@@ -267,7 +304,7 @@ def _receipts(batch: pa.Table) -> Iterator[Receipt]:
         if row["failure"].startswith("stop: "):
             raise ContractError(f"unit {row['name']}: {row['failure'].removeprefix('stop: ')}")
         if not row["failure"]:
-            receipt = Receipt(**json.loads(row["payload"]))
+            receipt = Receipt.read(row["payload"])
             yield replace(receipt, seconds=time.time() - row["start"])
 
 
@@ -306,6 +343,7 @@ def _configure(context: Any) -> None:
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False
+    context.custom_execution_callback_classes = [queues.Watcher]
     context.print_on_execution_start = False
     # A unit whose worker died too often is dropped here and found missing in the ledger afterwards.
     context.max_errored_blocks = -1
