@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except (ConfigError, StorageError, WeightsError) as error:
         print(f"cleanplate: {error}", file=sys.stderr)
-        return WRONG_USE
+        away = isinstance(error, StorageError) and error.kind == "unreachable"
+        return STOPPED if away else WRONG_USE  # A store that is away may come back: the same command goes on.
     except RunStopped as error:
         print(f"cleanplate: {error}", file=sys.stderr)
         return STOPPED

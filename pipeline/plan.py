@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
-from pipeline.errors import ConfigError, ContractError
+from pipeline.errors import ConfigError, ContractError, RunStopped
 from pipeline.recipe import Recipe
 from pipeline.storage import Object, Store
 
@@ -88,18 +88,28 @@ def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool
 def cut(output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str) -> list[Unit]:
     """Write generation `generation` of the plan from `rows` and return its units; when another driver wrote
     it first, return what that one wrote. No rows: nothing is written and the list is empty."""
-    with tempfile.TemporaryDirectory(prefix="cleanplate-plan-") as folder, ExitStack() as open_files:
-        buckets = _spill(rows, Path(folder), open_files)
-        total = buckets.rows
-        if not total:
-            return []
-        units = _write_units(
-            output, generation, buckets, _rows_per_unit(recipe, total), recipe.units.bytes, digest
-        )
+    with tempfile.TemporaryDirectory(prefix="cleanplate-plan-") as folder:
+        try:
+            units = _cut(output, generation, rows, recipe, digest, Path(folder))
+        except OSError as error:
+            raise RunStopped(
+                f"no room to sort the listing in {folder} ({error.strerror or error}): set TMPDIR to a larger disk"
+            ) from error
+    if not units:
+        return []
     index = pa.Table.from_pylist([unit.__dict__ for unit in units], schema=_INDEX)
     if not output.put_new(_index_key(generation), _parquet([index])):
         return read_index(output, generation)
     return units
+
+
+def _cut(
+    output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str, folder: Path
+) -> list[Unit]:
+    with ExitStack() as open_files:
+        buckets = _spill(rows, folder, open_files)
+        most = _rows_per_unit(recipe, buckets.rows)
+        return _write_units(output, generation, buckets, most, recipe.units.bytes, digest)
 
 
 _INDEX = pa.schema(

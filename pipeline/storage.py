@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 PATIENCE_S = 90.0
 """How long a store that does not answer is asked again before the caller hears of it."""
+SILENCE_S = 10
+"""A connection on which nothing comes for so long is taken for dead."""
+REQUEST_S = 300
+"""The most time for one request, body and all: 512 MiB at 2 MB/s."""
 
 
 @dataclass(frozen=True)
@@ -356,8 +360,8 @@ class S3Store:
 
         config = Config(
             retries={"mode": "standard", "max_attempts": 3},
-            connect_timeout=10,
-            read_timeout=30,
+            connect_timeout=5,
+            read_timeout=SILENCE_S,
             s3={"addressing_style": _addressing()},
         )
         return boto3.session.Session().client("s3", config=config)
@@ -384,7 +388,8 @@ class S3Store:
             region=region,
             **placed,
             client_options={
-                "timeout": "30s",
+                "timeout": f"{REQUEST_S}s",
+                "read_timeout": f"{SILENCE_S}s",
                 "connect_timeout": "5s",
                 "allow_http": endpoint.startswith("http:"),
             },
