@@ -27,6 +27,8 @@ from pipeline import ledger, log, plan, schema
 from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
 from pipeline.ledger import Receipt
 from pipeline.metrics import Meters, Metric
+from pipeline.packing import pack, packed_row, unpack
+from pipeline.pools import sizes_of
 from pipeline.recipe import Engine, ModelStage, Recipe, StageEngine
 from pipeline.stage import Needs, Stage, Worker
 from pipeline.storage import Store
@@ -170,7 +172,7 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
     import ray.data
 
     groups = groups_of(job.stages(job.recipe, job.last))
-    workers = _workers([group[0].needs for group in groups], len(job.units), _resources())
+    workers = sizes_of([group[0].needs for group in groups], len(job.units), _resources())
     _configure(ray.data.DataContext.get_current())
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
     light, witness = replace(job, units=()), _witness()
@@ -259,15 +261,15 @@ class _Group:
             self._witness("end", work)
             self.meters.add("cleanplate_units", 1, outcome="later")
             again = error.kind == "unreachable"
-            return _packed(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
+            return packed_row(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
         except Exception as error:  # noqa: BLE001 - told to the driver, which stops the run
             said = str(error) if isinstance(error, CleanplateError) else traceback.format_exc()
-            return _packed(row["name"], start, b"", f"stop: {type(error).__name__}: {said}")
+            return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {said}")
 
     def _do(self, row: dict[str, Any], packed: pa.Table, start: float, work: str, case: Case) -> pa.Table:
         place = self.place
         if case.hopeless:
-            return _packed(row["name"], start, b"", "stop: workers end while they load their models")
+            return packed_row(row["name"], start, b"", "stop: workers end while they load their models")
         if self.worker is None:
             settle_threads(place.group[0].needs.cpus)
             self.worker = Worker(place.group, self.meters.stage)
@@ -282,7 +284,7 @@ class _Group:
         self.meters.unit(receipt.statuses, receipt.causes, receipt.new, receipt.seconds)
         if receipt.new:
             self.meters.add("cleanplate_bytes", table["image"].nbytes, way="written")
-        return _packed(row["name"], start, json.dumps(asdict(receipt)).encode())
+        return packed_row(row["name"], start, json.dumps(asdict(receipt)).encode())
 
     def _carefully(self, table: pa.Table, work: str, case: Case) -> pa.Table:
         """The unit in its usual batches, each announced; suspects one at a time, the guilty failed untried."""
@@ -338,31 +340,6 @@ def settle_threads(cpus: float) -> None:
     limit_threads(max(1, int(cpus)))
 
 
-_PACKED = pa.schema(
-    [("name", pa.string()), ("start", pa.float64()), ("payload", pa.large_binary()), ("failure", pa.string())]
-)
-
-
-def pack(name: str, start: float, table: pa.Table) -> pa.Table:
-    """A unit as one row: its table in Arrow's IPC stream format."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return _packed(name, start, sink.getvalue())
-
-
-def unpack(packed: pa.Table) -> pa.Table:
-    return pa.ipc.open_stream(packed["payload"][0].as_buffer()).read_all()
-
-
-def _packed(name: str, start: float, payload: bytes | pa.Buffer, failure: str = "") -> pa.Table:
-    # pa.array() copies and cannot take a Buffer; from_buffers takes it as it is.
-    buffer = pa.py_buffer(payload)
-    offsets = pa.array([0, buffer.size], pa.int64()).buffers()[1]
-    column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
-    return pa.table([pa.array([name]), pa.array([start]), column, pa.array([failure])], schema=_PACKED)
-
-
 def _receipts(batch: pa.Table) -> Iterator[Receipt]:
     for row in batch.to_pylist():
         if row["failure"].startswith("stop: "):
@@ -377,36 +354,6 @@ def _resources() -> dict[str, float]:
 
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return found
-
-
-def _workers(pools: Sequence[Needs], units: int, resources: dict[str, float]) -> list[int]:
-    """The most workers of each group of stages: what its recipe says, else its share of what the cluster has.
-
-    A pool holds its CPUs for the whole run, so reading and writing (workers (0, 0): no pool, 0 here) keep one
-    for themselves: without it they would wait for ever, and Ray would not say why. Raises ConfigError when one
-    worker of each pool does not fit.
-    """
-    most = [0 if pool.workers == (0, 0) else min(pool.workers[1] or units, units) for pool in pools]
-    if all(pool.workers[1] or not at_most for pool, at_most in zip(pools, most, strict=True)):
-        return most  # Trusted: an autoscaler may still have to add the nodes.
-    sizes = [min(1, at_most) for at_most in most]
-    for what, least, change in (("CPU", 1.0, "cpus"), ("GPU", 0.0, "gpus")):
-        need = least + sum(getattr(p, change) * size for p, size in zip(pools, sizes, strict=True))
-        if need > resources.get(what, 0.0) + 1e-6:
-            raise ConfigError(
-                f"the Ray cluster has {resources.get(what, 0.0):g} {what}s; the stages need {need:g}. Add a node, "
-                f"lower engine.{change}, or set the workers of every stage if the cluster scales up by itself"
-            )
-    while True:
-        grown = False
-        for n, pool in enumerate(pools):
-            cpus = 1 + pool.cpus + sum(p.cpus * size for p, size in zip(pools, sizes, strict=True))
-            gpus = pool.gpus + sum(p.gpus * size for p, size in zip(pools, sizes, strict=True))
-            fits = cpus <= resources.get("CPU", 0.0) + 1e-6 and gpus <= resources.get("GPU", 0.0) + 1e-6
-            if fits and sizes[n] < most[n]:
-                sizes[n], grown = sizes[n] + 1, True
-        if not grown:
-            return sizes
 
 
 def _configure(context: Any) -> None:

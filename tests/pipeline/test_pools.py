@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.graph import _workers, groups_of, stages_of
+from pipeline.graph import groups_of, stages_of
+from pipeline.pools import sizes_of
 from pipeline.recipe import load
 from pipeline.stage import Needs
 
@@ -27,20 +28,20 @@ def test_the_model_stages_share_workers_unless_the_recipe_parts_them() -> None:
 
 
 def test_one_pool_takes_all_but_one_cpu() -> None:
-    assert _workers([TASKS, MODEL, TASKS], 100, {"CPU": 8}) == [0, 7, 0]
-    assert _workers([TASKS, MODEL, TASKS], 3, {"CPU": 8}) == [0, 3, 0], "never more than there are units"
+    assert sizes_of([TASKS, MODEL, TASKS], 100, {"CPU": 8}) == [0, 7, 0]
+    assert sizes_of([TASKS, MODEL, TASKS], 3, {"CPU": 8}) == [0, 3, 0], "never more than there are units"
 
 
 def test_pools_share_what_there_is() -> None:
-    assert _workers([TASKS, MODEL, HALF_GPU, TASKS], 100, {"CPU": 8, "GPU": 1}) == [0, 5, 2, 0]
+    assert sizes_of([TASKS, MODEL, HALF_GPU, TASKS], 100, {"CPU": 8, "GPU": 1}) == [0, 5, 2, 0]
     few = Needs(cpus=1, gpus=0.5, workers=(1, 1))
-    assert _workers([MODEL, few], 100, {"CPU": 8, "GPU": 1}) == [6, 1], "a recipe's own number is kept"
+    assert sizes_of([MODEL, few], 100, {"CPU": 8, "GPU": 1}) == [6, 1], "a recipe's own number is kept"
 
 
 def test_what_one_worker_of_each_needs_must_be_there() -> None:
     with pytest.raises(ConfigError, match="has 2 CPUs; the stages need 3"):
-        _workers([MODEL, HALF_GPU], 100, {"CPU": 2, "GPU": 1})
+        sizes_of([MODEL, HALF_GPU], 100, {"CPU": 2, "GPU": 1})
     with pytest.raises(ConfigError, match=r"has 0 GPUs; the stages need 0\.5"):
-        _workers([MODEL, HALF_GPU], 100, {"CPU": 8})
+        sizes_of([MODEL, HALF_GPU], 100, {"CPU": 8})
     own = Needs(cpus=4, gpus=1, workers=(1, 16))
-    assert _workers([TASKS, own], 100, {"CPU": 1}) == [0, 16], "an autoscaler adds the nodes"
+    assert sizes_of([TASKS, own], 100, {"CPU": 1}) == [0, 16], "an autoscaler adds the nodes"
