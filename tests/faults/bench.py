@@ -117,7 +117,7 @@ class Bench:
         log = self.folder / f"{self.engine}-{len(self.starts):03}.log"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_FORKED)
-        environment = aws_environment(self.proxy.endpoint)
+        environment = aws_environment(self.proxy.endpoint) | {"CLEANPLATE_CODE_VERSION": "faults"}
         process = context.Process(target=_run, args=(words, stages, file_limit, environment, str(log)))
         process.start()
         self.starts.append(Start(process, log))
