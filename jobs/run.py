@@ -73,9 +73,10 @@ def carry_out(
     from contextlib import nullcontext
 
     from jobs.progress import Progress
-    from pipeline import graph, ledger
+    from pipeline import graph, ledger, log
     from pipeline import run as runs
 
+    log.start()
     console = Console(stderr=True)
     console.print(f"source {run.source.url}   output {run.output.url}   run {run.run_id}", highlight=False)
     console.print(_loudly(run), highlight=False)

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import ledger, log, plan, schema
-from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
+from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError, redacted
 from pipeline.ledger import Receipt
 from pipeline.metrics import Meters, Metric
 from pipeline.packing import pack, packed_row, unpack
@@ -142,7 +142,7 @@ def connected(address: str | None) -> Iterator[str]:
         return
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
-        settings |= {"address": address, "runtime_env": {"env_vars": _ENVIRONMENT}}
+        settings |= {"address": address, "runtime_env": {"env_vars": _environment()}}
     else:
         # One logical CPU more than there are cores: reading and writing wait for the network, not for a core.
         settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
@@ -158,6 +158,14 @@ def connected(address: str | None) -> Iterator[str]:
         yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
     finally:
         ray.shutdown()
+
+
+_PASSED_ON = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "CLEANPLATE_TLS_VERIFY")
+"""What the driver was told about its puts, and no secret, holds for the workers too."""
+
+
+def _environment() -> dict[str, str]:
+    return _ENVIRONMENT | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 _ENVIRONMENT = {
@@ -264,7 +272,7 @@ class _Group:
             return packed_row(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
         except Exception as error:  # noqa: BLE001 - told to the driver, which stops the run
             said = str(error) if isinstance(error, CleanplateError) else traceback.format_exc()
-            return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {said}")
+            return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {redacted(said)}")
 
     def _do(self, row: dict[str, Any], packed: pa.Table, start: float, work: str, case: Case) -> pa.Table:
         place = self.place

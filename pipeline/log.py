@@ -14,6 +14,8 @@ import os
 
 import pyarrow as pa
 
+from pipeline.errors import redacted
+
 NAME = "cleanplate"
 _FIELDS = ("run_id", "unit", "image_id", "attempt", "source_uri", "error")
 
@@ -29,7 +31,7 @@ class JsonLines(logging.Formatter):
             "event": record.getMessage(),
         }
         told |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
-        return json.dumps(told, ensure_ascii=True)
+        return redacted(json.dumps(told, ensure_ascii=True))
 
 
 def start(place: str | None = None) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.errors import ConfigError, ContractError, RowError, StorageError
+from pipeline.errors import ConfigError, ContractError, RowError, StorageError, redacted
 from pipeline.formats import ImageError
 
 Row = dict[str, Any]
@@ -126,7 +126,7 @@ class Worker:
 def error_of(stage: str, error: BaseException) -> Row:
     """The `error` column's struct for an exception."""
     kind = error.kind if isinstance(error, RowError | StorageError | ImageError) else _kind_of(error)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = redacted(" ".join(str(error).split())) or type(error).__name__
     return {"stage": stage, "kind": kind, "message": text[:500]}
 
 
