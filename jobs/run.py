@@ -70,11 +70,12 @@ def carry_out(
     here: bool = False,
 ) -> int:
     """Plan, do what is not committed, and print the closing table. Returns the exit code."""
-    from contextlib import nullcontext
+    from contextlib import nullcontext, suppress
 
     from jobs.progress import Progress
     from pipeline import graph, ledger, log
     from pipeline import run as runs
+    from pipeline.errors import StorageError, redacted
 
     log.start()
     console = Console(stderr=True)
@@ -93,7 +94,13 @@ def carry_out(
             Progress(rows, rows - left) as progress,
         ):
             console.print(f"on {where}", highlight=False)
-            runs.execute(run, units, "here" if here else "ray", progress)
+            try:
+                runs.execute(run, units, "here" if here else "ray", progress)
+            except (Exception, KeyboardInterrupt) as error:
+                said = redacted(str(error)) or "interrupted"
+                with suppress(StorageError):  # Perhaps the very store that stopped the run.
+                    runs.event(run, "stopped", why=type(error).__name__, said=said, rows=progress.tally.rows)
+                raise
     tally = ledger.tally(run.output)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes)
     return close(tally, run.output.url)

@@ -116,6 +116,7 @@ def execute(
         todo = missing(run.output, units)
         if not todo:
             return
+        event(run, f"pass-{number}", units=len(todo), rows=sum(unit.rows for unit in todo))
         job = graph.Job(tuple(todo), run.output, run.recipe, run.stamp, number == PASSES, stages)
         _listen(run, go(job), told)
     if todo := missing(run.output, units):
@@ -137,7 +138,8 @@ def _listen(run: Run, receipts: Iterator[Receipt], told: Callable[[Receipt], Non
 
 
 def event(run: Run, name: str, **fields: Any) -> None:
-    """One file a start and an end in `events/`: the run's own history, for people."""
+    """One file in `events/`: the run's own history, for people. started, pass-1, pass-2, then complete or stopped
+    (with what was said); a start without an end was killed."""
     body = {"event": name, "run_id": run.run_id, "time": provenance.now(), **fields}
     run.output.put(f"events/{run.run_id}-{name}.json", json.dumps(body, indent=1, sort_keys=True).encode())
 

@@ -65,8 +65,8 @@ class RayRig:
             yield cluster
 
     @contextmanager
-    def nodes(self, system: dict[str, object] | None = None) -> Iterator[Cluster]:
-        """A head without CPUs and two nodes of 4; nobody is connected. system: Ray's internal settings."""
+    def nodes(self, cpus: int = 4, system: dict[str, object] | None = None) -> Iterator[Cluster]:
+        """A head without CPUs and two nodes; nobody is connected. system: Ray's internal settings."""
         from ray.cluster_utils import Cluster
 
         self.down()
@@ -76,15 +76,15 @@ class RayRig:
             cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(2):
-                self.add_node(cluster)
+                self.add_node(cluster, cpus)
             yield cluster
         finally:
             self.down()
             cluster.shutdown()
 
-    def add_node(self, cluster: Cluster) -> None:
+    def add_node(self, cluster: Cluster, cpus: int = 4) -> None:
         with self.worker_environment():
-            cluster.add_node(num_cpus=4, object_store_memory=_NODE_STORE)
+            cluster.add_node(num_cpus=cpus, object_store_memory=_NODE_STORE)
 
     def down(self) -> None:
         import ray

@@ -13,8 +13,9 @@ import os
 import resource
 import signal
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,10 +97,10 @@ class Bench:
             self.bucket.put(f"in/{key}", data)
 
     def measure(self) -> None:
-        """The run without faults: its rows, and its time from start to end (of the second: the first one warms)."""
-        for name in ("warm", "plain"):
+        """The run without faults: its rows, and its time from start to end. A short one before it warms up."""
+        for name, flags in (("warm", ["--limit", "4"]), ("plain", [])):
             begun = time.monotonic()
-            start = self.start(self.output(name))
+            start = self.start(self.output(name), flags=flags)
             assert start.wait() in (0, 1), start.said()
             self.plain_s = time.monotonic() - begun
         self.plain = {row["image_id"]: row for row in comparable(rows_of(self.output("plain")))}
@@ -107,14 +108,20 @@ class Bench:
     def output(self, name: str) -> str:
         return self.bucket.url(f"{self.engine}-{name}")
 
-    def start(self, output: str, stages: graph.Stages | None = None, file_limit: int | None = None) -> Start:
+    def start(
+        self,
+        output: str,
+        stages: graph.Stages | None = None,
+        file_limit: int | None = None,
+        flags: Sequence[str] = (),
+    ) -> Start:
         """Start the command. stages: other stages than the recipe's. file_limit: the most bytes that a file of
         this process can have: what a full disk looks like to a writer, without the rights to make one."""
-        words = ["run", self.source, output, *FLAGS, "--set", f"units.rows={self.rows}"]
+        words = ["run", self.source, output, *FLAGS, "--set", f"units.rows={self.rows}", *flags]
         words += (
             ["--here"] if self.engine == "here" else ["--address", self.cluster.address, "--workers", "2"]
         )
-        log = self.folder / f"{self.engine}-{len(self.starts):03}.log"
+        log = self.folder / f"{uuid.uuid4().hex}.log"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_FORKED)
         environment = aws_environment(self.proxy.endpoint) | {"CLEANPLATE_CODE_VERSION": "faults"}

@@ -20,7 +20,9 @@ from s3server import Bucket, S3Server, aws_environment
 from faults.bench import Bench, Engine, Verdict
 from faults.scenarios import SCENARIOS, Scenario
 
-# Ray takes a node for dead after 5 x 5 s + more; the small matrix does not wait so long.
+CPUS = 3
+"""Of a node: each is a process that Ray starts before it is needed."""
+# Ray takes about 16 s to notice a dead node; the small matrix does not wait so long.
 QUICK = {"health_check_period_ms": 500, "health_check_timeout_ms": 500, "health_check_initial_delay_ms": 1000}
 
 
@@ -97,9 +99,9 @@ def benches(
             if "ray" not in engines:
                 yield made
                 return
-            with rig.nodes(QUICK if quick else None) as cluster:
+            with rig.nodes(CPUS, QUICK if quick else None) as cluster:
                 yield [
-                    dataclasses.replace(b, cluster=cluster, add_node=lambda: rig.add_node(cluster))
+                    dataclasses.replace(b, cluster=cluster, add_node=lambda: rig.add_node(cluster, CPUS))
                     for b in made
                 ]
     finally:

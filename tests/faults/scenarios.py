@@ -182,7 +182,7 @@ def slow_down(bench: Bench, output: str) -> str:
 
 def timeouts(bench: Bench, output: str) -> str:
     """Requests that are never answered."""
-    return through(Fault("hang", 1, "GET", "in/", times=2), Fault("hang", 1, "PUT", times=1))(bench, output)
+    return through(Fault("hang", 1, "GET", "in/", times=2))(bench, output)
 
 
 def truncated_bodies(bench: Bench, output: str) -> str:
@@ -195,7 +195,7 @@ def resets(bench: Bench, output: str) -> str:
     return through(Fault("reset", 0.2))(bench, output)
 
 
-def refused(bench: Bench, output: str, seconds: float = 4) -> str:
+def refused(bench: Bench, output: str, seconds: float = 2) -> str:
     """Connections refused for a while."""
     start = bench.start(output)
     bench.wait_for_parts(output, 1, start)
