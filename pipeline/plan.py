@@ -7,7 +7,8 @@ driver's memory holds one bucket, not the source. Buckets in order are ids in or
                                     if absent: it *is* the plan, and a plan that exists is never cut again
     plan/0000-<digest>-00012.parquet  the units' rows, one row group a unit, so that a worker reads only its own
 
-Later sources' new images get a further generation (0001, ...), as do rows that are tried again.
+Later sources' new images get a further generation (0001, ...), as do rows that are tried again and rows that a
+review asks for.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Planned:
     uri: str
     object: Object
     attempt: int = 1
+    review: dict[str, Any] | None = None
+    """schema.REVIEW, where a person asked for this attempt."""
 
     @property
     def image_id(self) -> str:
@@ -149,8 +152,9 @@ def read_unit(output: Store, unit: Unit) -> pa.Table:
         raise ContractError(
             f"{unit.file} row group {unit.row_group}: {table.num_rows} rows, planned {unit.rows}"
         )
-    empty = {"error": [None] * table.num_rows, "timings_ms": [None] * table.num_rows}
-    return schema.with_columns(table, schema.columns("error", "timings_ms"), empty).cast(schema.START)
+    absent = schema.columns(*(n for n in schema.START.names if n not in table.schema.names))
+    empty = {name: [None] * table.num_rows for name in absent.names}  # Old plans have no `review`.
+    return schema.with_columns(table, absent, empty).select(schema.START.names).cast(schema.START)
 
 
 def known(output: Store) -> Ids:
@@ -159,6 +163,25 @@ def known(output: Store) -> Ids:
     files = [file for units in indexes for file in dict.fromkeys(unit.file for unit in units)]
     columns = (pq.read_table(RangeFile(output, file), columns=["image_id"])["image_id"] for file in files)
     return Ids(columns, sum(unit.rows for units in indexes for unit in units))
+
+
+def read_rows(output: Store, generation: int) -> Iterator[pa.Table]:
+    """Every planned row of a generation, a plan file at a time."""
+    for file in sorted({unit.file for unit in read_index(output, generation)}):
+        yield pq.read_table(pa.BufferReader(output.get(file)))
+
+
+def reviews(output: Store) -> dict[str, dict[str, Any]]:
+    """image_id -> the newest review that was planned (schema.REVIEW), of the few rows that have one."""
+    found: dict[str, tuple[int, dict[str, Any]]] = {}
+    for generation in generations(output):
+        for table in read_rows(output, generation) if generation else ():
+            if "review" not in table.schema.names:
+                continue
+            for row in table.filter(pc.is_valid(table["review"])).to_pylist():
+                if row["attempt"] > found.get(row["image_id"], (0, {}))[0]:
+                    found[row["image_id"]] = row["attempt"], row["review"]
+    return {image: review for image, (_, review) in found.items()}
 
 
 def check_apart(source: Store, output: Store) -> None:
@@ -178,24 +201,25 @@ class _Buckets:
 
     def __init__(self, folder: Path, open_files: ExitStack) -> None:
         self.folder, self.open_files, self.rows = folder, open_files, 0
-        self.pending: list[list[Any]] = [[] for _ in schema.PLAN]
+        self.pending: list[list[Any]] = [[] for _ in schema.PLANNED]
         self.writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
 
     def add(self, row: Planned) -> None:
         # Columns, not a dict for each row: ten million rows are two minutes less.
-        ids, uris, versions, sizes, attempts = self.pending
+        ids, uris, versions, sizes, attempts, reviews = self.pending
         ids.append(row.image_id)
         uris.append(row.uri)
         versions.append(row.object.version)
         sizes.append(row.object.size)
         attempts.append(row.attempt)
+        reviews.append(row.review)
         self.rows += 1
         if len(ids) >= _SPILL_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        table = pa.table(self.pending, schema=schema.PLAN).sort_by("image_id")
-        self.pending = [[] for _ in schema.PLAN]
+        table = pa.table(self.pending, schema=schema.PLANNED).sort_by("image_id")
+        self.pending = [[] for _ in schema.PLANNED]
         buckets = [name[:2] for name in table["image_id"].to_pylist()]
         starts = [n for n, bucket in enumerate(buckets) if n == 0 or bucket != buckets[n - 1]]
         for start, end in zip(starts, [*starts[1:], len(buckets)], strict=True):
@@ -204,7 +228,7 @@ class _Buckets:
     def _writer(self, bucket: str) -> pa.ipc.RecordBatchStreamWriter:
         if bucket not in self.writers:
             sink = self.open_files.enter_context(pa.OSFile(str(self.folder / bucket), "wb"))
-            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, schema.PLAN))
+            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, schema.PLANNED))
         return self.writers[bucket]
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -258,7 +282,7 @@ def _write_units(
 def _pieces(tables: Iterator[pa.Table], rows: int, size: int) -> Iterator[pa.Table]:
     """Cut the sorted rows into runs of at most `rows` rows and `size` source bytes (one larger object stands
     alone)."""
-    rest = schema.PLAN.empty_table()
+    rest = schema.PLANNED.empty_table()
     for table in tables:
         rest = pa.concat_tables([rest, table])
         start, weight = 0, 0
@@ -285,10 +309,12 @@ def _write_file(
 
 
 def _unit_digest(table: pa.Table, digest: str) -> str:
-    """12 hex digits over the recipe and the rows' ids and attempts (an id covers uri and version)."""
+    """12 hex digits over the recipe and the rows' ids, attempts (an id covers uri and version) and reviews."""
     hasher = hashlib.sha256(digest.encode())
-    for name, attempt in zip(table["image_id"].to_pylist(), table["attempt"].to_pylist(), strict=True):
-        hasher.update(f"{name} {attempt}\n".encode())
+    columns = (table[name].to_pylist() for name in ("image_id", "attempt", "review"))
+    for name, attempt, review in zip(*columns, strict=True):
+        asked = f" {sorted(review.items())}" if review else ""
+        hasher.update(f"{name} {attempt}{asked}\n".encode())
     return hasher.hexdigest()[:12]
 
 
