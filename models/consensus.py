@@ -27,6 +27,8 @@ from models.regions import Image, Mask
 Stack = npt.NDArray[np.uint8]
 """NHWC uint8 RGB."""
 Floats = npt.NDArray[np.float32]
+_MOST_PIXELS = 60_000_000
+"""Of windows of a stack, held as floats a few times over: 3 GB at the peak."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class Mark:
     def mask(self) -> Mask:
         """HW bool of the box: where the mark is."""
         return np.asarray(self.alpha > 0)
+
+
+PRESENT = 0.5
+"""An image of this `strength` and above carries the mark; the fits of marks are near 1, of their absence near 0."""
 
 
 def find_marks(stack: Stack, settings: ConsensusSettings = ConsensusSettings()) -> list[Mark]:
@@ -152,7 +158,9 @@ def _estimated(
     x0, y0, x1, y1 = box
     near = cv2.dilate(edges[y0:y1, x0:x1].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     hole = _filled(near)
-    images = stack[:, y0:y1, x0:x1].astype(np.float32)
+    # Floats of a large mark over many images: every second or third image will do.
+    every = 1 + near.size * len(stack) // _MOST_PIXELS
+    images = stack[::every, y0:y1, x0:x1].astype(np.float32)
     pairs = _edges_in(near)
     seen = images.reshape(len(images), -1, 3)
     steps = pairs.differences(seen)
@@ -174,7 +182,7 @@ def _estimated(
     if not (alpha > 0).any():
         return None
     mark = Mark(box, alpha, colour, 0)
-    return replace(mark, support=sum(strength(image, mark) > 0.5 for image in stack))
+    return replace(mark, support=sum(strength(image, mark) > PRESENT for image in stack))
 
 
 def _slopes(steps: Floats, levels: Floats) -> tuple[Floats, Floats, Floats]:
@@ -340,6 +348,20 @@ def strength(image: Image, mark: Mark) -> float:
         size = np.sqrt(((steps - fit * made) ** 2).mean(1, keepdims=True))
         weight = 1 / (1 + (size / (np.median(size) + 1)) ** 2)
     return fit
+
+
+def scaled(mark: Mark, frame: tuple[int, int], size: tuple[int, int]) -> Mark:
+    """The mark of a frame of (width, height) pixels as it lies in one of another size: same place, in shares."""
+    if frame == size:
+        return mark
+    fx, fy = size[0] / frame[0], size[1] / frame[1]
+    x0, y0 = round(mark.box[0] * fx), round(mark.box[1] * fy)
+    x1, y1 = min(size[0], round(mark.box[2] * fx)), min(size[1], round(mark.box[3] * fy))
+    to = (max(1, x1 - x0), max(1, y1 - y0))
+    way = cv2.INTER_AREA if fx * fy < 1 else cv2.INTER_LINEAR
+    alpha = np.asarray(cv2.resize(mark.alpha, to, interpolation=way), np.float32)
+    colour = np.asarray(cv2.resize(mark.colour, to, interpolation=way), np.float32)
+    return replace(mark, box=(x0, y0, x0 + to[0], y0 + to[1]), alpha=alpha, colour=colour)
 
 
 def take_off(image: Image, mark: Mark, most: float = 0.7) -> tuple[Image, Mask]:
