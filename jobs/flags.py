@@ -19,6 +19,8 @@ _MIRRORED = {
     "format": "output.format",
     "quality": "output.quality",
     "metadata": "output.metadata",
+    "output_layout": "output.layout",
+    "mark": "output.mark",
     "workers": "engine.workers",
     "gpus": "engine.gpus",
 }
@@ -45,6 +47,8 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--format", help="output format: keep, png, jpeg or webp")
     group.add_argument("--quality", type=int, help="1 to 100, where a lossy encoder is used")
     group.add_argument("--metadata", help="scrub (default), keep or strip")
+    group.add_argument("--output-layout", help="parquet (default), files or webdataset: where pictures lie")
+    group.add_argument("--mark", help="edited images say so: none (default), iptc, or c2pa (docs/formats.md)")
     group.add_argument("--workers", type=int, help="most workers of the model stages")
     group.add_argument("--gpus", type=float, help="GPUs per worker; fractions share one")
     group.add_argument(

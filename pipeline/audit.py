@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import audit_rows, ledger, plan, schema
+from pipeline import audit_rows, layouts, ledger, plan, schema
 from pipeline.audit_rows import Finding, Row
 from pipeline.errors import ConfigError, ContractError, StorageError
 from pipeline.recipe import Recipe
@@ -34,6 +34,7 @@ CHECKS = {
     "recipe": "every row was made by the recipe of run.json",
     "status": "a known status that fits the row's error, mask, residual and picture",
     "masks": "masks decode, add up to the picture's size, and cover what the row says",
+    "image there": "the picture that a row names lies where it says (layouts files and webdataset)",
     "output hash": "output_sha256 is the hash of image.bytes",
     "image": "the output picture decodes, to the format and size that the row says",
     "edited": "masked rows do not hold the source's very bytes",
@@ -104,11 +105,12 @@ def audit(
     for name in sorted(units.keys() - {key.removesuffix(".parquet") for key in names}):
         found.add("planned", name, "planned, but not committed: run the same command again")
     seen: list[npt.NDArray[Any]] = []
+    rules = _Rules(output, record["recipe_digest"], compare)
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for n, name in enumerate(names):
             unit = units.get(name.removesuffix(".parquet"))
             found.add("planned", name, None if unit else "a part that no plan names")
-            seen.append(_part(output, name, unit, _Rules(record["recipe_digest"], compare), found, threads))
+            seen.append(_part(output, name, unit, rules, found, threads))
             told(n + 1, len(names))
     rows = np.sort(np.concatenate(seen)) if seen else np.zeros(0, _SEEN)
     found.rows = len(rows)
@@ -130,6 +132,7 @@ def _planned(output: Store, found: Audit) -> dict[str, plan.Unit]:
 
 @dataclass(frozen=True)
 class _Rules:
+    output: Store
     digest: str
     compare: bool
 
@@ -170,7 +173,15 @@ def _whole(data: bytes) -> pa.Table:
 
 def _row(row: Row, rules: _Rules) -> list[Finding]:
     """A row that makes a check raise is not a row that a reader can use: that is a finding too."""
-    findings = list(audit_rows.of_row(row, rules.digest))
+    findings: list[Finding] = []
+    if row["image"] is not None and row["image"]["bytes"] is None and row["image"]["path"]:
+        try:
+            row = layouts.with_bytes(rules.output, row)
+            findings.append(("image there", None))
+        except StorageError as error:
+            _pass_on(error)
+            return [("image there", _said(error))]
+    findings += audit_rows.of_row(row, rules.digest)
     if rules.compare and row["source_sha256"] is not None:
         try:
             source = read_uri(row["source_uri"])

@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import ledger, plan, schema
+from pipeline import layouts, ledger, plan, schema
 from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
 from pipeline.ledger import Receipt
 from pipeline.recipe import Recipe
@@ -61,6 +61,8 @@ class Job:
     recipe: Recipe
     stamp: Stamp
     last: bool = False
+    below: str = ""
+    """uri of the source's root: the layout `files` mirrors the keys below it."""
     stages: Callable[[Recipe, bool], tuple[Stage, ...]] = stages_of
     """A recipe's stages in order; another function of this form puts stages of your own into the flow. It must be
     importable where the workers run."""
@@ -83,6 +85,11 @@ def run_here(job: Job) -> Iterator[Receipt]:
 def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
     """Put the unit's part if it is absent; the receipt tells what it holds."""
     ledger.check_part(table)
+    layout = job.recipe.output.layout
+    if layout != "parquet" and not ledger.has(
+        job.output, unit
+    ):  # A late writer puts no pictures for no part.
+        table = layouts.place(job.output, unit, table, layout, job.below)
     new = ledger.commit(job.output, unit, table)
     rows, statuses, causes = ledger.counts(table)
     return Receipt(unit, rows, statuses, causes, new, time.time() - start)

@@ -17,6 +17,7 @@ from models.regions import Image
 from pipeline import images, ledger, masks, plan, provenance, schema
 from pipeline.errors import StorageError
 from pipeline.graph import stages_of
+from pipeline.layouts import with_bytes
 from pipeline.recipe import Recipe
 from pipeline.rows import region_of
 from pipeline.sheet import SheetRow
@@ -83,7 +84,7 @@ def stories(output: Store, at_most: int) -> Iterator[SheetRow]:
     """The committed rows by name, at most so many."""
     rows = [row for table in ledger.rows(output, COLUMNS) for row in table.to_pylist()]
     for row in sorted(rows, key=lambda r: r["source_uri"])[:at_most]:
-        yield story(row)
+        yield story(with_bytes(output, row))
 
 
 def _source_pixels(row: dict[str, Any]) -> Image | None:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.errors import ConfigError, ContractError
 from pipeline.recipe import Recipe
-from pipeline.storage import Object, Store
+from pipeline.storage import Object, RangeFile, Store
 
 UNITS_PER_FILE = 64
 _SPILL_ROWS = 2048
@@ -127,7 +127,7 @@ def read_index(output: Store, generation: int) -> list[Unit]:
 
 def read_unit(output: Store, unit: Unit) -> pa.Table:
     """The unit's rows, as schema.START: what the first stage sees. Reads its row group only."""
-    file = pq.ParquetFile(_RangeFile(output, unit.file))
+    file = pq.ParquetFile(RangeFile(output, unit.file))
     table = file.read_row_group(unit.row_group)
     if table.num_rows != unit.rows:
         raise ContractError(
@@ -278,32 +278,3 @@ def _parquet(row_groups: list[pa.Table]) -> bytes:
 
 def _index_key(generation: int) -> str:
     return f"plan/{generation:04d}.index.parquet"
-
-
-class _RangeFile(io.RawIOBase):
-    """A read-only file over a store's ranges, for a Parquet reader that wants the footer and one row group."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        super().__init__()
-        self.store, self.key, self.at, self.end = store, key, 0, store.size(key)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.end}[whence]
-        return self.at
-
-    def read(self, size: int = -1) -> bytes:
-        length = self.end - self.at if size < 0 else min(size, self.end - self.at)
-        if length <= 0:
-            return b""
-        data = self.store.get_range(self.key, self.at, length)
-        self.at += len(data)
-        return data

@@ -119,6 +119,30 @@ class Output(_Part):
         description="scrub drops what tells of persons and places: GPS, owner, serials, thumbnails, XMP",
     )
     keep_skipped: bool = Field(False, description="write the untouched source into `skipped` rows")
+    layout: Literal["parquet", "files", "webdataset"] = Field(
+        "parquet",
+        description="where pictures lie: in the parts, as a tree of files like the source, or in tar shards",
+    )
+    orientation: Literal["keep", "bake"] = Field(
+        "keep", description="bake = turn a JPEG upright without loss, where its sides allow it"
+    )
+    mark: Literal["none", "iptc", "c2pa"] = Field(
+        "none",
+        description="edited images say that they are: IPTC digital source type; c2pa = a signed manifest too",
+    )
+    c2pa_cert: str | None = Field(
+        None, description="PEM file: the signer's certificate and its chain; needs the extra c2pa"
+    )
+    c2pa_key: str | None = Field(
+        None, description="PEM file: its private key; read where images are written, never stored"
+    )
+
+    @model_validator(mode="after")
+    def _signed_by_someone(self) -> Output:
+        given = (self.c2pa_cert is not None, self.c2pa_key is not None)
+        if given != (self.mark == "c2pa",) * 2:
+            raise ValueError("mark: c2pa goes with c2pa_cert and c2pa_key, and they with it")
+        return self
 
 
 class Limits(_Part):

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import ledger, plan, schema
+from pipeline import ledger, schema
 from pipeline.errors import StorageError
-from pipeline.storage import Store
+from pipeline.storage import RangeFile, Store
 
 COVERAGE_EDGES = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0)
 """Bins of the coverage histogram: a bin holds what is above its lower edge, up to its upper one."""
@@ -147,7 +147,7 @@ def gather(output: Store, below: str, sample: int, seed: int) -> Facts:
 
 def open_part(output: Store, name: str) -> pq.ParquetFile:
     """A part whose columns and row groups are fetched only as they are read."""
-    return pq.ParquetFile(plan._RangeFile(output, f"{ledger.PARTS}/{name}"), pre_buffer=True)
+    return pq.ParquetFile(RangeFile(output, f"{ledger.PARTS}/{name}"), pre_buffer=True)
 
 
 def chosen(facts: Facts, sample: int) -> list[tuple[Pick, str]]:

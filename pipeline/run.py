@@ -35,6 +35,10 @@ class Run:
     stamp: Stamp
     run_id: str
 
+    def job(self, units: list[plan.Unit], *, last: bool) -> graph.Job:
+        below = self.source.uri("")
+        return graph.Job(tuple(units), self.output, self.recipe, self.stamp, last, below)
+
 
 def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) -> Run:
     """Check everything that can be wrong and claim the output. No image is touched.
@@ -111,12 +115,10 @@ def execute(run: Run, units: list[plan.Unit], engine: Engine, told: Callable[[Re
         todo = missing(run.output, units)
         if not todo:
             return
-        job = graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=number == PASSES)
+        job = run.job(todo, last=number == PASSES)
         _listen(run, go(job), told)
     if engine == "ray" and (todo := missing(run.output, units)):
-        _listen(
-            run, graph.isolate(graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=True)), told
-        )
+        _listen(run, graph.isolate(run.job(todo, last=True)), told)
     if todo := missing(run.output, units):
         raise RunStopped(
             f"{len(todo)} of {len(units)} units are not committed ({todo[0].name}, ...); "

@@ -11,6 +11,7 @@ that are not UTF-8 and stops the whole listing at the first one.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import time
@@ -75,11 +76,51 @@ def open_store(url: str) -> Store:
 
 def read_uri(uri: str) -> bytes:
     """The bytes behind an absolute uri as `Store.uri` writes it. Raises StorageError."""
+    store, key = place_of(uri)
+    return store.get(key)
+
+
+def place_of(uri: str) -> tuple[Store, str]:
+    """The store and the key behind an absolute uri as `Store.uri` writes it."""
     if uri.startswith("s3://"):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
-        return _s3(bucket).get(key)
+        return _s3(bucket), key
     path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
-    return LocalStore(Path(os.sep)).get(path.lstrip(os.sep))
+    return LocalStore(Path(os.sep)), path.lstrip(os.sep)
+
+
+class RangeFile(io.RawIOBase):
+    """A read-only file over a store's ranges, for readers that want a footer and a few pieces."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        super().__init__()
+        self.store, self.key, self.at, self.end = store, key, 0, store.size(key)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.end}[whence]
+        return self.at
+
+    def read(self, size: int = -1) -> bytes:
+        length = self.end - self.at if size < 0 else min(size, self.end - self.at)
+        if length <= 0:
+            return b""
+        data = self.store.get_range(self.key, self.at, length)
+        self.at += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 @lru_cache(maxsize=64)
@@ -198,7 +239,7 @@ class _Temporary:
 
     def __init__(self, path: Path, data: bytes) -> None:
         self.path, self.data = path, data
-        self.temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp")
+        self.temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
     def __enter__(self) -> tuple[Path, Path]:
         try:
@@ -228,6 +269,8 @@ def _local_error(error: OSError, path: Path) -> StorageError:
         return StorageError("missing", f"no such file: {path}")
     if isinstance(error, PermissionError):
         return StorageError("forbidden", f"not allowed: {path}")
+    if isinstance(error, FileExistsError):
+        return StorageError("other", f"a file is where a folder must be: {path}")
     # A full disk or a stale mount may pass: a later attempt, perhaps on another node, takes the unit again.
     return StorageError("unreachable", f"{error.strerror or error}: {path}")
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 from models.regions import Image, Mask
 from pipeline import images, masks, schema
 from pipeline.errors import ContractError, RowError
+from pipeline.formats import SUFFIXES
 from pipeline.recipe import Output
 from pipeline.rows import decoded, paste_patches
 from pipeline.stage import Needs, Row, Work
 
 _ADDS = schema.columns("image", "output_format", "output_sha256", "untouched", "metadata_dropped", "note")
 _READS = ["source_uri", "source", "source_sha256", "width", "height", "mask_rle", "patches"]
-_SUFFIX = {"jpeg": "jpg", "tiff": "tif"}
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def _encode(row: Row, output: Output) -> dict[str, Any]:
 def path_of(uri: str, image_format: str) -> str:
     """A file name for the output: the source's, with the suffix that its content has now."""
     name = PurePosixPath(unquote(uri, errors="replace")).name
-    suffix = _SUFFIX.get(image_format, image_format)
-    same = PurePosixPath(name).suffix.lower().lstrip(".") in (suffix, image_format)
-    return name if same else f"{PurePosixPath(name).stem}.{suffix}"
+    suffixes = SUFFIXES[image_format]
+    same = PurePosixPath(name).suffix.lower().lstrip(".") in suffixes
+    return name if same else f"{PurePosixPath(name).stem}.{suffixes[0]}"
 
 
 @dataclass(frozen=True)
