@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.devices import pick
+from pipeline import manifest, provenance
 from pipeline.errors import ConfigError
 from pipeline.recipe import CLASSIC_INPAINTERS, KINDS, Recipe
 
@@ -60,6 +61,8 @@ def check(recipe: Recipe) -> dict[str, str]:
         load_notes(weights.resolve(name)).get("prefill") == "pyramid" for name in lamas
     ):
         raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
+    if recipe.output.c2pa_cert and recipe.output.c2pa_key:
+        manifest.signer(recipe.output.c2pa_cert, recipe.output.c2pa_key, provenance.code_version())
     return {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
 
 

@@ -7,8 +7,8 @@ Policies:
   colour, dates, and how the picture was taken (`exif` has the list).
 - strip: drops everything but what is needed to show the pixels as they showed: ICC, JFIF resolution, colour
   and gamma, the orientation.
-- keep: drops nothing. When the picture was edited, thumbnails, previews and trailing bytes still go,
-  because they show what was removed.
+- keep: drops nothing. When the picture was edited, thumbnails, previews, C2PA manifests (which hold thumbnails
+  and would call the edit a forgery) and trailing bytes still go, because they show what was removed.
 Every policy lets the mark of an edit pass (`marking`).
 """
 
@@ -98,7 +98,7 @@ def _app(marker: int, payload: bytes, policy: Policy) -> tuple[bytes | None, lis
     if payload == XMP + PACKET:
         return payload, []  # our own mark
     name = _app_name(marker, payload)
-    preview = name in ("MPF", "FPXR", "XMP extension") or _shows_preview(payload)
+    preview = name in ("MPF", "FPXR", "XMP extension", "C2PA / JUMBF") or _shows_preview(payload)
     return (payload, []) if policy == "keep" and not preview else (None, [name])
 
 
@@ -153,7 +153,7 @@ def _png(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
 def _png_preview(kind: bytes, body: bytes) -> bool:
     # A packed text cannot be looked into cheaply: one that is XMP or a raw profile counts as a preview.
     if kind not in _PNG_TEXT:
-        return False
+        return kind == b"caBX"  # a C2PA manifest
     key = body.split(b"\0", 1)[0]
     packed = kind == b"zTXt" or (kind == b"iTXt" and body[len(key) + 1 : len(key) + 2] == b"\1")
     return key.startswith(b"Raw profile") or _shows_preview(body) or (packed and key == b"XML:com.adobe.xmp")
@@ -168,7 +168,11 @@ def _webp(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
             dropped += lost
             if block:
                 kept.append((kind, block))
-        elif kind in _WEBP_SHOWS or body == PACKET or (policy == "keep" and not _shows_preview(body)):
+        elif (
+            kind in _WEBP_SHOWS
+            or body == PACKET
+            or (policy == "keep" and kind != b"C2PA" and not _shows_preview(body))
+        ):
             kept.append((kind, body))
         else:
             dropped.append(kind.decode("latin-1").strip())

@@ -14,6 +14,8 @@ from models.regions import Image, Mask
 from pipeline import images, masks, schema
 from pipeline.errors import ContractError, RowError
 from pipeline.formats import SUFFIXES
+from pipeline.manifest import Sign, signer
+from pipeline.provenance import code_version
 from pipeline.recipe import Output
 from pipeline.rows import decoded, paste_patches
 from pipeline.stage import Needs, Row, Work
@@ -30,14 +32,18 @@ class Write:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
+        sign = None
+        if self.output.c2pa_cert and self.output.c2pa_key:
+            sign = signer(self.output.c2pa_cert, self.output.c2pa_key, code_version())
+
         def write(table: pa.Table) -> pa.Table:
-            made = [_encode(row, self.output) for row in table.select(_READS).to_pylist()]
+            made = [_encode(row, self.output, sign) for row in table.select(_READS).to_pylist()]
             return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
 
         return write
 
 
-def _encode(row: Row, output: Output) -> dict[str, Any]:
+def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
     """The write stage's columns of one row."""
     picture = decoded(row)
     edited: Image | None = None
@@ -53,6 +59,9 @@ def _encode(row: Row, output: Output) -> dict[str, Any]:
         format=output.format,
         quality=output.quality,
         metadata=output.metadata,
+        orientation=output.orientation,
+        mark_edited=output.mark != "none",
+        sign=sign,
     )
     if mask is not None and mask.any() and not done.inside_changed:
         raise RowError("edit_lost", "what was to be removed is as it was: no pixel inside the mask changed")
