@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int:
     """Print the resolved recipe, its weights, and what is in the source and not yet in the output."""
+    from jobs.run import beside
     from pipeline import kit, ledger, plan
     from pipeline import recipe as recipes
     from pipeline.storage import open_store
@@ -49,7 +51,8 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
     plan.check_apart(from_store, to_store)
     weights = kit.check(recipe)
     count = size = 0
-    for row in plan.listed(from_store, recipe, limit):
+    left_out: Counter[str] = Counter()
+    for row in plan.listed(from_store, recipe, limit, left_out):
         count, size = count + 1, size + row.object.size
     committed = ledger.tally(to_store).rows
     console = Console()
@@ -62,4 +65,6 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
         f"{committed:,} rows committed in {to_store.url}",
         highlight=False,
     )
+    if left_out:
+        console.print(beside(left_out), highlight=False)
     return 0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from pipeline.ledger import Tally
     from pipeline.run import Run
 
@@ -85,7 +87,9 @@ def carry_out(
     console.print(
         f"{rows:,} images in {len(units):,} units; {rows - left:,} committed before", highlight=False
     )
-    runs.event(run, "started", rows=rows, todo=left)
+    if run.left_out:
+        console.print(beside(run.left_out), highlight=False)
+    runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.left_out))
     if todo:
         with (
             nullcontext("this process") if here else graph.connected(address) as where,
@@ -96,6 +100,12 @@ def carry_out(
     tally = ledger.tally(run.output)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes)
     return close(tally, run.output.url)
+
+
+def beside(left_out: Counter[str]) -> str:
+    """What a source of containers holds besides images, in words."""
+    told = ", ".join(f"{count:,} {suffix}" for suffix, count in left_out.most_common(6))
+    return f"{left_out.total():,} objects and members beside the images are left out: {told}"
 
 
 def _loudly(run: Run) -> str:

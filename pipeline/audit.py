@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from pipeline import audit_rows, layouts, ledger, plan, schema
 from pipeline.audit_rows import Finding, Row
-from pipeline.errors import ConfigError, ContractError, StorageError
+from pipeline.containers import Fetched, read_images
+from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
 from pipeline.recipe import Recipe
-from pipeline.storage import Store, read_uri
+from pipeline.storage import Store
 
 CHECKS = {
     "planned": "every unit of the plan has its part, and every part is a unit of the plan",
@@ -159,7 +160,9 @@ def _part(
         found.add("rows", name, _as_planned(output, unit, table))
     for at in range(0, table.num_rows, _ROWS_AT_ONCE):
         rows = table.slice(at, _ROWS_AT_ONCE).to_pylist()
-        for row, findings in zip(rows, threads.map(lambda row: _row(row, rules), rows), strict=True):
+        sources = _sources(rows) if rules.compare else [None] * len(rows)
+        looked = threads.map(lambda pair: _row(pair[0], pair[1], rules), zip(rows, sources, strict=True))
+        for row, findings in zip(rows, looked, strict=True):
             for check, wrong in findings:
                 found.add(check, f"{name} {row['source_uri'] or row['image_id']}", wrong)
     return seen_of(table["image_id"].to_pylist(), table["attempt"].to_pylist())
@@ -171,10 +174,19 @@ def _whole(data: bytes) -> pa.Table:
     return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
 
 
-def _row(row: Row, rules: _Rules) -> list[Finding]:
+def _sources(rows: list[Row]) -> list[Fetched | None]:
+    """What is read again of each row's source; None where nothing was read at first either."""
+    wanted = [n for n, row in enumerate(rows) if row["source_sha256"] is not None and row["source_uri"]]
+    found: list[Fetched | None] = [None] * len(rows)
+    for n, source in zip(wanted, read_images([rows[n]["source_uri"] for n in wanted]), strict=True):
+        found[n] = source
+    return found
+
+
+def _row(row: Row, source: Fetched | None, rules: _Rules) -> list[Finding]:
     """A row that makes a check raise is not a row that a reader can use: that is a finding too."""
     findings: list[Finding] = []
-    if row["image"] is not None and row["image"]["bytes"] is None and row["image"]["path"]:
+    if row["image"] is not None and (row["image"]["bytes"] is not None or row["image"]["path"]):
         try:
             row = layouts.with_bytes(rules.output, row)
             findings.append(("image there", None))
@@ -182,11 +194,9 @@ def _row(row: Row, rules: _Rules) -> list[Finding]:
             _pass_on(error)
             return [("image there", _said(error))]
     findings += audit_rows.of_row(row, rules.digest)
-    if rules.compare and row["source_sha256"] is not None:
-        try:
-            source = read_uri(row["source_uri"])
-        except StorageError as error:
-            return [*findings, ("source there", _said(error))]
+    if isinstance(source, CleanplateError):
+        return [*findings, ("source there", _said(source))]
+    if source is not None:
         findings += [("source there", None), *audit_rows.against_source(row, source)]
     return findings
 

@@ -18,6 +18,7 @@ from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 Kind = Literal["parquet", "arrow", "tar"]
+_PIECE_BYTES, _PIECE_ROWS = 1 << 28, 4096
 KINDS: tuple[Kind, ...] = ("parquet", "arrow", "tar")
 
 
@@ -66,13 +67,14 @@ def inner_of(uri: str) -> Inner | None:
 
 
 def order_of(uri: str, image_id: str) -> str:
-    """What the plan sorts rows by: the id, so that units mix the source; rows of one container stay side by side,
-    since a reader fetches whole row groups."""
+    """What the plan sorts rows by, hex: the id, so that units mix the source; of a container, a hash for each
+    piece of it and the place there, since a reader fetches whole row groups."""
     inner = inner_of(uri)
     if inner is None:
         return image_id
-    place = max(inner.at, 0), max(inner.row, 0)
-    return hashlib.sha256(inner.container.encode()).hexdigest() + "".join(f"{n:016x}" for n in place)
+    at, row = max(inner.at, 0), max(inner.row, 0)
+    piece = f"{inner.container}\n{at // _PIECE_BYTES}\n{row // _PIECE_ROWS}"
+    return hashlib.sha256(piece.encode()).hexdigest() + f"{at:016x}{row:016x}"
 
 
 def key_of(uri: str, below: str) -> str:

@@ -50,7 +50,7 @@ def place(output: Store, unit: str, table: pa.Table, layout: str, below: str) ->
 def with_bytes(output: Store, row: Row) -> Row:
     """The row with its picture in image.bytes, wherever it lies. Raises StorageError."""
     image = row["image"]
-    if image is None or image["bytes"] is not None:
+    if image is None or image["bytes"] is not None or image["path"] is None:
         return row
     return {**row, "image": {**image, "bytes": _fetched(output, image["path"])}}
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from models.regions import Image
 from pipeline import images, ledger, masks, plan, provenance, schema
-from pipeline.errors import StorageError
+from pipeline.containers import read_image
+from pipeline.errors import RowError, StorageError
 from pipeline.graph import stages_of
 from pipeline.layouts import with_bytes
 from pipeline.recipe import Recipe
@@ -23,7 +24,7 @@ from pipeline.rows import region_of
 from pipeline.sheet import SheetRow
 from pipeline.stage import Worker
 from pipeline.stages.write import Stamp, finish
-from pipeline.storage import Object, Store, read_uri
+from pipeline.storage import Object, Store
 
 COLUMNS = [
     "image_id",
@@ -89,9 +90,9 @@ def stories(output: Store, at_most: int) -> Iterator[SheetRow]:
 
 def _source_pixels(row: dict[str, Any]) -> Image | None:
     try:
-        data = read_uri(row["source_uri"])
+        data = read_image(row["source_uri"])
         if hashlib.sha256(data).hexdigest() != row["source_sha256"]:
             return None
         return images.decode(data).pixels
-    except (StorageError, images.ImageError):
+    except (StorageError, RowError, images.ImageError):
         return None  # The row's own status says why; the sheet draws an empty frame.

@@ -1,7 +1,8 @@
 """The plan: list the source once, cut it once into units, and store that as an artefact of the run.
 
-Listing is streamed into buckets by the first byte of the image id, spilled to a temporary folder, so that the
-driver's memory holds one bucket, not the source. Buckets in order are ids in order; units are cut along them.
+Listing is streamed into buckets by the first byte of the image id (of images in containers: of the piece of the
+container that they lie in, so that a unit's rows can be fetched together), spilled to a temporary folder, so that the
+driver's memory holds one bucket, not the source. Units are cut along the buckets in order.
 
     plan/0000.index.parquet         one row per unit: name, file, row group, rows, bytes. Written last and only
                                     if absent: it *is* the plan, and a plan that exists is never cut again
@@ -15,7 +16,9 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import io
+import itertools
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,8 +27,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema
+from pipeline import containers, schema
 from pipeline.errors import ConfigError, ContractError
+from pipeline.inner import order_of
 from pipeline.recipe import Recipe
 from pipeline.storage import Object, RangeFile, Store
 
@@ -56,21 +60,28 @@ class Planned:
     def image_id(self) -> str:
         return image_id(self.uri, self.object.version)
 
+    @property
+    def order(self) -> str:
+        """What the plan sorts by, hex."""
+        return order_of(self.uri, self.image_id)
+
 
 def image_id(uri: str, version: str) -> str:
     """The row's identity: sha256 over uri and version. Never a rank, a counter or a block."""
     return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()
 
 
-def listed(source: Store, recipe: Recipe, limit: int | None = None) -> Iterator[Planned]:
-    """Every object of the source that the recipe's globs choose; the first `limit` of the listing."""
-    count = 0
-    for item in source.list():
-        if chosen(item.key, recipe.include, recipe.exclude):
-            yield Planned(source.uri(item.key), item)
-            count += 1
-            if limit is not None and count >= limit:
-                return
+def listed(
+    source: Store, recipe: Recipe, limit: int | None = None, left_out: Counter[str] | None = None
+) -> Iterator[Planned]:
+    """Every image of the source's objects that the recipe's globs choose; the first `limit` of the listing.
+
+    left_out: counts, by suffix, what stands beside the images of containers (see `containers.images_of`).
+    """
+    items = (item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude))
+    found = containers.images_of(source, items, recipe.source, Counter() if left_out is None else left_out)
+    for uri, item in itertools.islice(found, limit):
+        yield Planned(uri, item)
 
 
 def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
@@ -155,8 +166,11 @@ def check_apart(source: Store, output: Store) -> None:
 # --- spilling and cutting ---
 
 
+_SPILLED = schema.PLAN.append(pa.field("order", pa.string()))
+
+
 class _Buckets:
-    """256 spill files of planned rows, by the first byte of the id."""
+    """256 spill files of planned rows, by the first byte of their order."""
 
     def __init__(self, folder: Path, open_files: ExitStack) -> None:
         self.folder, self.open_files, self.rows = folder, open_files, 0
@@ -164,11 +178,12 @@ class _Buckets:
         self.writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
 
     def add(self, row: Planned) -> None:
-        name = row.image_id
-        pending = self.pending.setdefault(name[:2], [])
+        order = row.order
+        pending = self.pending.setdefault(order[:2], [])
         pending.append(
             {
-                "image_id": name,
+                "order": order,
+                "image_id": row.image_id,
                 "source_uri": row.uri,
                 "source_version": row.object.version,
                 "source_bytes": row.object.size,
@@ -177,16 +192,16 @@ class _Buckets:
         )
         self.rows += 1
         if len(pending) >= _SPILL_ROWS:
-            self._flush(name[:2])
+            self._flush(order[:2])
 
     def _flush(self, bucket: str) -> None:
         if bucket not in self.writers:
             sink = self.open_files.enter_context(pa.OSFile(str(self.folder / bucket), "wb"))
-            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, schema.PLAN))
-        self.writers[bucket].write_table(pa.Table.from_pylist(self.pending.pop(bucket), schema=schema.PLAN))
+            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, _SPILLED))
+        self.writers[bucket].write_table(pa.Table.from_pylist(self.pending.pop(bucket), schema=_SPILLED))
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """The buckets in order, each sorted by id. A row listed twice (an object replaced while the pages
+        """The buckets in order, each sorted. A row listed twice (an object replaced while the pages
         were fetched) has two versions and so two ids; an equal id is the same row, kept once."""
         for bucket in list(self.pending):
             self._flush(bucket)
@@ -194,8 +209,12 @@ class _Buckets:
             writer.close()
         for bucket in sorted(self.writers):
             with pa.memory_map(str(self.folder / bucket)) as source:
-                table = pa.ipc.open_stream(source).read_all().sort_by("image_id")
-            yield _unique(table)
+                table = (
+                    pa.ipc.open_stream(source)
+                    .read_all()
+                    .sort_by([("order", "ascending"), ("image_id", "ascending")])
+                )
+            yield _unique(table.drop_columns("order"))
 
 
 def _unique(table: pa.Table) -> pa.Table:

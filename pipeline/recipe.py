@@ -105,6 +105,18 @@ class Verify(_Part):
     )
 
 
+class Source(_Part):
+    """What the source is made of."""
+
+    format: Literal["auto", "objects", "parquet", "arrow", "webdataset"] = Field(
+        "auto",
+        description="objects = every object is an image; the others are containers that hold many (docs/formats.md)",
+    )
+    image_column: str | None = Field(
+        None, description="of Parquet and Arrow sources; null = the first that looks like images"
+    )
+
+
 class Output(_Part):
     """How rows are written."""
 
@@ -182,6 +194,7 @@ class Recipe(_Part):
         ("**",), description="globs on keys below the source; ** crosses folders"
     )
     exclude: tuple[str, ...] = Field((), description="globs on keys that are left out")
+    source: Source = Source()
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
     masks: Masks = Masks()
     inpaint: Inpaint = Inpaint()

@@ -8,8 +8,9 @@ The same call resumes: units that the ledger lists are not done again.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline import graph, kit, ledger, plan, provenance
@@ -34,6 +35,8 @@ class Run:
     recipe: Recipe
     stamp: Stamp
     run_id: str
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What the last listing found beside the images of containers: suffix -> objects and members."""
 
     def job(self, units: list[plan.Unit], *, last: bool) -> graph.Job:
         below = self.source.uri("")
@@ -86,7 +89,8 @@ def plan_new(run: Run, *, limit: int | None = None, retry_failed: bool = False) 
     `retry_failed` the rows whose newest attempt failed.
     """
     existing = plan.generations(run.output)
-    images = plan.listed(run.source, run.recipe, limit)
+    run.left_out.clear()
+    images = plan.listed(run.source, run.recipe, limit, run.left_out)
     _extend(run, ledger.unseen(run.output, images) if existing else images)
     if retry_failed:
         _extend(run, ledger.failed(run.output))

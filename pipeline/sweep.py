@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pipeline import ledger, plan
 from pipeline.inner import inner_of
-from pipeline.layouts import IMAGES, SHARDS
+from pipeline.layouts import IMAGES, SHARDS, shard_key
 from pipeline.storage import LocalStore, S3Store, Store
 
 MIN_AGE_S = 600.0
@@ -69,6 +69,7 @@ def _pictures(output: Store) -> Iterator[Orphan]:
         return
     # After the listing: a part that was put in between names its pictures.
     for name in ledger.part_keys(output):
+        unnamed.discard(_short(shard_key(name.removesuffix(".parquet"))))  # also one without a single picture
         for image in ledger.read_part(output, name, ["image"])["image"].to_pylist():
             if image is not None:
                 inner = inner_of(image["path"])

@@ -10,10 +10,11 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 from pipeline.errors import RowError
 
-_BLOCK = 512
+_BLOCK, _RECORD = 512, 20 * 512  # an end mark is padded to a record
 READ_AHEAD = 4 << 20
 """Bytes fetched at a time while listing: many small members in one request, large ones jumped over."""
 
@@ -47,8 +48,18 @@ def members(file: io.RawIOBase) -> Iterator[Member]:
                     if info.offset_data + info.size > end:
                         raise RowError("container", f"the tar ends inside its member {info.name!r:.80}")
                     yield Member(info.name, info.offset_data, info.size)
+                _ended(buffered, tar.offset, end)
         except (tarfile.TarError, ValueError, OverflowError) as error:
             raise RowError("container", f"the tar cannot be read on: {error}") from error
+
+
+def _ended(file: IO[bytes], at: int, end: int) -> None:
+    """Raise unless the tar ends here: `tarfile` takes a header that it cannot read for the end, in silence."""
+    if at >= end:
+        raise RowError("container", "the tar has no end mark: members may be missing")
+    file.seek(at)
+    if any(file.read(_RECORD)):
+        raise RowError("container", f"the tar cannot be read on from byte {at}")
 
 
 def make(files: Iterable[tuple[str, bytes]]) -> tuple[bytes, list[Member]]:

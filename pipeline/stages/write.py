@@ -14,6 +14,7 @@ from models.regions import Image, Mask
 from pipeline import images, masks, schema
 from pipeline.errors import ContractError, RowError
 from pipeline.formats import SUFFIXES
+from pipeline.inner import inner_of, key_of
 from pipeline.manifest import Sign, signer
 from pipeline.provenance import code_version
 from pipeline.recipe import Output
@@ -81,7 +82,7 @@ def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
 
 def path_of(uri: str, image_format: str) -> str:
     """A file name for the output: the source's, with the suffix that its content has now."""
-    name = PurePosixPath(unquote(uri, errors="replace")).name
+    name = PurePosixPath(key_of(uri, "") if inner_of(uri) else unquote(uri, errors="replace")).name
     suffixes = SUFFIXES[image_format]
     same = PurePosixPath(name).suffix.lower().lstrip(".") in suffixes
     return name if same else f"{PurePosixPath(name).stem}.{suffixes[0]}"
