@@ -75,7 +75,7 @@ def carry_out(
     from contextlib import nullcontext
 
     from jobs.progress import Progress
-    from pipeline import graph, ledger
+    from pipeline import card, graph, ledger
     from pipeline import run as runs
 
     console = Console(stderr=True)
@@ -97,6 +97,7 @@ def carry_out(
         ):
             console.print(f"on {where}", highlight=False)
             runs.execute(run, units, "here" if here else "ray", progress)
+    card.write(run.output)
     tally = ledger.tally(run.output)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes)
     return close(tally, run.output.url)
