@@ -19,6 +19,7 @@ from pipeline.manifest import SIGNED, Sign
 from pipeline.marking import mark
 from pipeline.metadata import POLICIES, Policy, clean, policy_of
 from pipeline.pixels import (
+    ISO,
     Decoded,
     Stored,
     decode,
@@ -34,6 +35,7 @@ __all__ = ["FORMATS", "KINDS", "POLICIES", "Decoded", "Encoded", "ImageError", "
 
 FORMATS = ("keep", "png", "jpeg", "webp")
 _AS_JPEG = ("keep", "jpeg")
+_CARRIED = "of metadata only EXIF, profile and resolution are carried over"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def encode(
 
     With format='keep': JPEG is spliced by blocks; PNG, TIFF, BMP and lossless WebP are written losslessly;
     lossy WebP becomes lossless WebP, since a lossy one would change every pixel; GIF, which cannot hold
-    the new colours, becomes PNG. Alpha is never edited.
+    the new colours, and AVIF and HEIC, which code lossily, become PNG. Alpha is never edited.
 
     Raises ValueError for wrong arguments, ImageError('edit_lost') when the edit cannot be seen in the
     output, and ImageError where the file cannot be taken apart.
@@ -175,10 +177,10 @@ def _kept(
         blocks = jpeg.blocks_equal(result.before, data, result.touched)
     elif name == "tiff":
         data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy, mark=marks.iptc)
-        data, note = marks.on(data, name, _rewritten(decoded))
+        data, note = marks.on(data, name, _rewritten(decoded, policy))
     else:
         data, name, dropped = _lossless(source, decoded, stored, policy)
-        data, note = marks.on(data, name, _rewritten(decoded))
+        data, note = marks.on(data, name, _rewritten(decoded, policy))
     return _measured(decoded, edited, mask, near, data, name, blocks, dropped, note)
 
 
@@ -202,13 +204,22 @@ def _lossless(
         return written, "webp", dropped
     if decoded.format == "bmp":
         return lossless.write_bmp(frame, decoded.mode, dpi=decoded.dpi), "bmp", dropped
-    return lossless.write_png(frame, decoded.mode, icc=decoded.icc, dpi=decoded.dpi), "png", dropped
+    block = exif_block(source, decoded.format)
+    kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
+    return (
+        lossless.write_png(frame, decoded.mode, icc=decoded.icc, dpi=decoded.dpi, exif=kept),
+        "png",
+        dropped,
+    )
 
 
-def _rewritten(decoded: Decoded) -> str | None:
+def _rewritten(decoded: Decoded, policy: Policy) -> str | None:
     # What became of a way of storing pixels that cannot hold the edit.
     if decoded.format == "gif":
         return f"GIF cannot hold the new colours: written as PNG {decoded.mode}"
+    if decoded.format in ISO:
+        note = f"lossy {decoded.format} written as PNG, so that nothing outside the edit changes"
+        return note if policy != "keep" else f"{note}; {_CARRIED}"
     if decoded.source_mode:
         return f"{decoded.source_mode} pixels written as {decoded.mode}, 8 bits"
     if decoded.format == "webp" and decoded.lossy:
@@ -239,7 +250,7 @@ def _converted(
         stored = stored[..., :-1]
         notes.append("alpha dropped")
     if policy == "keep":
-        notes.append("of metadata only EXIF, profile and resolution are carried over")
+        notes.append(_CARRIED)
     _, dropped = clean(source, decoded.format, policy=policy, edited=True)
     block = exif_block(source, decoded.format)
     kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None

@@ -17,8 +17,16 @@ from __future__ import annotations
 import struct
 from typing import Literal
 
-from pipeline import exif
-from pipeline.formats import PNG_MAGIC, gif_blocks, jpeg_segments, png_chunk, png_chunks, webp_chunks
+from pipeline import exif, heif, isobmff
+from pipeline.formats import (
+    PNG_MAGIC,
+    ImageError,
+    gif_blocks,
+    jpeg_segments,
+    png_chunk,
+    png_chunks,
+    webp_chunks,
+)
 from pipeline.marking import PACKET, PNG_XMP, XMP
 from pipeline.tiff import clean_tiff
 
@@ -47,8 +55,8 @@ def policy_of(name: str) -> Policy:
 def clean(data: bytes, name: str, *, policy: Policy, edited: bool) -> tuple[bytes, list[str]]:
     """The file without what the policy forbids, and the names of what was dropped, in file order.
 
-    name: format of `data`, one of 'jpeg', 'png', 'webp', 'gif', 'tiff', 'bmp'. edited: its pixels differ
-    from its source's. Compressed pixel data passes byte for byte. Raises ImageError where the file cannot
+    name: format of `data`, one of 'jpeg', 'png', 'webp', 'gif', 'tiff', 'bmp', 'avif', 'heif'. edited: its pixels
+    differ from its source's. Compressed pixel data passes byte for byte. Raises ImageError where the file cannot
     be taken apart, ValueError for an unknown format.
     """
     if policy == "keep" and not edited:
@@ -65,6 +73,8 @@ def clean(data: bytes, name: str, *, policy: Policy, edited: bool) -> tuple[byte
         return clean_tiff(data, policy)
     if name == "bmp":
         return _bmp(data)
+    if name in ("avif", "heif"):
+        return _iso(data, policy)
     raise ValueError(f"no metadata rules for {name!r}")
 
 
@@ -204,6 +214,15 @@ def _gif(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
     if blocks and blocks[-1][0] == "end" and blocks[-1][2] < len(data):
         dropped.append("bytes after the end of the image")
     return b"".join(out), dropped
+
+
+def _iso(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
+    if policy == "keep":
+        return data, []  # An edited one is written as PNG, with the EXIF alone.
+    try:
+        return heif.clean(data, policy)
+    except isobmff.BoxError as error:
+        raise ImageError("corrupt", f"the metadata cannot be taken out: {error}") from error
 
 
 def _bmp(data: bytes) -> tuple[bytes, list[str]]:

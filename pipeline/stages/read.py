@@ -13,7 +13,7 @@ from pipeline import exif, schema
 from pipeline.containers import Fetched, read_images
 from pipeline.errors import CleanplateError, RowError, StorageError
 from pipeline.formats import ImageError, header
-from pipeline.pixels import decode, exif_block
+from pipeline.pixels import ISO, decode, exif_block
 from pipeline.recipe import Limits
 from pipeline.stage import Needs, Work, error_of
 
@@ -75,6 +75,6 @@ def probe(data: bytes, max_pixels: int) -> dict[str, Any]:
     if head.format == "tiff":  # Its orientation is a tag that only a decoder reads.
         height, width = decode(data, max_pixels=max_pixels).pixels.shape[:2]
     else:
-        turned = exif.orientation(exif_block(data, head.format)) >= 5
+        turned = head.format not in ISO and exif.orientation(exif_block(data, head.format)) >= 5
         width, height = (head.height, head.width) if turned else (head.width, head.height)
     return {"source_format": head.format, "width": width, "height": height}
