@@ -253,6 +253,17 @@ def heic10() -> bytes:
     return out.getvalue()
 
 
+def alpha_bmp() -> bytes:
+    """A BMP whose header (version 5) names an alpha channel."""
+    pixels = np.asarray(picture("RGBA"))[::-1]
+    height, width = pixels.shape[:2]
+    body = pixels[..., [2, 1, 0, 3]].tobytes()
+    head = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, len(body), 2835, 2835, 0, 0)
+    head += struct.pack("<5I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, 0x73524742)
+    start = 14 + 124
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head.ljust(124, b"\0") + body
+
+
 def telling_gif() -> bytes:
     """A one-frame GIF with a comment."""
     return save(picture("P"), "GIF", comment=COMMENT)
@@ -451,6 +462,7 @@ GOOD: dict[str, tuple[str, Made]] = {
     "tiff 16 rgb": ("rgb16.tif", tiff16),
     "tiff 16 grey": ("l16.tif", lambda: tiff16("L")),
     "bmp": ("plain.bmp", lambda: save(picture(), "BMP")),
+    "bmp alpha": ("alpha.bmp", alpha_bmp),
     "bmp grey": ("grey.bmp", lambda: save(picture("L"), "BMP")),
     "bmp palette": ("palette.bmp", lambda: save(picture("P"), "BMP")),
     "avif": ("plain.avif", lambda: save(picture(), "AVIF", quality=80)),
