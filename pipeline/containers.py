@@ -25,7 +25,7 @@ from pipeline import arrows, tars
 from pipeline.errors import CleanplateError, RowError
 from pipeline.formats import SUFFIXES
 from pipeline.inner import Inner, Kind, inner_of
-from pipeline.recipe import Source
+from pipeline.rules import Source
 from pipeline.storage import Object, RangeFile, Store, place_of, read_uri
 
 _SUFFIX_KINDS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar", ".tgz": "tar"}

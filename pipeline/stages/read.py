@@ -36,7 +36,7 @@ class Read:
         return self._read
 
     def _read(self, table: pa.Table) -> pa.Table:
-        planned = table.select(["source_uri", "source_bytes"]).to_pylist()
+        planned = table.select(["source_uri", "source_bytes", "review"]).to_pylist()
         small = [row["source_uri"] for row in planned if row["source_bytes"] <= self.limits.max_bytes]
         fetched = dict(zip(small, read_images(small), strict=True))
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -52,6 +52,9 @@ class Read:
             if size > self.limits.max_bytes:
                 raise RowError("too_large", f"{size} bytes; the limit is {self.limits.max_bytes}")
             row["source_sha256"] = hashlib.sha256(data).hexdigest()
+            judged = (planned["review"] or {}).get("source_sha256")
+            if judged and judged != row["source_sha256"]:
+                raise RowError("changed", "the source is no longer the picture that was reviewed")
             row |= probe(data, self.limits.max_pixels)
             row["source"] = data
         except StorageError as error:
