@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -45,14 +44,15 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
     from jobs.run import beside
     from pipeline import kit, ledger, plan
     from pipeline import recipe as recipes
+    from pipeline.containers import Listing
     from pipeline.storage import open_store
 
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
     weights = kit.check(recipe)
     count = size = 0
-    left_out: Counter[str] = Counter()
-    for row in plan.listed(from_store, recipe, limit, left_out):
+    told = Listing()
+    for row in plan.listed(from_store, recipe, limit, told):
         count, size = count + 1, size + row.object.size
     committed = ledger.tally(to_store).rows
     console = Console()
@@ -65,6 +65,6 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
         f"{committed:,} rows committed in {to_store.url}",
         highlight=False,
     )
-    if left_out:
-        console.print(beside(left_out), highlight=False)
+    if told.left_out:
+        console.print(beside(told.left_out), highlight=False)
     return 0

@@ -115,9 +115,9 @@ def carry_out(
     console.print(
         f"{rows:,} images in {len(units):,} units; {rows - left:,} committed before", highlight=False
     )
-    if run.left_out:
-        console.print(beside(run.left_out), highlight=False)
-    runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.left_out))
+    if run.listing.left_out:
+        console.print(beside(run.listing.left_out), highlight=False)
+    runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.listing.left_out))
     if todo:
         with (
             nullcontext("this process") if here else graph.connected(address) as where,

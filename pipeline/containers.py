@@ -9,12 +9,13 @@ why; a tar that breaks off is its good members and one such row for the rest. No
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -44,14 +45,27 @@ _THREADS = 16
 _AT_ONCE = 32  # rows of a row group in memory at a time
 
 
+@dataclass
+class Listing:
+    """What a listing tells besides the images. left_out: suffix -> objects and members beside them.
+
+    known: containers whose images the plan holds already: not opened. whole: those listed to their end now.
+    Both by `_mark`.
+    """
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    known: frozenset[str] = frozenset()
+    whole: list[str] = field(default_factory=list)
+
+
 def images_of(
-    store: Store, items: Iterator[Object], source: Source, left_out: Counter[str]
+    store: Store, items: Iterator[Object], source: Source, told: Listing
 ) -> Iterator[tuple[str, Object]]:
     """(uri, what the plan must know of it) of every image that the listing leads to.
 
     A source is taken for one of containers when the recipe says so or, with format auto, when one of its first
     1,000 objects is named and begins like one; then what is neither container nor image (README.md, state.json, a
-    sample's caption) is left out and counted in `left_out` by its suffix. In any other source every object is a row.
+    sample's caption) is left out and counted by its suffix. In any other source every object is a row.
     """
     if source.format == "objects":
         yield from ((store.uri(item.key), item) for item in items)
@@ -68,11 +82,11 @@ def images_of(
     for item in items:
         kind = _kind(item.key)
         if kind in kinds and kind is not None:
-            yield from _inside(store, item, kind, source.image_column, left_out)
+            yield from _inside(store, item, kind, source.image_column, told)
         elif not kinds or (plain and _is_image(item.key)):
             yield store.uri(item.key), item
         else:
-            left_out[_suffix(item.key)] += 1
+            told.left_out[_suffix(item.key)] += 1
 
 
 def _kind(key: str) -> Kind | None:
@@ -97,15 +111,23 @@ def _suffix(name: str) -> str:
 
 
 def _inside(
-    store: Store, item: Object, kind: Kind, column: str | None, left_out: Counter[str]
+    store: Store, item: Object, kind: Kind, column: str | None, told: Listing
 ) -> Iterator[tuple[str, Object]]:
     whole = Inner(kind, store.uri(item.key), column=column or "")
+    mark = _mark(whole.uri, item.version)
+    if mark in told.known:
+        return
     try:
-        for inner in _LISTERS[kind](whole, RangeFile(store, item.key), column, left_out):
+        for inner in _LISTERS[kind](whole, RangeFile(store, item.key), column, told.left_out):
             # Sizes of rows are averages of their row group: a footer knows no more.
             yield replace(inner, size=inner.size if kind == "tar" else -1).uri, replace(item, size=inner.size)
     except RowError:
         yield whole.uri, item
+    told.whole.append(mark)
+
+
+def _mark(uri: str, version: str) -> str:
+    return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()[:32]
 
 
 def _parquet(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:

@@ -70,7 +70,8 @@ def run_on_images(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[
 def story(row: dict[str, Any]) -> SheetRow:
     """One committed row (COLUMNS) as a line of a sheet. A source that is gone or changed has no "before"."""
     before = _source_pixels(row)
-    after = images.decode(row["image"]["bytes"]).pixels if row["image"] else None
+    data = (row["image"] or {}).get("bytes")  # None too where another layout has it: `layouts.with_bytes`
+    after = images.decode(data).pixels if data is not None else None
     height, width = row["height"] or 0, row["width"] or 0
     mask = masks.from_rle(row["mask_rle"], height, width) if row["mask_rle"] else None
     # The overlay shows the whole mask at once; each region is only a labelled box.

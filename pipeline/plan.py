@@ -18,8 +18,8 @@ import fnmatch
 import hashlib
 import io
 import itertools
+import json
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import containers, schema
+from pipeline.containers import Listing
 from pipeline.errors import ConfigError, ContractError
 from pipeline.inner import order_of
 from pipeline.recipe import Recipe
@@ -77,14 +78,14 @@ def image_id(uri: str, version: str) -> str:
 
 
 def listed(
-    source: Store, recipe: Recipe, limit: int | None = None, left_out: Counter[str] | None = None
+    source: Store, recipe: Recipe, limit: int | None = None, told: Listing | None = None
 ) -> Iterator[Planned]:
     """Every image of the source's objects that the recipe's globs choose; the first `limit` of the listing.
 
-    left_out: counts, by suffix, what stands beside the images of containers (see `containers.images_of`).
+    told: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
     """
     items = (item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude))
-    found = containers.images_of(source, items, recipe.source, Counter() if left_out is None else left_out)
+    found = containers.images_of(source, items, recipe.source, told or Listing())
     for uri, item in itertools.islice(found, limit):
         yield Planned(uri, item)
 
@@ -101,9 +102,19 @@ def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool
     return any_of(include) and not any_of(exclude)
 
 
-def cut(output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str) -> list[Unit]:
+def cut(
+    output: Store,
+    generation: int,
+    rows: Iterable[Planned],
+    recipe: Recipe,
+    digest: str,
+    told: Listing | None = None,
+) -> list[Unit]:
     """Write generation `generation` of the plan from `rows` and return its units; when another driver wrote
-    it first, return what that one wrote. No rows: nothing is written and the list is empty."""
+    it first, return what that one wrote. No rows: nothing is written and the list is empty.
+
+    told: of the listing that the rows come from; the index then says which containers it holds whole.
+    """
     with tempfile.TemporaryDirectory(prefix="cleanplate-plan-") as folder, ExitStack() as open_files:
         buckets = _spill(rows, Path(folder), open_files)
         total = buckets.rows
@@ -112,12 +123,15 @@ def cut(output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe,
         units = _write_units(
             output, generation, buckets, _rows_per_unit(recipe, total), recipe.units.bytes, digest
         )
-    index = pa.Table.from_pylist([unit.__dict__ for unit in units], schema=_INDEX)
+    whole = json.dumps(told.whole if told else [])
+    layout = _INDEX.with_metadata({_CONTAINERS: whole})
+    index = pa.Table.from_pylist([unit.__dict__ for unit in units], schema=layout)
     if not output.put_new(_index_key(generation), _parquet([index])):
         return read_index(output, generation)
     return units
 
 
+_CONTAINERS = b"cleanplate.containers"
 _INDEX = pa.schema(
     [
         ("name", pa.string()),
@@ -139,6 +153,15 @@ def generations(output: Store) -> list[int]:
 def read_index(output: Store, generation: int) -> list[Unit]:
     table = pq.read_table(pa.BufferReader(output.get(_index_key(generation))))
     return [Unit(**row) for row in table.to_pylist()]
+
+
+def whole_containers(output: Store) -> frozenset[str]:
+    """The containers all of whose images the plan holds, as `containers.Listing` knows them."""
+    found: set[str] = set()
+    for generation in generations(output):
+        index = pq.read_schema(pa.BufferReader(output.get(_index_key(generation))))
+        found |= set(json.loads((index.metadata or {}).get(_CONTAINERS, b"[]")))
+    return frozenset(found)
 
 
 def read_unit(output: Store, unit: Unit) -> pa.Table:

@@ -8,13 +8,13 @@ The same call resumes: units that the ledger lists are not done again.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline import attached, graph, kit, ledger, plan, provenance, review
 from pipeline import recipe as recipes
+from pipeline.containers import Listing
 from pipeline.errors import ConfigError, RunStopped, StorageError
 from pipeline.ledger import Receipt
 from pipeline.recipe import Recipe
@@ -35,8 +35,8 @@ class Run:
     recipe: Recipe
     stamp: Stamp
     run_id: str
-    left_out: Counter[str] = field(default_factory=Counter)
-    """What the last listing found beside the images of containers: suffix -> objects and members."""
+    listing: Listing = field(default_factory=Listing)
+    """What the last listing of a source of containers told besides its images."""
 
     def job(self, units: list[plan.Unit], *, last: bool) -> graph.Job:
         below = self.source.uri("")
@@ -92,9 +92,11 @@ def plan_new(
     the rows whose newest attempt failed, and what `marks` ask for. Raises ConfigError for marks of another run.
     """
     existing = plan.generations(run.output)
-    run.left_out.clear()
-    images = plan.listed(run.source, run.recipe, limit, run.left_out)
-    _extend(run, ledger.unseen(run.output, images) if existing else images)
+    run.listing.left_out.clear()
+    run.listing.whole.clear()
+    run.listing.known = plan.whole_containers(run.output)
+    images = plan.listed(run.source, run.recipe, limit, run.listing)
+    _extend(run, ledger.unseen(run.output, images) if existing else images, run.listing)
     if retry_failed:
         _extend(run, ledger.failed(run.output))
     # Again, until the marks are spent: another driver may have written the generation that was to hold them.
@@ -108,9 +110,9 @@ def planned(output: Store) -> list[plan.Unit]:
     return [unit for generation in plan.generations(output) for unit in plan.read_index(output, generation)]
 
 
-def _extend(run: Run, rows: Iterator[plan.Planned]) -> None:
+def _extend(run: Run, rows: Iterator[plan.Planned], told: Listing | None = None) -> None:
     generation = max(plan.generations(run.output), default=-1) + 1
-    plan.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest)
+    plan.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest, told)
 
 
 def execute(run: Run, units: list[plan.Unit], engine: Engine, told: Callable[[Receipt], None]) -> None:

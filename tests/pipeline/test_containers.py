@@ -75,9 +75,9 @@ PUT: dict[str, tuple[str, Callable[..., None]]] = {
 
 
 def listed(store: Store, **source: Any) -> tuple[list[plan.Planned], Counter[str]]:
-    left_out: Counter[str] = Counter()
+    told = containers.Listing()
     recipe = load(None, {f"source.{name}": value for name, value in source.items()})
-    return list(plan.listed(store, recipe, None, left_out)), left_out
+    return list(plan.listed(store, recipe, None, told)), told.left_out
 
 
 @pytest.mark.parametrize("name", PUT)
@@ -261,6 +261,28 @@ def test_units_hold_neighbours_of_a_container(tmp_path: Path) -> None:
     assert sorted(spans) == sorted([0, 10, 20, 30] * 3)
 
 
+def test_a_container_that_is_planned_is_not_opened_again(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", LocalStore(tmp_path / "out")
+    put_tar(source / "a.tar", [jpeg()] * 6)
+    put_tar(source / "b.tar", [jpeg()] * 6)
+    recipe = load(None)
+
+    def planned(limit: int | None = None) -> tuple[int, containers.Listing]:
+        told = containers.Listing(known=plan.whole_containers(output))
+        rows = ledger.unseen(output, plan.listed(LocalStore(source), recipe, limit, told))
+        units = plan.cut(output, len(plan.generations(output)), rows, recipe, "d", told)
+        return sum(unit.rows for unit in units), told
+
+    assert planned(limit=8)[0] == 8
+    assert len(plan.whole_containers(output)) == 1, "the second was listed in part only"
+    assert planned()[0] == 4
+    rows, told = planned()
+    assert (rows, told.whole, told.left_out) == (0, [], Counter())
+    assert len(told.known) == 2
+    put_tar(source / "b.tar", [jpeg(quality=50)] * 3)
+    assert planned()[0] == 3, "one that was written anew has another version"
+
+
 @pytest.mark.parametrize("name", PUT)
 def test_a_run_over_containers(tmp_path: Path, name: str) -> None:
     files: list[bytes] = [(DEMO_PHOTOS / "astronaut.jpg").read_bytes(), *pictures(6), b"no picture"]
@@ -281,6 +303,24 @@ def test_a_run_over_containers(tmp_path: Path, name: str) -> None:
     assert sum(r.rows for r in clean(str(tmp_path / "in"), str(tmp_path / "out"), recipe)) == 2
     run = runs.start(str(tmp_path / "in"), str(tmp_path / "out"), recipe)
     assert [row.attempt for row in ledger.failed(run.output)] == [2]
+
+
+def test_the_join_that_the_docs_give(tmp_path: Path) -> None:
+    """Labels stay in the source; the page says how to find them again."""
+    import duckdb
+
+    put_parquet(tmp_path / "in" / "train.parquet", [*pictures(5)], group=2)
+    clean(str(tmp_path / "in"), str(tmp_path / "out"), faces())
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    query = page.split("```sql\n")[1].split("```")[0].replace("s.label", "s.caption")
+    query = query.replace("'cleaned/", f"'{tmp_path}/out/").replace(
+        "'train.parquet'", f"'{tmp_path}/in/train.parquet'"
+    )
+    found = {row["source_uri"]: row["caption"] for row in duckdb.sql(query).to_arrow_table().to_pylist()}
+    assert found == {
+        row["source_uri"]: f"no. {inner_of(row['source_uri']).row}" for row in rows_of(f"{tmp_path}/out")
+    }  # type: ignore[union-attr]
+    assert len(found) == 5
 
 
 def test_cleaning_what_was_cleaned_changes_nothing(tmp_path: Path) -> None:
