@@ -26,8 +26,9 @@ from pipeline import arrows, tars
 from pipeline.errors import CleanplateError, RowError
 from pipeline.formats import SUFFIXES
 from pipeline.inner import Inner, Kind, inner_of
+from pipeline.ranges import RangeFile
 from pipeline.rules import Source
-from pipeline.storage import Object, RangeFile, Store, place_of, read_uri
+from pipeline.storage import Object, Store, place_of, read_uri
 
 _SUFFIX_KINDS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar", ".tgz": "tar"}
 _SUFFIX_KINDS |= {".tar.gz": "tar", ".tar.zst": "tar"}  # Listed, so that they fail with a reason.
@@ -118,7 +119,7 @@ def _inside(
     if mark in told.known:
         return
     try:
-        for inner in _LISTERS[kind](whole, RangeFile(store, item.key), column, told.left_out):
+        for inner in _LISTERS[kind](whole, RangeFile(store, item.key, item.size), column, told.left_out):
             # Sizes of rows are averages of their row group: a footer knows no more.
             yield replace(inner, size=inner.size if kind == "tar" else -1).uri, replace(item, size=inner.size)
     except RowError:

@@ -25,8 +25,9 @@ from pipeline import ledger, schema, tars
 from pipeline.errors import StorageError
 from pipeline.formats import SUFFIXES
 from pipeline.inner import Inner, inner_of, key_of
+from pipeline.ranges import RangeFile
 from pipeline.stage import Row
-from pipeline.storage import RangeFile, Store
+from pipeline.storage import Store
 
 IMAGES, SHARDS = "images", "shards"
 _ROWS = ".cleanplate.parquet"

@@ -38,6 +38,9 @@ _PLUGINS: dict[str, type[ImageFile]] = {
     "tiff": TiffImagePlugin.TiffImageFile,
 }
 
+_MOST_SCANS = 200
+"""Each scan of a progressive JPEG is a pass over the whole picture; encoders make about ten."""
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -94,6 +97,8 @@ def decode(data: bytes, *, max_pixels: int = 256_000_000) -> Decoded:
         pages = head.format == "tiff" or (head.format in ISO and not isobmff.pictures(data).sequence)
         kind = "multipage" if pages else "animated"
         raise ImageError(kind, f"{head.frames} pictures in one {head.format} file are not handled")
+    if head.format == "jpeg" and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise ImageError("too_large", f"a JPEG of more than {_MOST_SCANS} scans")
     try:
         return _decode(data, head)
     except ImageError:

