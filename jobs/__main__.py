@@ -32,6 +32,7 @@ COMMANDS = (
     "stop",
     "weights",
     "evaluate",
+    "ablate",
     "doctor",
     "demo",
     "completion",
