@@ -18,6 +18,7 @@ from PIL import Image as Pil
 from s3server import Bucket
 
 from jobs.__main__ import main, parser
+from jobs.evaluate import with_default
 from pipeline.recipe import load
 from pipeline.storage import open_store
 
@@ -34,7 +35,8 @@ PARSED_ONLY: list[tuple[str, str]] = [
     (r"^(submit|stop) ", "a cluster with a dashboard; tests/jobs/test_submit.py has one"),
     (r"^demo", "a minute; tests/jobs/test_demo_photos.py and `make demo`"),
     (r"^serve", "runs until it is stopped; its own tests drive it in a browser"),
-    (r"^train ", "hours; tests/jobs/test_train_job.py"),
+    (r"^(train|ablate) ", "hours; tests/jobs/test_train_job.py"),
+    (r"^evaluate ", "weights and photographs that are not here; its own tests"),
     (r"^benchmark", "minutes of a quiet machine"),
 ]
 GOOD = {"run": (0, 1), "status": (0, 1), "inspect": (0, 1), "doctor": (0,)}
@@ -79,7 +81,12 @@ def words_of(line: str) -> list[str]:
 
 @pytest.mark.parametrize(("page", "line"), ALL)
 def test_documented_commands_parse(page: str, line: str) -> None:
-    words = words_of(line)
+    words = with_default(words_of(line))
+    if words[0] == "train":
+        from jobs import train
+
+        assert train.parser().parse_args(words[1:])
+        return
     args = parser().parse_args(words)
     assert args.run is not None, page
     if words[0] == "submit":
