@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except (ConfigError, StorageError, WeightsError) as error:
-        return _say(args, str(error), WRONG_USE)
+        away = isinstance(error, StorageError) and error.kind == "unreachable"
+        # A store that is away may come back: the same command goes on.
+        return _say(args, str(error), STOPPED if away else WRONG_USE)
     except RunStopped as error:
         return _say(args, str(error), STOPPED)
     except KeyboardInterrupt:

@@ -116,10 +116,11 @@ def carry_out(
     exit code."""
     from contextlib import nullcontext
 
-    from pipeline import graph, ledger
+    from pipeline import graph, ledger, log
     from pipeline import run as runs
     from pipeline.progress import Progress
 
+    log.start()
     tell = _machine if machine else _person
     tell("start", **_identity(run))
     units = runs.plan_new(run, limit=limit, retry_failed=retry_failed, marks=marks)
@@ -132,13 +133,29 @@ def carry_out(
         with nullcontext("this process, without Ray") if here else graph.connected(address) as where:
             tell("engine", where=where)
             with Progress(rows, rows - left, shown=shown, every=every, title=run.output.url) as progress:
-                runs.execute(run, units, "here" if here else "ray", progress)
+                try:
+                    runs.execute(run, units, "here" if here else "ray", progress)
+                except (Exception, KeyboardInterrupt) as error:
+                    _stopped(run, error, progress.tally.rows)
+                    raise
     tally = ledger.tally(run.output)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes)
     code = close(tally, run.output.url, table=not machine)
     if machine:
         tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
     return code
+
+
+def _stopped(run: Run, error: BaseException, rows: int) -> None:
+    """The run's own history tells why it stopped, where the store still takes it."""
+    from contextlib import suppress
+
+    from pipeline import run as runs
+    from pipeline.errors import StorageError, redacted
+
+    said = redacted(str(error)) or "interrupted"
+    with suppress(StorageError):  # Perhaps the very store that stopped the run.
+        runs.event(run, "stopped", why=type(error).__name__, said=said, rows=rows)
 
 
 def _identity(run: Run) -> dict[str, Any]:
