@@ -7,15 +7,16 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import chain
 from typing import Literal
 
 from packaging.requirements import Requirement
 
 from models import devices, weights
 from pipeline import graph, kit, provenance
-from pipeline.errors import CleanplateError, StorageError
+from pipeline.errors import CleanplateError, StorageError, redacted
 from pipeline.recipe import CLASSIC_INPAINTERS, Recipe
 from pipeline.storage import LocalStore, S3Store, Store, open_store
 
@@ -37,13 +38,11 @@ class Check:
 def examine(recipe: Recipe, address: str | None, source: str | None, output: str | None) -> Iterator[Check]:
     """Every check that applies, in order. Nothing is fetched. An output is written to: one small object, put
     only if absent, then deleted, because exactly-once stands on that."""
-    yield from _packages()
-    yield from _devices(recipe, address)
-    yield from _ray(address)
-    yield from _weights(recipe)
-    for role, place in (("source", source), ("output", output)):
-        if place is not None:
-            yield from _place(role, open_store(place))
+    parts = [_packages(), _devices(recipe, address), _ray(address), _weights(recipe)]
+    places = (("source", source), ("output", output))
+    parts += [_place(role, open_store(place)) for role, place in places if place is not None]
+    for check in chain.from_iterable(parts):
+        yield replace(check, told=redacted(check.told))
 
 
 def _packages() -> Iterator[Check]:

@@ -167,6 +167,15 @@ def test_ray_tells_how_full_its_queues_are(tmp_path: Path, ray_local: None) -> N
     assert all(r.timings["detect"] > 0 for r in receipts), "receipts carry the stages' times"
 
 
+def test_a_ray_that_counts_otherwise_costs_the_queues_not_the_run() -> None:
+    heard: list[tuple[queues.Queue, ...]] = []
+    watcher = queues.Watcher()
+    with queues.heard(heard.append):
+        watcher.on_execution_step(object())
+        watcher.on_execution_step(object())
+    assert heard == []
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(7, "0:07"), (213, "3:33"), (3729, "1:02:09")])
 def test_clock(seconds: float, said: str) -> None:
     assert clock(seconds) == said
