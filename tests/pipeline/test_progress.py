@@ -104,7 +104,10 @@ def test_a_log_gets_plain_lines_and_says_nothing_twice(capsys: pytest.CaptureFix
     assert len(told) >= 2
     assert told[-1].startswith("8 / 8 done")
     assert "\x1b" not in err
-    with Progress(8, 8, shown="plain", every=0.01):
+    with Progress(8, 0, shown="plain", every=0.05):
+        time.sleep(0.3)
+    assert capsys.readouterr().err.startswith("0 / 8 done"), "it goes on, says a log, before anything is done"
+    with Progress(8, 0, shown="plain", every=60):
         time.sleep(0.05)
     assert capsys.readouterr().err == "", "nothing was done: nothing is said"
 
