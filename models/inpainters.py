@@ -72,7 +72,7 @@ class LamaInpainter:
         if fast:
             if not isinstance(model, LamaGenerator):
                 raise ValueError(f"fast=True needs a LamaGenerator, not {type(model).__name__}")
-            self._predict = fast_generator(model, precision)
+            self._predict = fast_generator(model, precision, holes_only=True)
         if prefill:
             self._predict = prefilled(self._predict)
         self._refined: tuple[LamaGenerator, RefineSettings] | None = None
