@@ -106,9 +106,9 @@ class SplitConv:
                     *given, self.bias, *geometry, 1.0, 0, torch.float32, "none", [], ""
                 )
             else:
-                last = ("relu", [], "") if relu and order == 0 else ("none", [], "")
+                last = "relu" if relu and order == 0 else "none"
                 out = torch.ops.onednn.qconv2d_pointwise.binary(
-                    *given, out, None, *geometry, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, *last
+                    *given, out, None, *geometry, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, last, [], ""
                 )
         assert out is not None
         return out
