@@ -130,7 +130,12 @@ def _inpaint(args: argparse.Namespace) -> dict[str, Any]:
 
     threads = _threads(args)
     model = bench.random_generator(LAMA[_model(args)])
-    ways = bench.ways(model, args.device)
+    wanted = args.ways.split(",") if args.ways else [""]
+    ways = {
+        name: way
+        for name, way in bench.ways(model, args.device).items()
+        if any(word in name for word in wanted)
+    }
     cases = [c for c in bench.cases(quick=args.quick) if not args.cases or args.cases in c.name]
     small = bench.cases(quick=True)[0]
     bench.timed(small, ways, 1)  # Every way once, so that no first call is in a figure.

@@ -36,7 +36,7 @@ class CropSettings:
     context: float = 1.0
     margin: int = 0
     min_side: int = 256
-    bucket: int = 64
+    bucket: int = 32
     max_side: int = 768
     whole_image: bool = False
 
