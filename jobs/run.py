@@ -9,6 +9,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from pipeline.ledger import Tally
+    from pipeline.review import Marks
     from pipeline.run import Run
 
 
@@ -20,7 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="clean a source into an output; the same command resumes",
         description=__doc__,
         epilog="Examples: cleanplate run photos/ cleaned/     "
-        "cleanplate run s3://bucket/raw s3://bucket/clean --remove faces --address auto",
+        "cleanplate run s3://bucket/raw s3://bucket/clean --remove faces --address auto     "
+        "cleanplate run photos/ cleaned/ --review marks.json",
     )
     parser.add_argument("source", metavar="SRC", help="a folder or s3://BUCKET/PREFIX")
     parser.add_argument("output", metavar="DST", help="a folder or s3://BUCKET/PREFIX, outside SRC")
@@ -29,6 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--dry-run", action="store_true", help="check everything, list and count; write nothing"
     )
     parser.add_argument("--retry-failed", action="store_true", help="plan the failed rows once more")
+    parser.add_argument(
+        "--review", metavar="FILE", help="marks that the report exported: redo with larger masks, or restore"
+    )
     parser.add_argument(
         "--new-run", action="store_true", help="give another recipe a folder of its own in DST"
     )
@@ -51,14 +56,36 @@ def run(args: argparse.Namespace) -> int:
         from pipeline.errors import ConfigError
 
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
+    marks = marks_of(args) if args.review else None
     if args.dry_run:
         from jobs.plan import describe
 
         return describe(args.source, args.output, recipe, args.limit)
     started = runs.start(args.source, args.output, recipe, new_run=args.new_run)
     return carry_out(
-        started, limit=args.limit, retry_failed=args.retry_failed, address=args.address, here=args.here
+        started,
+        limit=args.limit,
+        retry_failed=args.retry_failed,
+        marks=marks,
+        address=args.address,
+        here=args.here,
     )
+
+
+def marks_of(args: argparse.Namespace) -> Marks:
+    """The marks of --review, checked against the run that they judge; says what they ask for."""
+    from pipeline import review
+    from pipeline import run as runs
+    from pipeline.errors import ConfigError
+
+    if args.new_run:
+        raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
+    marks = review.read(args.review)
+    output, _ = runs.open_finished(args.output)
+    counts = review.asked(output, marks).counts
+    told = ", ".join(f"{count:,} {word}" for word, count in counts.items())
+    Console(stderr=True).print(f"review {args.review}: {told or 'no marks'}", highlight=False)
+    return marks
 
 
 def carry_out(
@@ -66,6 +93,7 @@ def carry_out(
     *,
     limit: int | None = None,
     retry_failed: bool = False,
+    marks: Marks | None = None,
     address: str | None = None,
     here: bool = False,
 ) -> int:
@@ -79,7 +107,7 @@ def carry_out(
     console = Console(stderr=True)
     console.print(f"source {run.source.url}   output {run.output.url}   run {run.run_id}", highlight=False)
     console.print(_loudly(run), highlight=False)
-    units = runs.plan_new(run, limit=limit, retry_failed=retry_failed)
+    units = runs.plan_new(run, limit=limit, retry_failed=retry_failed, marks=marks)
     todo = runs.missing(run.output, units)
     rows, left = sum(u.rows for u in units), sum(u.rows for u in todo)
     console.print(

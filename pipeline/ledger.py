@@ -99,6 +99,11 @@ def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.
     return pq.read_table(pa.BufferReader(output.get(f"{PARTS}/{name}")), columns=columns)
 
 
+def open_part(output: Store, name: str) -> pq.ParquetFile:
+    """A part whose columns and row groups are fetched only as they are read."""
+    return pq.ParquetFile(plan._RangeFile(output, f"{PARTS}/{name}"), pre_buffer=True)
+
+
 def rows(output: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Every committed row, newest attempt only, a part at a time."""
     newest = _retried(output)
@@ -140,15 +145,17 @@ def unseen(output: Store, planned: Iterable[plan.Planned]) -> Iterator[plan.Plan
 
 
 def failed(output: Store) -> Iterator[plan.Planned]:
-    """The rows whose newest attempt failed, planned for one more."""
+    """The rows whose newest attempt failed, planned for one more; what a review asked for holds on."""
     from pipeline.storage import Object
 
-    names = ["source_uri", "source_version", "source_bytes", "attempt", "status"]
+    names = ["image_id", "source_uri", "source_version", "source_bytes", "attempt", "status"]
+    reviews = plan.reviews(output)
     for table in rows(output, names):
         for row in table.to_pylist():
             if row["status"] == "failed":
                 item = Object("", row["source_bytes"], row["source_version"])
-                yield plan.Planned(row["source_uri"], item, row["attempt"] + 1)
+                review = reviews.get(row["image_id"])
+                yield plan.Planned(row["source_uri"], item, row["attempt"] + 1, review)
 
 
 @dataclass

@@ -7,7 +7,8 @@ driver's memory holds one bucket, not the source. Buckets in order are ids in or
                                     if absent: it *is* the plan, and a plan that exists is never cut again
     plan/0000-<digest>-00012.parquet  the units' rows, one row group a unit, so that a worker reads only its own
 
-Later sources' new images get a further generation (0001, ...), as do rows that are tried again.
+Later sources' new images get a further generation (0001, ...), as do rows that are tried again and rows that a
+review asks for.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import schema
@@ -51,6 +54,8 @@ class Planned:
     uri: str
     object: Object
     attempt: int = 1
+    review: dict[str, Any] | None = None
+    """schema.REVIEW, where a person asked for this attempt."""
 
     @property
     def image_id(self) -> str:
@@ -133,14 +138,28 @@ def read_unit(output: Store, unit: Unit) -> pa.Table:
         raise ContractError(
             f"{unit.file} row group {unit.row_group}: {table.num_rows} rows, planned {unit.rows}"
         )
-    empty = {"error": [None] * table.num_rows, "timings_ms": [None] * table.num_rows}
-    return schema.with_columns(table, schema.columns("error", "timings_ms"), empty).cast(schema.START)
+    absent = schema.columns(*(n for n in schema.START.names if n not in table.schema.names))
+    empty = {name: [None] * table.num_rows for name in absent.names}  # Old plans have no `review`.
+    return schema.with_columns(table, absent, empty).select(schema.START.names).cast(schema.START)
 
 
 def read_rows(output: Store, generation: int) -> Iterator[pa.Table]:
     """Every planned row of a generation, a plan file at a time."""
     for file in sorted({unit.file for unit in read_index(output, generation)}):
         yield pq.read_table(pa.BufferReader(output.get(file)))
+
+
+def reviews(output: Store) -> dict[str, dict[str, Any]]:
+    """image_id -> the newest review that was planned (schema.REVIEW), of the few rows that have one."""
+    found: dict[str, tuple[int, dict[str, Any]]] = {}
+    for generation in generations(output):
+        for table in read_rows(output, generation) if generation else ():
+            if "review" not in table.schema.names:
+                continue
+            for row in table.filter(pc.is_valid(table["review"])).to_pylist():
+                if row["attempt"] > found.get(row["image_id"], (0, {}))[0]:
+                    found[row["image_id"]] = row["attempt"], row["review"]
+    return {image: review for image, (_, review) in found.items()}
 
 
 def check_apart(source: Store, output: Store) -> None:
@@ -173,6 +192,7 @@ class _Buckets:
                 "source_version": row.object.version,
                 "source_bytes": row.object.size,
                 "attempt": row.attempt,
+                "review": row.review,
             }
         )
         self.rows += 1
@@ -182,8 +202,10 @@ class _Buckets:
     def _flush(self, bucket: str) -> None:
         if bucket not in self.writers:
             sink = self.open_files.enter_context(pa.OSFile(str(self.folder / bucket), "wb"))
-            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, schema.PLAN))
-        self.writers[bucket].write_table(pa.Table.from_pylist(self.pending.pop(bucket), schema=schema.PLAN))
+            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, schema.PLANNED))
+        self.writers[bucket].write_table(
+            pa.Table.from_pylist(self.pending.pop(bucket), schema=schema.PLANNED)
+        )
 
     def __iter__(self) -> Iterator[pa.Table]:
         """The buckets in order, each sorted by id. A row listed twice (an object replaced while the pages
@@ -234,7 +256,7 @@ def _write_units(
 def _pieces(tables: Iterator[pa.Table], rows: int, size: int) -> Iterator[pa.Table]:
     """Cut the sorted rows into runs of at most `rows` rows and `size` source bytes (one larger object stands
     alone)."""
-    rest = schema.PLAN.empty_table()
+    rest = schema.PLANNED.empty_table()
     for table in tables:
         rest = pa.concat_tables([rest, table])
         start, weight = 0, 0
@@ -261,10 +283,12 @@ def _write_file(
 
 
 def _unit_digest(table: pa.Table, digest: str) -> str:
-    """12 hex digits over the recipe and the rows' ids and attempts (an id covers uri and version)."""
+    """12 hex digits over the recipe and the rows' ids, attempts (an id covers uri and version) and reviews."""
     hasher = hashlib.sha256(digest.encode())
-    for name, attempt in zip(table["image_id"].to_pylist(), table["attempt"].to_pylist(), strict=True):
-        hasher.update(f"{name} {attempt}\n".encode())
+    columns = (table[name].to_pylist() for name in ("image_id", "attempt", "review"))
+    for name, attempt, review in zip(*columns, strict=True):
+        asked = f" {sorted(review.items())}" if review else ""
+        hasher.update(f"{name} {attempt}{asked}\n".encode())
     return hasher.hexdigest()[:12]
 
 

@@ -38,6 +38,11 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
     return found
 
 
+def asked_for(row: dict[str, Any], mark: str) -> bool:
+    """True when this attempt was planned because a review gave the row this mark: "redo" or "wrong"."""
+    return bool(row["review"]) and row["review"]["mark"] == mark
+
+
 def region_struct(region: Region, mask: Mask | None) -> dict[str, Any]:
     """A region as the `regions` column keeps it. mask: HW bool, upright, or None."""
     return {

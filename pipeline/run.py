@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline import graph, kit, ledger, plan, provenance
+from pipeline import attached, graph, kit, ledger, plan, provenance, review
 from pipeline import recipe as recipes
 from pipeline.errors import ConfigError, RunStopped, StorageError
 from pipeline.ledger import Receipt
@@ -61,6 +61,7 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
         "run_id": run_id,
     }
     ledger.claim(to_store, record)
+    recipe = attached.travelling(recipe, to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
     return Run(from_store, to_store, recipe, stamp, run_id)
@@ -75,17 +76,22 @@ def _other_run(output: Store, digest: str) -> bool:
         raise
 
 
-def plan_new(run: Run, *, limit: int | None = None, retry_failed: bool = False) -> list[plan.Unit]:
+def plan_new(
+    run: Run, *, limit: int | None = None, retry_failed: bool = False, marks: review.Marks | None = None
+) -> list[plan.Unit]:
     """Bring the plan up to date with the source and return every unit of it, oldest generation first.
 
-    The first generation holds the source as it is; later ones what was not yet planned, and with
-    `retry_failed` the rows whose newest attempt failed.
+    The first generation holds the source as it is; later ones what was not yet planned, with `retry_failed`
+    the rows whose newest attempt failed, and what `marks` ask for. Raises ConfigError for marks of another run.
     """
     existing = plan.generations(run.output)
     images = plan.listed(run.source, run.recipe, limit)
     _extend(run, ledger.unseen(run.output, images) if existing else images)
     if retry_failed:
         _extend(run, ledger.failed(run.output))
+    # Again, until the marks are spent: another driver may have written the generation that was to hold them.
+    while marks and (rows := review.asked(run.output, marks).rows):
+        _extend(run, iter(rows))
     return planned(run.output)
 
 

@@ -1,7 +1,8 @@
 """verify: look at the result with a detector that is independent of the first, repair, and say what is left.
 
-A repair starts again from the source, with a larger mask: inpainting an inpainted picture would keep what the
-first pass left. A find counts only above `verify.min_score`, the guard against false alarms.
+A repair starts again from the source, with a larger mask and the recipe's next fallback for it: inpainting an
+inpainted picture would keep what the first pass left. A find counts only above `verify.min_score`, the guard
+against false alarms.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from models.detectors.windows import Window, look_at, windows
 from models.masks import grow as grow_mask
 from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
 from pipeline import kit, masks, schema
 from pipeline.recipe import Recipe
-from pipeline.rows import cut_patches, decoded, paste_patches, region_struct
+from pipeline.rows import asked_for, cut_patches, decoded, paste_patches, region_struct
 from pipeline.stage import Needs, Work
 
 from .detect import wanted
@@ -35,7 +37,14 @@ _ADDS = schema.columns(
     "inpainter",
     "segmenter",
 )
-_READS = [*(n for n in _ADDS.names if n != "residual"), "source", "source_sha256", "width", "height"]
+_READS = [
+    *(n for n in _ADDS.names if n != "residual"),
+    "source",
+    "source_sha256",
+    "width",
+    "height",
+    "review",
+]
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,12 @@ class _Tools:
     fillers: Mapping[str, Inpainter]
     recipe: Recipe
 
+    def fallback(self, region: dict[str, Any]) -> str | None:
+        """The key of what fills a region that must be filled again: the next fallback, the last one for ever."""
+        last = len(self.recipe.inpaint.fallbacks) - 1
+        tried = region.get("filler")
+        return None if last < 0 else f"again {min(last, int(tried.split()[1]) + 1) if tried else 0}"
+
 
 def _status(row: dict[str, Any]) -> str:
     if row["residual"]:
@@ -81,17 +96,25 @@ def _status(row: dict[str, Any]) -> str:
 
 
 def _in_scope(row: dict[str, Any], recipe: Recipe) -> bool:
-    if recipe.verify.scope == "none" or row["status"] == "skipped":
+    if recipe.verify.scope == "none" or row["status"] == "skipped" or asked_for(row, "wrong"):
         return False
-    return recipe.verify.scope == "all" or bool(row["mask_rle"])
+    return _everywhere(row, recipe) or bool(row["mask_rle"])
+
+
+def _everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
+    """A row that a person asked to have done again is looked at as a whole: perhaps something was missed."""
+    return recipe.verify.scope == "all" or asked_for(row, "redo")
 
 
 def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
     finds: list[list[Region]] = [[] for _ in rows]
+    parts = [_parts(row, tools.recipe) for row in rows]
     for detector in tools.detectors:
-        for found, regions, row, picture in zip(finds, detector(results), rows, results, strict=True):
+        for found, regions, row, picture in zip(
+            finds, look_at(detector, results, parts), rows, results, strict=True
+        ):
             found += [r for r in regions if _counts(r, row, picture, tools.recipe)]
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
@@ -103,6 +126,13 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     _refill(again, tools)
 
 
+def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:
+    """Where to look: near the edits when only finds beside them count, else everywhere."""
+    if _everywhere(row, recipe) or not row["mask_rle"]:
+        return [(0, 0, row["width"], row["height"])]
+    return windows(masks.from_rle(row["mask_rle"], row["height"], row["width"]))
+
+
 def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
     """True when a find is residue: sure and large enough, of a kind that must go, and (unless the recipe
     looks at everything) in or beside an edit. Elsewhere the first detector saw nothing, and to edit there on
@@ -110,7 +140,7 @@ def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe)
     x0, y0, x1, y1 = region.box
     if region.score < recipe.verify.min_score or min(x1 - x0, y1 - y0) < recipe.verify.min_side:
         return False
-    if recipe.verify.scope == "edited" and not any(_beside(r["box"], region.box) for r in row["regions"]):
+    if not _everywhere(row, recipe) and not any(_beside(r["box"], region.box) for r in row["regions"]):
         return False
     return wanted(region, picture, recipe)
 
@@ -135,21 +165,25 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
         for mask, region in zip(tools.segmenter([picture], [found])[0], found, strict=True)
     ]
     old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
-    wider = [(r, _wider(mask, r["box"], found, tools.recipe.verify.grow)) for r, mask in old]
+    wider = [
+        ({**r, "filler": tools.fallback(r)}, _wider(mask, r["box"], tools.recipe.verify.grow))
+        if any(_touch(r["box"], region.box) for region in found)
+        else (r, mask)
+        for r, mask in old
+    ]
     whole = masks.union([mask for _, mask in wider] + added, height, width)
     coverage = float(np.count_nonzero(whole)) / whole.size
     if coverage > tools.recipe.masks.max_coverage:
         return False
     kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.to_rle(m)} for r, m in wider]
-    row["regions"] = kept + [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
+    fresh = [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
+    row["regions"] = kept + [{**r, "filler": tools.fallback(r)} for r in fresh]
     row |= {"mask_rle": masks.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
 
 
-def _wider(mask: Mask, box: list[float], found: list[Region], share: float) -> Mask:
-    """The mask, widened when a find touches its box; masks that did their work stay as they are."""
-    if not any(_touch(box, region.box) for region in found):
-        return mask
+def _wider(mask: Mask, box: list[float], share: float) -> Mask:
+    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for."""
     return grow_mask(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
 
 

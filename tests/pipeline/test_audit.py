@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     face.save(place / "in" / "face.jpg", quality=90)
     face.save(place / "in" / "face.png")
     (place / "in" / "broken.jpg").write_bytes(b"this is no picture")
-    clean(str(place / "in"), str(place / "out"), faces(**{"units.rows": 4}))
+    clean(str(place / "in"), str(place / "out"), faces(**{"units.rows": 3}))
     return place
 
 
@@ -72,7 +72,8 @@ def part_of(output: LocalStore, ending: str) -> str:
 
 def rewrite(output: LocalStore, name: str, edit: Callable[[list[Row]], list[Row] | None]) -> None:
     rows = ledger.read_part(output, name).to_pylist()
-    rows = edit(rows) or rows
+    edited = edit(rows)
+    rows = rows if edited is None else edited
     table = pa.Table.from_pylist(rows, schema=schema.part_schema())
     output.put(f"parts/{name}", ledger.part_bytes(table))
 
