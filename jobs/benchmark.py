@@ -26,6 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--only", metavar="PARTS", help=f"by comma, of: {', '.join(PARTS)}")
     parser.add_argument("--cases", metavar="WORD", help="only cases of `inpaint` whose name has this in it")
     parser.add_argument(
+        "--ways", metavar="WORDS", help="only ways of `inpaint` with one of these words in them"
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("benchmark-out"), help="folder for the JSON and the plot"
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each measurement (default: 3)")
