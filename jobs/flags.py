@@ -44,7 +44,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         "--inpainter",
         help="lama-lite (default), big-lama, telea, ns, blur, pixelate, fill, or a LaMa checkpoint file",
     )
-    group.add_argument("--precision", help="of LaMa: fp32 or bf16")
+    group.add_argument("--precision", help="of LaMa: fp32, bf16, or auto (bf16 where it is native)")
     group.add_argument("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
     group.add_argument(
         "--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)"
