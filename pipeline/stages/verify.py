@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from models.detectors.windows import Window, look_at, windows
 from models.masks import grow as grow_mask
 from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
 from pipeline import kit, masks, schema
@@ -109,8 +110,11 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
     finds: list[list[Region]] = [[] for _ in rows]
+    parts = [_parts(row, tools.recipe) for row in rows]
     for detector in tools.detectors:
-        for found, regions, row, picture in zip(finds, detector(results), rows, results, strict=True):
+        for found, regions, row, picture in zip(
+            finds, look_at(detector, results, parts), rows, results, strict=True
+        ):
             found += [r for r in regions if _counts(r, row, picture, tools.recipe)]
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
@@ -120,6 +124,13 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
         else:
             again.append(row)
     _refill(again, tools)
+
+
+def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:
+    """Where to look: near the edits when only finds beside them count, else everywhere."""
+    if _everywhere(row, recipe) or not row["mask_rle"]:
+        return [(0, 0, row["width"], row["height"])]
+    return windows(masks.from_rle(row["mask_rle"], row["height"], row["width"]))
 
 
 def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
