@@ -54,6 +54,11 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe file with the flags laid over it. Raises ConfigError."""
+    return load(args.recipe, overrides_of(args))
+
+
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that were given, by the recipe's dotted keys. Raises ConfigError."""
     overrides: dict[str, Any] = {
         key: getattr(args, flag) for flag, key in _MIRRORED.items() if getattr(args, flag) is not None
     }
@@ -68,4 +73,4 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
         overrides[key] = yaml.safe_load(value)
-    return load(args.recipe, overrides)
+    return overrides

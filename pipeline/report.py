@@ -23,7 +23,12 @@ from pipeline.errors import StorageError
 from pipeline.report_data import Facts
 from pipeline.storage import Object, Store, open_store
 
-_SCRIPTS = ("charts.js", "tables.js", "gallery.js", "dialog.js", "report.js")
+_STYLES = ("base.css", "report.css")
+_SCRIPTS = (
+    *("elements.js", "slider.js", "theme.js", "charts.js", "tables.js"),
+    *("gallery.js", "dialog.js", "report.js"),
+)
+"""Modules, each after those that it imports: in one file they need neither imports nor exports."""
 _BINS = 40
 _CLOCK_SLACK_S = 120.0
 """How far a file's time may lie from the time that it tells before it counts as copied."""
@@ -88,8 +93,9 @@ def document(title: str, blocks: Iterable[str]) -> str:
     def text(name: str) -> str:
         return folder.joinpath(name).read_text("utf-8")
 
-    style = text("report.css")
-    script = '"use strict";\n(() => {\n' + "\n".join(text(name) for name in _SCRIPTS) + "\n})();\n"
+    style = "\n".join(text(name) for name in _STYLES)
+    modules = "\n".join(re.sub(r"^import .*\n|^export ", "", text(name), flags=re.M) for name in _SCRIPTS)
+    script = '"use strict";\n(() => {\n' + modules + "\n})();\n"
     policy = (
         f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'"

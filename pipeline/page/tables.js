@@ -1,14 +1,16 @@
 // The parts of the page that are not pictures.
 
-const STATUSES = {
+import { barChart, numbersOf, shares, table } from "./charts.js";
+import { badge, count, into, kindName, lasting, make, many, moment, percent, quiet, rate, score } from "./elements.js";
+
+export const STATUSES = {
   cleaned: "found, removed, checked",
   unchanged: "nothing was found",
   residual: "something is still there",
   skipped: "left alone, by a limit",
   failed: "could not be processed",
 };
-const KINDS = { text: "Text", face: "Faces", plate: "Number plates" };
-const REASONS = {
+export const REASONS = {
   residual: "Something is still there",
   "low score": "Least sure finds",
   "large mask": "Large masks",
@@ -30,12 +32,7 @@ const HINTS = {
   unreachable: "The source did not answer; try again with --retry-failed.",
   edit_lost: "The written file did not hold the edit, so it was not kept.",
 };
-const kindName = (kind) => KINDS[kind] ?? kind;
-const badge = (status) => make("span", { class: "badge", "data-status": status }, status);
-const into = (id, ...nodes) => document.getElementById(id).replaceChildren(...nodes);
-const quiet = (text) => make("p", { class: "quiet-text" }, text);
-
-function overview(data, filterBy) {
+export function overview(data, filterBy) {
   const name = data.output.replace(/\/+$/, "").split("/").pop() || data.output;
   into("title", name);
   into("where", make("code", {}, data.source), make("span", { "aria-label": "to" }, " → "), make("code", {}, data.output));
@@ -95,7 +92,7 @@ function notices(data) {
   return said.map((text) => make("p", { class: "notice" }, text));
 }
 
-function findings(data) {
+export function findings(data) {
   if (!data.kinds.length) {
     into("kinds", quiet(`Nothing was found. Looked for: ${data.remove.map(kindName).join(", ") || "nothing"}.`));
   } else {
@@ -120,7 +117,7 @@ function findings(data) {
   return into("coverage", chart, quiet(told), numbersOf(numbers));
 }
 
-function speed(data) {
+export function speed(data) {
   const timed = data.sessions.filter((session) => session.seconds);
   const rows = data.sessions.map((s) => [
     s.started ? moment(s.started) : s.run_id, count(s.rows), s.seconds ? lasting(s.seconds) : "not known",
@@ -153,7 +150,7 @@ function speed(data) {
   return into("speed", chart, quiet(told), numbersOf(table(columns, rows, "Starts of the command")));
 }
 
-function stages(data) {
+export function stages(data) {
   const spent = Object.entries(data.stages).filter(([, ms]) => ms > 0);
   if (!spent.length) return into("stages", quiet("No stage has a time yet."));
   const sum = spent.reduce((total, [, ms]) => total + ms, 0);
@@ -161,7 +158,7 @@ function stages(data) {
   return into("stages", shares(rows), quiet(`A worker's time per image, ${lasting(sum / data.rows / 1000)} in all. Workers run side by side.`));
 }
 
-function problems(data) {
+export function problems(data) {
   const numbered = (title) => ({ title, number: true });
   if (!data.left.length) into("left", quiet(data.rows ? "The check found nothing that is still there." : "No rows yet."));
   else {
@@ -179,7 +176,7 @@ function problems(data) {
   return into("causes", table(columns, rows, "Causes"));
 }
 
-function provenance(data) {
+export function provenance(data) {
   const panel = (title, ...inner) => make("section", { class: "panel" }, make("h3", {}, title), ...inner);
   const pair = (term, value) => [make("dt", {}, term), make("dd", {}, value)];
   const versions = Object.keys(data.versions);

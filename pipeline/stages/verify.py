@@ -104,7 +104,7 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     finds: list[list[Region]] = [[] for _ in rows]
     for detector in tools.detectors:
         for found, regions, row, picture in zip(finds, detector(results), rows, results, strict=True):
-            found += [r for r in regions if _counts(r, row, picture, tools.recipe)]
+            found += [r for r in regions if counts(r, row, picture, tools.recipe)]
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -115,7 +115,7 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     _refill(again, tools)
 
 
-def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
+def counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
     """True when a find is residue: sure and large enough, of a kind that must go, and (unless the recipe
     looks at everything) in or beside an edit. Elsewhere the first detector saw nothing, and to edit there on
     the second one's word alone would harm good pictures."""
