@@ -170,9 +170,11 @@ def _check_files(recipe: Recipe) -> tuple[Path, ...]:
     """The weights of our own packages that the recipe needs. Files elsewhere must lie on the nodes by themselves."""
     from models import weights
     from models.fetch import package_file
-    from pipeline import kit
+    from pipeline import attached, kit
     from pipeline.errors import ConfigError
 
+    for key, place in attached.named(recipe):
+        _same_everywhere(place, key)
     shipped = []
     for name in kit.weights_of(recipe):
         if name not in weights.known() and not name.startswith("/"):

@@ -1,6 +1,6 @@
-"""What a recipe's words mean: which detector, segmenter and inpainter, made of which weights.
+"""What a recipe's words mean: which segmenter and inpainter, made of which weights (detectors: `pipeline/finders.py`).
 
-The only place of the pipeline that names models. Everything is imported and loaded when a stage opens, in the
+With it the only place of the pipeline that names models. Everything is imported and loaded when a stage opens, in the
 worker that will run it; stages that share a worker share the loaded model.
 """
 
@@ -9,25 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from models.devices import pick
+from pipeline import attached, finders
 from pipeline.errors import ConfigError
-from pipeline.recipe import CLASSIC_INPAINTERS, KINDS, Recipe
+from pipeline.finders import detectors as detectors
+from pipeline.finders import verifiers as verifiers
+from pipeline.recipe import CLASSIC_INPAINTERS, Recipe
 
 if TYPE_CHECKING:
-    from models.regions import Detector, Inpainter, Segmenter
-
-_DETECTOR_WEIGHTS = {
-    "text": ("text-det", "text-rec"),
-    "plate": ("text-det", "text-rec"),
-    "face": ("centerface",),
-}
+    from models.regions import Inpainter, Segmenter
 
 
 def weights_of(recipe: Recipe) -> tuple[str, ...]:
     """The names (or files) of all weights that the recipe's stages load."""
-    names = [name for kind in recipe.remove for name in _DETECTOR_WEIGHTS[kind]]
+    names = finders.weights_of(recipe)
     if recipe.masks.segmenter == "sam":
         names.append(_sam_name(recipe))
     names += [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
@@ -35,7 +32,7 @@ def weights_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def check(recipe: Recipe) -> dict[str, str]:
-    """Fetch, hash and open every file that the recipe needs: name -> sha256.
+    """Fetch, hash and open every file that the recipe needs, and hash the files attached to it: name -> sha256.
 
     Opening costs seconds here and saves a cluster from finding out. Raises models.weights.WeightsError for a
     missing or wrong file, ConfigError for one that holds another model than the recipe's word asks for.
@@ -60,18 +57,8 @@ def check(recipe: Recipe) -> dict[str, str]:
         load_notes(weights.resolve(name)).get("prefill") == "pyramid" for name in lamas
     ):
         raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
-    return {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
-
-
-def detectors(recipe: Recipe) -> list[Detector]:
-    """The detectors that find, one a model."""
-    return [_detector(kind, "find") for kind in _models(recipe)]
-
-
-def verifiers(recipe: Recipe) -> list[Detector]:
-    """The detectors that check the result: the same families at another scale and tiling (see their docs for
-    what that independence is worth)."""
-    return [_detector(kind, "verify") for kind in _models(recipe)]
+    files = {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
+    return files | attached.digests(recipe)
 
 
 def segmenter(recipe: Recipe) -> Segmenter:
@@ -84,7 +71,7 @@ def segmenter(recipe: Recipe) -> Segmenter:
 
 
 def inpainters(recipe: Recipe) -> Mapping[str, Inpainter]:
-    """kind -> what fills it; "" for every kind not named."""
+    """kind -> what fills it; "" for every kind not named; "again 0", "again 1", ...: the fallbacks of repairs."""
     rule, gpus = recipe.inpaint, recipe.engine.gpus
     pixels = rule.refine_pixels if rule.refine else 0
     return {
@@ -95,35 +82,8 @@ def inpainters(recipe: Recipe) -> Mapping[str, Inpainter]:
 
 def _fillers(recipe: Recipe) -> dict[str, str]:
     named: dict[str, str] = {"": recipe.inpaint.name}
-    return named | dict(recipe.inpaint.per_kind.items())
-
-
-def _models(recipe: Recipe) -> list[str]:
-    return [kind for kind in KINDS if kind in recipe.remove]
-
-
-@lru_cache(maxsize=8)
-def _detector(kind: str, purpose: Literal["find", "verify"]) -> Detector:
-    from models.weights import resolve
-
-    again = purpose == "verify"
-    if kind == "face":
-        from models.detectors.faces import FaceDetector
-
-        return FaceDetector(resolve("centerface"), **_VERIFY_FACES if again else {})
-    from models.detectors.text import TextDetector
-
-    text = TextDetector(resolve("text-det"), resolve("text-rec"), **_VERIFY_TEXT if again else {})
-    if kind == "text":
-        return text
-    from models.detectors.plates import PlateDetector
-
-    return PlateDetector(text)
-
-
-# The same networks, shown other pixels: another scale, and tiles cut elsewhere.
-_VERIFY_TEXT: dict[str, Any] = {"long_side": 1280, "offset": 0.5, "name": "ppocr-v6-small@1280"}
-_VERIFY_FACES: dict[str, Any] = {"long_side": 960, "offset": 0.5, "name": "centerface@960"}
+    again = {f"again {n}": name for n, name in enumerate(recipe.inpaint.fallbacks)}
+    return named | dict(recipe.inpaint.per_kind.items()) | again
 
 
 def _sam_name(recipe: Recipe) -> str:

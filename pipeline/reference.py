@@ -72,14 +72,17 @@ def _table(prefix: str, model: Any) -> list[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             continue
-        default = model.model_validate({}).model_dump(mode="json")[name]
+        word = field.alias or name
+        default = model.model_validate({}).model_dump(mode="json")[word]
         told = (field.description or "").replace("|", "\\|")
-        lines.append(f"| `{prefix}{name}` | {_values(properties[name])} | `{default}` | {told} |")
+        lines.append(f"| `{prefix}{word}` | {_values(properties[word])} | `{default}` | {told} |")
     return lines
 
 
 def _values(prop: dict[str, Any]) -> str:
     """A JSON-schema property in a few words."""
+    if "prefixItems" in prop:
+        return f"{len(prop['prefixItems'])} numbers"
     if "anyOf" in prop:
         return " or ".join(_values(option) for option in prop["anyOf"])
     if "$ref" in prop:

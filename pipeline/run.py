@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline import graph, kit, ledger, plan, provenance, review
+from pipeline import attached, graph, kit, ledger, plan, provenance, review
 from pipeline import recipe as recipes
 from pipeline.errors import ConfigError, RunStopped, StorageError
 from pipeline.ledger import Receipt
@@ -61,6 +61,7 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
         "run_id": run_id,
     }
     ledger.claim(to_store, record)
+    recipe = attached.travelling(recipe, to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
     return Run(from_store, to_store, recipe, stamp, run_id)

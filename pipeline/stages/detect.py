@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.regions import Image, Region
-from pipeline import kit, schema
+from pipeline import areas, kit, schema
 from pipeline.recipe import Detect as Rule
 from pipeline.recipe import Recipe
 from pipeline.rows import asked_for, decoded, region_struct
@@ -53,15 +53,15 @@ def wanted(region: Region, picture: Image, recipe: Recipe) -> bool:
 
 
 def allowed(region: Region, picture: Image, rule: Rule) -> bool:
-    """The limits of one kind: score, area, share of the picture, place of the region's centre."""
+    """The limits of one kind: score, area, share of the picture, place of the region's centre, areas to keep."""
     height, width = picture.shape[:2]
+    size = (height, width)
     x0, y0, x1, y1 = region.box
     area = (x1 - x0) * (y1 - y0) if region.mask is None else float(np.count_nonzero(region.mask))
     if rule.min_score is not None and region.score < rule.min_score:
         return False
     if area < rule.min_area or area > rule.max_coverage * width * height:
         return False
-    if rule.where is None:
-        return True
-    cx, cy = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height
-    return bool(rule.where[0] <= cx <= rule.where[2] and rule.where[1] <= cy <= rule.where[3])
+    if rule.where is not None and not areas.centre_inside(region, size, rule.where):
+        return False
+    return not rule.keep or areas.share_inside(region, size, rule.keep) <= 0.5

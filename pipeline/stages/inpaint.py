@@ -45,14 +45,15 @@ class Inpaint:
 
 
 def masks_by_filler(row: dict[str, Any], fillers: Mapping[str, Inpainter]) -> dict[str, Mask]:
-    """filler's name -> HW bool: the pixels that it has to fill. `fillers` is keyed by kind, "" for the rest.
+    """filler's name -> HW bool: the pixels that it has to fill. `fillers` is keyed by kind, "" for the rest; a
+    region's own "filler" is the key that a repair chose instead of its kind.
 
     Pixels under two kinds go to the last filler named, so that nothing of the first kind shows through."""
     height, width = row["height"], row["width"]
     whole = masks.from_rle(row["mask_rle"], height, width)
     jobs: dict[str, Mask] = {}
     for region in row["regions"]:
-        name = fillers.get(region["kind"], fillers[""]).name
+        name = fillers.get(region.get("filler") or region["kind"], fillers[""]).name
         mask = masks.from_rle(region["rle"], height, width)
         jobs[name] = jobs[name] | mask if name in jobs else mask
     taken = np.logical_or.reduce(list(jobs.values())) if jobs else np.zeros_like(whole)

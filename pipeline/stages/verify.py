@@ -1,7 +1,8 @@
 """verify: look at the result with a detector that is independent of the first, repair, and say what is left.
 
-A repair starts again from the source, with a larger mask: inpainting an inpainted picture would keep what the
-first pass left. A find counts only above `verify.min_score`, the guard against false alarms.
+A repair starts again from the source, with a larger mask and the recipe's next fallback for it: inpainting an
+inpainted picture would keep what the first pass left. A find counts only above `verify.min_score`, the guard
+against false alarms.
 """
 
 from __future__ import annotations
@@ -80,6 +81,12 @@ class _Tools:
     fillers: Mapping[str, Inpainter]
     recipe: Recipe
 
+    def fallback(self, region: dict[str, Any]) -> str | None:
+        """The key of what fills a region that must be filled again: the next fallback, the last one for ever."""
+        last = len(self.recipe.inpaint.fallbacks) - 1
+        tried = region.get("filler")
+        return None if last < 0 else f"again {min(last, int(tried.split()[1]) + 1) if tried else 0}"
+
 
 def _status(row: dict[str, Any]) -> str:
     if row["residual"]:
@@ -147,21 +154,25 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
         for mask, region in zip(tools.segmenter([picture], [found])[0], found, strict=True)
     ]
     old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
-    wider = [(r, _wider(mask, r["box"], found, tools.recipe.verify.grow)) for r, mask in old]
+    wider = [
+        ({**r, "filler": tools.fallback(r)}, _wider(mask, r["box"], tools.recipe.verify.grow))
+        if any(_touch(r["box"], region.box) for region in found)
+        else (r, mask)
+        for r, mask in old
+    ]
     whole = masks.union([mask for _, mask in wider] + added, height, width)
     coverage = float(np.count_nonzero(whole)) / whole.size
     if coverage > tools.recipe.masks.max_coverage:
         return False
     kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.to_rle(m)} for r, m in wider]
-    row["regions"] = kept + [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
+    fresh = [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
+    row["regions"] = kept + [{**r, "filler": tools.fallback(r)} for r in fresh]
     row |= {"mask_rle": masks.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
 
 
-def _wider(mask: Mask, box: list[float], found: list[Region], share: float) -> Mask:
-    """The mask, widened when a find touches its box; masks that did their work stay as they are."""
-    if not any(_touch(box, region.box) for region in found):
-        return mask
+def _wider(mask: Mask, box: list[float], share: float) -> Mask:
+    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for."""
     return grow_mask(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
 
 

@@ -66,3 +66,18 @@ def test_loading_executes_nothing(tmp_path: Path) -> None:
 def test_plural_and_single_words_are_understood() -> None:
     assert load(None, {"remove": "faces"}).remove == ("face",)
     assert load(None, {"remove": ["plates", "text", "text"]}).remove == ("plate", "text")
+
+
+def test_areas_survive_a_dump(tmp_path: Path) -> None:
+    recipe = load(None, {"detect.face": {"where": "corners", "except": [0, 0, 1, 0.5]}})
+    assert recipe.detect_for("face").keep == ((0, 0, 1, 0.5),)
+    (tmp_path / "r.yaml").write_text(dump(recipe))
+    assert load(tmp_path / "r.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("logos", "references"), ("given", r"given\.file"), ("prompt", r"prompt\.words")]
+)
+def test_kinds_that_need_more_say_what(kind: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(None, {"remove": kind})

@@ -1,0 +1,227 @@
+"""The parts of a recipe, each a frozen pydantic model: what may be written under its key, and what that means.
+
+`pipeline/recipe.py` puts them together. A key's description is its line in docs/recipe.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.areas import Areas
+
+Kind = Literal["text", "watermark", "face", "plate", "logo", "person", "object", "everything", "given"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In the order in which their detectors look."""
+PLURALS = {
+    "texts": "text",
+    "watermarks": "watermark",
+    "faces": "face",
+    "plates": "plate",
+    "logos": "logo",
+    "persons": "person",
+    "people": "person",
+    "objects": "object",
+    "prompt": "object",
+}
+Share = Annotated[float, Field(ge=0, le=1)]
+SegmenterName = Literal["auto", "box", "ellipse", "stroke", "grabcut", "sam"]
+CLASSIC_INPAINTERS = ("telea", "ns", "blur", "pixelate", "fill")
+
+
+class Part(BaseModel):
+    """A mapping of the recipe. Unknown keys are refused; nothing changes once it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+
+class Detect(Part):
+    """What one kind of thing must be to count."""
+
+    min_score: Share | None = Field(
+        None, description="lowest score that counts; null = the detector's own default"
+    )
+    min_area: Annotated[float, Field(ge=0)] = Field(0.0, description="smallest area, square pixels")
+    max_coverage: Share = Field(
+        1.0, description="a region above this share of the picture is a false find, and dropped"
+    )
+    where: Areas | None = Field(
+        None,
+        description="only regions whose centre lies in one of these areas count: boxes [x0, y0, x1, y1] as shares of "
+        "the picture, or the words corners, border, top, bottom, left, right (`border 0.1`; .2 without a number)",
+    )
+    keep: Areas = Field(
+        (),
+        alias="except",
+        description="areas to keep: a region that lies by more than half in them is dropped",
+    )
+
+
+class Masks(Part):
+    """How a region becomes the pixels that change."""
+
+    segmenter: SegmenterName = Field(
+        "auto",
+        description="auto = the strokes of text, an ellipse round a face, the box of the rest; sam needs weights",
+    )
+    checkpoint: str | None = Field(
+        None, description="weights of the sam segmenter: sam-vit-b (default), -l, -h, or a file"
+    )
+    grow: Share = Field(0.02, description="widen each mask by this share of its box's shorter side")
+    grow_px: Annotated[int, Field(ge=0, le=256)] = Field(3, description="... and by at least so many pixels")
+    max_coverage: Share = Field(
+        0.6, description="a mask above this share of the picture makes the row `skipped`"
+    )
+
+
+class Inpaint(Part):
+    """What fills the masks."""
+
+    name: str = Field(
+        "lama-lite",
+        description="lama-lite (shipped), telea, ns, blur, pixelate, fill, a LaMa of the weights table, or a file",
+    )
+    per_kind: dict[Kind, str] = Field(
+        default_factory=dict, description="another filler for one kind: {face: blur}"
+    )
+    fallbacks: tuple[str, ...] = Field(
+        (),
+        description="what fills again what verification still finds: the 1st repair takes the 1st, and so on; "
+        "the last one stays; none = each repair with the filler that failed, and a larger mask",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of LaMa's convolutions; bf16 is slower, not faster, where the processor lacks it"
+    )
+    whole_image: bool = Field(
+        False, description="LaMa sees the whole picture instead of crops round the masks"
+    )
+    refine: bool = Field(
+        False,
+        description="LaMa fills what is larger than about 724 px scale by scale (15 times the work or more)",
+    )
+    refine_pixels: Annotated[int, Field(ge=1024)] = Field(
+        1_800_000,
+        description="... at most so many pixels at a time, at a reduced size beyond: bounds the memory",
+    )
+
+
+class Verify(Part):
+    """The proof that the thing is gone."""
+
+    passes: Annotated[int, Field(ge=0, le=8)] = Field(2, description="repairs with a larger mask, at most")
+    scope: Literal["edited", "all", "none"] = Field(
+        "edited", description="which rows the second detector looks at"
+    )
+    min_score: Share = Field(
+        0.5, description="a find below this is no residual: the guard against false alarms"
+    )
+    min_side: Annotated[float, Field(ge=0)] = Field(
+        10.0,
+        description="... and so is one with a shorter side below this, in pixels: an inpainter's own specks",
+    )
+    grow: Share = Field(
+        0.15, description="each repair widens the mask by this share of a region's shorter side"
+    )
+
+
+class Logos(Part):
+    """The marks that `logo` looks for."""
+
+    references: tuple[str, ...] = Field(
+        (),
+        description="pictures of the mark, files or s3://..., cut to it; with alpha, what is clear is not the mark",
+    )
+    rotation: Annotated[float, Field(ge=0, le=45)] = Field(
+        15.0, description="largest turn looked for, degrees"
+    )
+    smallest: Annotated[float, Field(ge=16)] = Field(
+        40.0, description="smallest long side looked for, pixels"
+    )
+    largest: Share = Field(0.5, description="largest long side looked for, as a share of the picture's")
+
+
+class Given(Part):
+    """What `given` removes: boxes, polygons or masks that you have already."""
+
+    file: str | None = Field(
+        None,
+        description="a Parquet, JSON, JSON lines or COCO file, or a folder of mask images or YOLO labels; "
+        "a folder must be in sight of every worker",
+    )
+    form: Literal["auto", "rows", "coco", "yolo", "masks"] = Field(
+        "auto",
+        description="auto = told by the content; rows = one row a region or an image (docs/finders.md)",
+    )
+    root: str | None = Field(
+        None, description="what the names in the file are relative to; null = the source"
+    )
+
+
+class Persons(Part):
+    """What finds `person`."""
+
+    model: str = Field("blazepose", description="blazepose, or an ONNX file of your own (docs/finders.md)")
+
+
+class Prompt(Part):
+    """What `object` looks for: anything that words can name."""
+
+    words: tuple[str, ...] = Field((), description="what must go, in words: [lanyard, computer screen]")
+    model: str | None = Field(
+        None,
+        description="a folder with OWLv2 or Grounding DINO as transformers saves it, a hub id, or an ONNX file",
+    )
+
+
+class Everything(Part):
+    """Which of Segment Anything's automatic masks `everything` takes; detect.everything limits them too."""
+
+    points: Annotated[int, Field(ge=2, le=64)] = Field(16, description="points a side of the grid of prompts")
+    min_iou: Share = Field(0.88, description="lowest predicted IoU")
+    min_stability: Share = Field(0.95, description="lowest stability: IoU of the mask cut higher and lower")
+    checkpoint: str = Field("sam-vit-b", description="weights: a name of the weights table or a file")
+
+
+class Output(Part):
+    """How rows are written."""
+
+    format: Literal["keep", "png", "jpeg", "webp"] = Field(
+        "keep", description="keep = the source's, so that nothing outside the edit changes"
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(
+        95, description="of a conversion to JPEG or WebP; a kept JPEG keeps its own tables"
+    )
+    metadata: Literal["scrub", "keep", "strip"] = Field(
+        "scrub",
+        description="scrub drops what tells of persons and places: GPS, owner, serials, thumbnails, XMP",
+    )
+    keep_skipped: bool = Field(False, description="write the untouched source into `skipped` rows")
+
+
+class Limits(Part):
+    """What is refused before it is decoded."""
+
+    max_pixels: Annotated[int, Field(gt=0)] = Field(256_000_000, description="per image, from its header")
+    max_bytes: Annotated[int, Field(gt=0)] = Field(512 * 2**20, description="per object, from the listing")
+
+
+class Units(Part):
+    """How the plan cuts the source. null rows = chosen from the size of the source (8 to 512)."""
+
+    rows: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="images in a unit, at most")
+    bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="source bytes in a unit, at most")
+
+
+class Engine(Part):
+    """Where and how wide it runs. Not part of the recipe's digest: a resume may use another cluster."""
+
+    gpus: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="GPUs per worker of the model stages (0.5 = share)"
+    )
+    cpus: Annotated[float, Field(gt=0)] = Field(1.0, description="CPUs per worker of the model stages")
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="most workers; null = as many as fit"
+    )
+    batch: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="images a worker handles at a time")
+    wave: Annotated[int, Field(ge=1)] = Field(5000, description="units per engine run: keeps the driver flat")
