@@ -18,7 +18,7 @@ COMPLETE, COMPLETE_WITH_ERRORS, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 
 def parser() -> argparse.ArgumentParser:
-    from jobs import demo, inspect, plan, report, run, serve, status, stop, submit, verify, weights
+    from jobs import demo, evaluate, inspect, plan, report, run, serve, status, stop, submit, verify, weights
 
     top = argparse.ArgumentParser(
         prog="cleanplate",
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: cleanplate run photos/ cleaned/ --remove text,faces",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, plan, status, verify, report, serve, submit, stop, inspect, weights, demo):
+    for module in (run, plan, status, verify, report, serve, submit, stop, inspect, weights, evaluate, demo):
         module.add_parser(commands)
     commands.add_parser("train", help="train a LaMa on a folder of photographs; the same command goes on")
     return top
@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jobs import train
 
         return train.main(words[1:])
-    args = parser().parse_args(words)
+    from jobs.evaluate import with_default
+
+    args = parser().parse_args(with_default(words))
     signal.signal(signal.SIGTERM, _interrupt)
     from models.fetch import WeightsError
 

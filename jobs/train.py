@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 import sys
@@ -20,7 +21,7 @@ from models.resnet import DilatedResNet50
 from models.training import measure
 from models.training.checkpoint import CheckpointError, export_weights, read_tensors
 from models.training.data import PhotoBank, hold_out, list_photos, load_bank, name_of, names_digest
-from models.training.loop import TrainingDiverged, predictor, train
+from models.training.loop import Initial, TrainingDiverged, predictor, train
 from models.training.masks import MASKS
 from models.training.objective import Encoder
 from models.training.recipe import TrainRecipe
@@ -72,6 +73,14 @@ def load_encoder(path: Path | None, device: str) -> Encoder | None:
     return encoder.requires_grad_(False).eval().to(device)
 
 
+def load_initial(path: Path | None) -> Initial | None:
+    """The weights that a new training starts from, in fp32; None without a path. Raises ValueError."""
+    if path is None:
+        return None
+    tensors = {n: t.float() if t.is_floating_point() else t for n, t in read_tensors(path).items()}
+    return Initial(hashlib.sha256(path.read_bytes()).hexdigest(), tensors)
+
+
 def train_here(args: argparse.Namespace) -> None:
     """Train in this process, which may be one of several that torch.distributed has joined."""
     if args.threads:
@@ -93,6 +102,7 @@ def train_here(args: argparse.Namespace) -> None:
         validation,
         args.out,
         encoder=encoder,
+        initial=load_initial(args.init),
         device=args.device,
         allow_changed_recipe=args.allow_changed_recipe,
         stop_after=args.stop_after,
@@ -133,6 +143,7 @@ def ship(recipe: TrainRecipe, photos: Path, out: Path, target: Path) -> None:
             "licence": "Apache-2.0",
             "recipe_sha256": recipe.digest(),
             "steps": str(best["step"]),
+            "initial_sha256": best.get("initial", ""),
             "photographs": str(len(kept)),
             "photographs_sha256": names_digest([name_of(photo) for photo in kept]),
             "validation": ", ".join(f"{name} {score:.4f}" for name, score in best["scores"].items()),
@@ -188,6 +199,7 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=int, default=0, help="CPU threads a process (default: torch's choice)"
     )
     parse.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parse.add_argument("--init", type=Path, metavar="FILE", help="weights that a new training starts from")
     parse.add_argument("--encoder", type=Path, help="ADE20K ResNet-50 weights for the perceptual loss")
     parse.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe field"

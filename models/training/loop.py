@@ -10,7 +10,7 @@ import csv
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from models.training.masks import MASKS, bounded_mask, scaled
 from models.training.muon import AdamOnly, KernelsAndRest, Optimizer
 from models.training.objective import Encoder, discriminator_losses, fill_losses, paper_losses
 from models.training.peers import Peers, current_peers
+from models.training.precision import available_precision, in_precision
 from models.training.recipe import Phase, TrainRecipe, check_recipe, learning_rate, phase_at
 from models.training.validation import Validation, save_samples, validate
 
@@ -40,6 +41,14 @@ TRAIN_COLUMNS = (
     *("d_adversarial", "d_r1", "grad_norm", "images_per_s", "unix_time"),
 )
 SCORE_COLUMNS = ("step", "hole_psnr", "psnr", "ssim", "unix_time")
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights that a new training starts from, and the sha256 of their file, kept in every checkpoint."""
+
+    sha256: str
+    tensors: Mapping[str, Tensor]
 
 
 class TrainingDiverged(Exception):
@@ -104,6 +113,7 @@ class _Run:
     average: dict[str, Tensor]
     step: int = 0
     best: float = -math.inf
+    initial: str = ""
     recipes: list[str] = field(default_factory=list)
     substitutes: list[str] = field(default_factory=list)
 
@@ -158,11 +168,25 @@ def _new_run(recipe: TrainRecipe, device: torch.device) -> _Run:
     return _Run(model, optimizer, discriminator, discriminator_optimizer, average, recipes=[recipe.digest()])
 
 
-def _start(recipe: TrainRecipe, out_dir: Path, device: torch.device, allow_changed: bool) -> _Run:
+def _warm(run: _Run, initial: Initial) -> None:
+    """Put initial weights into a new run. Raises ValueError when they are another model's."""
+    try:
+        run.model.load_state_dict(initial.tensors)
+    except RuntimeError as error:
+        raise ValueError(f"the initial weights are not the recipe's model's: {error}") from error
+    run.average = {name: tensor.detach().clone() for name, tensor in run.model.state_dict().items()}
+    run.initial = initial.sha256
+
+
+def _start(
+    recipe: TrainRecipe, out_dir: Path, device: torch.device, allow_changed: bool, initial: Initial | None
+) -> _Run:
     """A new run, or the one of out_dir's checkpoint. Raises CheckpointError when it is another training."""
     run = _new_run(recipe, device)
     state = load_checkpoint(out_dir)
     if state is None:
+        if initial is not None:
+            _warm(run, initial)
         return run
     if state["recipes"][-1] != recipe.digest():
         if not allow_changed:
@@ -183,13 +207,14 @@ def _start(recipe: TrainRecipe, out_dir: Path, device: torch.device, allow_chang
             ) from error
     run.average = {name: tensor.to(device) for name, tensor in state["average"].items()}
     run.step, run.best, run.recipes = state["step"], state["best"], state["recipes"]
-    run.substitutes = state["substitutes"]
+    run.substitutes, run.initial = state["substitutes"], state.get("initial", "")
     log.info("going on from step %d of %s", run.step, out_dir)
     return run
 
 
 def _save(run: _Run, out_dir: Path) -> None:
-    facts = {"step": run.step, "best": run.best, "recipes": run.recipes, "substitutes": run.substitutes}
+    facts = {"step": run.step, "best": run.best, "recipes": run.recipes, "initial": run.initial}
+    facts |= {"substitutes": run.substitutes}
     states = {name: part.state_dict() for name, part in run.parts().items()}
     save_checkpoint(out_dir, {**states, **facts, "average": run.average})
 
@@ -228,16 +253,20 @@ def _step(
     device = next(run.model.parameters()).device
     images, masks = (tensor.to(device) for tensor in draw_batch(recipe, bank, run.step, peers))
     seen = torch.cat([images * (1 - masks), masks], dim=1).contiguous(memory_format=torch.channels_last)
-    predicted = predictor(recipe, run.model)(seen)
+    precision = available_precision(recipe.precision, device)
+    predicted = in_precision(predictor(recipe, run.model), precision)(seen)
     parts = fill_losses(predicted, images, masks, phase.fill)
     adversary = run.discriminator if phase.adversarial else None
+    judge = None if adversary is None else in_precision(adversary, precision)
+    shown = torch.lerp(images, predicted, masks) if phase.composite else predicted
     if phase.paper is not None:
-        parts |= paper_losses(predicted, images, masks, phase.paper, adversary, encoder)
+        parts |= paper_losses(shown, images, masks, phase.paper, judge, encoder)
     run.optimizer.set_lr(learning_rate(recipe, run.step))
     loss, norm = _descend(run.optimizer, run.model, parts, peers, recipe.clip, run.step)
     update_average(run.average, run.model, recipe.ema, run.step)
-    if adversary is not None and run.discriminator_optimizer is not None and phase.paper is not None:
-        d_parts = discriminator_losses(adversary, predicted, images, masks, phase.paper.r1)
+    if adversary is not None and judge is not None and phase.paper is not None:
+        assert run.discriminator_optimizer is not None
+        d_parts = discriminator_losses(judge, shown, images, masks, phase.paper.r1)
         _descend(run.discriminator_optimizer, adversary, d_parts, peers, recipe.clip, run.step)
         parts |= d_parts
     run.step += 1
@@ -253,8 +282,8 @@ def _judge(
     save_samples(out_dir / "samples" / f"{run.step:07d}.jpg", validation, fills)
     if scores["hole_psnr"] > run.best:
         run.best = scores["hole_psnr"]
-        best = {"average": run.average, "step": run.step, "scores": scores, "recipes": run.recipes}
-        write_whole(out_dir / "best.pt", best)
+        facts = {"step": run.step, "scores": scores, "recipes": run.recipes, "initial": run.initial}
+        write_whole(out_dir / "best.pt", {"average": run.average, **facts})
     log.info("step %d: %s", run.step, ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
     return scores
 
@@ -274,6 +303,7 @@ def train(
     out_dir: Path,
     *,
     encoder: Encoder | None = None,
+    initial: Initial | None = None,
     peers: Peers | None = None,
     device: str | torch.device = "cpu",
     allow_changed_recipe: bool = False,
@@ -284,7 +314,8 @@ def train(
     out_dir gets last.pt (every checkpoint_seconds and at the end), best.pt (the averaged weights with the
     best validation hole PSNR), train.csv, validation.csv and samples/*.jpg, all written by rank 0. The same
     call goes on from last.pt. encoder: for the paper's perceptual loss, on `device`, in eval mode; without it
-    a substitute is trained, which the log and the checkpoint say.
+    a substitute is trained, which the log and the checkpoint say. initial: where a new training starts from;
+    one that goes on does not read it.
 
     Raises ValueError for a recipe that cannot be trained, CheckpointError for a checkpoint of another
     training, TrainingDiverged when a loss is not finite.
@@ -292,7 +323,7 @@ def train(
     peers = peers or current_peers()
     device = torch.device(device)
     check_recipe(recipe, peers.world)
-    run = _start(recipe, out_dir, device, allow_changed_recipe)
+    run = _start(recipe, out_dir, device, allow_changed_recipe, initial)
     _say_substitutes(recipe, run, encoder)
     run.model.train()
     writer = _Writer(recipe, run, validation, out_dir) if peers.rank == 0 else None

@@ -15,7 +15,9 @@ from typing import ClassVar
 from models.lama import LAMA
 from models.losses import LossWeights
 from models.training.masks import MASKS
+from models.training.precision import TrainPrecision
 
+_LATER = {"precision": "fp32"}
 _STRICT = {"extra": "forbid"}  # for pydantic, which jobs use to read recipes: an unknown key is an error
 
 
@@ -43,6 +45,7 @@ class Phase:
 
     zoom: the crop's side in the photograph as multiples of crop.  lr_from, lr_to: a half cosine between both.
     fill: our losses.  paper: the paper's, with a discriminator when one of them needs it; None for none.
+    composite: the paper's losses see the hole's prediction in the photograph, not the whole prediction.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -55,6 +58,7 @@ class Phase:
     zoom: tuple[float, float] = (1.0, 2.0)
     fill: FillWeights = field(default_factory=FillWeights)
     paper: LossWeights | None = None
+    composite: bool = False
 
     @property
     def adversarial(self) -> bool:
@@ -72,6 +76,7 @@ class TrainRecipe:
     muon_ratio: kernels are stepped by Muon at this many times the learning rate; 0: Adam for all.
     ndf, discriminator_lr: width and constant learning rate of the discriminator, where a phase has one.
     prefill: the generator corrects a pyramid fill (models.prefill) instead of painting from nothing.
+    precision: 'bf16' multiplies in bf16 where the hardware can, with the FFT, weights and losses in fp32.
     photo_short_side: photographs are shrunk to this on loading.  source_power: see data.load_bank.
     """
 
@@ -97,15 +102,23 @@ class TrainRecipe:
     log_every: int = 10
     checkpoint_seconds: float = 150.0
     validate_every: int = 250
+    precision: TrainPrecision = "fp32"
 
     @property
     def steps(self) -> int:
         return sum(phase.steps for phase in self.phases)
 
     def digest(self) -> str:
-        """sha256 of every field."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """sha256 of every field; fields that came later count only where they are used, so that a recipe
+        from before keeps its digest and its checkpoints."""
+        fields = dataclasses.asdict(self)
+        for name, unused in _LATER.items():
+            if fields[name] == unused:
+                del fields[name]
+        for phase in fields["phases"]:
+            if not phase["composite"]:
+                del phase["composite"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def check_recipe(recipe: TrainRecipe, world: int = 1) -> None:

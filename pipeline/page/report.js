@@ -3,7 +3,7 @@
 import { Full } from "./dialog.js";
 import { count, into, kindName, make, many, quiet } from "./elements.js";
 import { Gallery, block } from "./gallery.js";
-import { REASONS, findings, overview, problems, provenance, speed, stages } from "./tables.js";
+import { REASONS, findings, overview, problems, provenance, recall, speed, stages } from "./tables.js";
 import { theme } from "./theme.js";
 
 const data = block("data");
@@ -63,12 +63,14 @@ function help() {
       line(["r"], "redo: something was missed or the fill is poor; do it again with a larger mask"),
       line(["w"], "wrong: nothing should have been removed here; restore the source"),
       line(["Enter"], "full size"), line(["s"], "to the slider, then ← and →; Esc leaves it"), line(["m"], "masks on and off")),
-    quiet("The same key again takes a mark back. Marks stay in this browser. Export marks writes marks.json: an object from image id to \"keep\", \"redo\" or \"wrong\"."));
+    quiet("The same key again takes a mark back. Marks stay in this browser. Export marks writes marks.json. Give it to the command that made this output, and it does what the marks ask for:"),
+    make("pre", {}, `cleanplate run ${data.source} ${data.output} --review marks.json`));
 }
 
 theme();
 overview(data, filterBy);
 findings(data);
+recall(data);
 speed(data);
 stages(data);
 problems(data);

@@ -158,6 +158,23 @@ export function stages(data) {
   return into("stages", shares(rows), quiet(`A worker's time per image, ${lasting(sum / data.rows / 1000)} in all. Workers run side by side.`));
 }
 
+/** How much of what was there was found: an estimate, with its interval drawn on 0 to 100 %. */
+export function recall(data) {
+  if (!data.recall.length) {
+    return into("recall", quiet("Not estimated. A run cannot know what it did not see: that takes pictures whose truth is known, or a person who looks at a random sample for what was missed."));
+  }
+  const rows = data.recall.map((one) => {
+    const spread = make("span", { class: "spread", "aria-hidden": "true" }, make("i"), make("b"));
+    spread.firstChild.style.left = `${100 * one.low}%`;
+    spread.firstChild.style.width = `${100 * (one.high - one.low)}%`;
+    spread.lastChild.style.left = `${100 * one.recall}%`;
+    return [kindName(one.kind), spread, percent(one.recall, 1), `${percent(one.low, 1)} to ${percent(one.high, 1)}`, one.images ? count(one.images) : "–"];
+  });
+  const columns = [{ title: "Kind" }, { title: "0 to 100 %" }, ...["Recall", "95 % interval", "Images"].map((title) => ({ title, number: true }))];
+  const methods = [...new Set(data.recall.map((one) => one.method).filter(Boolean))];
+  return into("recall", table(columns, rows, "Recall by kind"), quiet(methods.length ? `${methods.join("; ")}.` : "Of the things that are there, the share that was found."));
+}
+
 export function problems(data) {
   const numbered = (title) => ({ title, number: true });
   if (!data.left.length) into("left", quiet(data.rows ? "The check found nothing that is still there." : "No rows yet."));
