@@ -49,7 +49,10 @@ export function moment(time) {
   return Number.isNaN(date.getTime()) ? "" : date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 }
 
-export const KINDS = { text: "Text", face: "Faces", plate: "Number plates" };
+export const KINDS = {
+  text: "Text", watermark: "Watermarks", face: "Faces", plate: "Number plates", logo: "Logos", person: "Persons",
+  object: "Objects", everything: "Everything", given: "Given",
+};
 export const kindName = (kind) => KINDS[kind] ?? kind;
 export const badge = (status) => make("span", { class: "badge", "data-status": status }, status);
 export const into = (id, ...nodes) => document.getElementById(id).replaceChildren(...nodes);
