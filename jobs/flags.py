@@ -52,13 +52,9 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe file with the flags laid over it. Raises ConfigError."""
-    return load(args.recipe, overrides_of(args))
-
-
-def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that were given, by the recipe's dotted keys. Raises ConfigError."""
+def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Recipe:
+    """The recipe file with the flags laid over it. own: the keys of a run's recipe, which stand in where no file is
+    named. Raises ConfigError."""
     overrides: dict[str, Any] = {
         key: getattr(args, flag) for flag, key in _MIRRORED.items() if getattr(args, flag) is not None
     }
@@ -73,4 +69,4 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
         overrides[key] = yaml.safe_load(value)
-    return overrides
+    return load(args.recipe, overrides if args.recipe or not own else own | overrides)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -51,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
     from jobs.flags import recipe_of
     from pipeline import run as runs
 
-    recipe = recipe_of(args)
+    marks, own = review_of(args) if args.review else (None, None)
+    recipe = recipe_of(args, own)
     if args.limit is not None and args.limit < 1:
         from pipeline.errors import ConfigError
 
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
-    marks = marks_of(args) if args.review else None
     if args.dry_run:
         from jobs.plan import describe
 
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
-def marks_of(args: argparse.Namespace) -> Marks:
-    """The marks of --review, checked against the run that they judge; says what they ask for."""
+def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
+    """The marks of --review, checked against the run that they judge, and that run's recipe; says what they ask for."""
     from pipeline import review
     from pipeline import run as runs
     from pipeline.errors import ConfigError
@@ -81,11 +81,11 @@ def marks_of(args: argparse.Namespace) -> Marks:
     if args.new_run:
         raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
     marks = review.read(args.review)
-    output, _ = runs.open_finished(args.output)
+    output, record = runs.open_finished(args.output)
     counts = review.asked(output, marks).counts
     told = ", ".join(f"{count:,} {word}" for word, count in counts.items())
     Console(stderr=True).print(f"review {args.review}: {told or 'no marks'}", highlight=False)
-    return marks
+    return marks, record["recipe"]
 
 
 def carry_out(

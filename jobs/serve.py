@@ -90,8 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _given(args: argparse.Namespace) -> tuple[Recipe, Source | None]:
     """The recipe to start from, and what to choose pictures from."""
-    from jobs.flags import overrides_of, recipe_of
-    from pipeline import recipe as recipes
+    from jobs.flags import recipe_of
     from pipeline import run as runs
     from pipeline.errors import ConfigError
     from pipeline.serve.sources import Objects, Rows
@@ -103,9 +102,7 @@ def _given(args: argparse.Namespace) -> tuple[Recipe, Source | None]:
     if args.source:
         raise ConfigError("DST brings its own source: leave out --source, or leave out DST")
     output, record = runs.open_finished(args.output)
-    laid_over = record["recipe"] | overrides_of(args)
-    recipe = recipe_of(args) if args.recipe else recipes.load(None, laid_over)
-    return recipe, Rows(output, record)
+    return recipe_of(args, record["recipe"]), Rows(output, record)
 
 
 def _listen(host: str, port: int) -> socket.socket:

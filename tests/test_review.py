@@ -189,6 +189,10 @@ def test_marks_are_checked_before_any_work(
     assert main(["run", source, str(run / "nothing"), "--review", str(path)]) == 2
     assert not (run / "nothing").exists()
     assert len(plan.generations(open_store(output))) == 1
+    assert main(["run", source, output, "--here", "--review", str(path)]) == 1, (
+        "the run's own recipe is taken"
+    )
+    assert row_of(output, FACE)["attempt"] == 2
 
 
 def test_two_reviewers_who_disagree(cleaned: Path, run: Path) -> None:

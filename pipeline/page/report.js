@@ -63,7 +63,7 @@ function help() {
       line(["r"], "redo: something was missed or the fill is poor; do it again with a larger mask"),
       line(["w"], "wrong: nothing should have been removed here; restore the source"),
       line(["Enter"], "full size"), line(["s"], "to the slider, then ← and →; Esc leaves it"), line(["m"], "masks on and off")),
-    quiet("The same key again takes a mark back. Marks stay in this browser. Export marks writes marks.json. Give it to the command that made this output, and it does what the marks ask for:"),
+    quiet("The same key again takes a mark back. Marks stay in this browser. Export marks writes marks.json. This does what the marks ask for, with the recipe of this output:"),
     make("pre", {}, `cleanplate run ${data.source} ${data.output} --review marks.json`));
 }
 

@@ -69,10 +69,10 @@ async function find() {
   const { id } = state.picture;
   try {
     const { finds } = await ask(`/api/pictures/${id}/find`, { body: { recipe: panel.recipe }, signal: looking.signal });
+    const drawn = await board.drawn(finds);
     if (state.picture.id !== id) return;
-    board.finds = [];
+    board.finds = drawn;
     panel.setFinds(finds);
-    await board.setFinds(finds, panel.on);
     document.documentElement.dataset.found = String(finds.length);
   } catch (error) {
     if (error.name !== "AbortError") into("found-told", "Nothing could be looked for.");
@@ -144,7 +144,7 @@ function tools() {
   into("zooms", button("−", "Zoom out (-)", () => board.zoomBy(0.7)), told, button("+", "Zoom in (+)", () => board.zoomBy(1 / 0.7)), button("Fit", "Fit (0)", () => board.zoomBy(0)));
   board.zoomed = (screen) => (told.textContent = `${Math.round(100 * screen)} %`);
   element("size").addEventListener("input", () => setSize(Number(element("size").value)));
-  choose("paint");
+  choose(matchMedia("(pointer: coarse)").matches ? "hand" : "paint"); // A finger that scrolls must not paint.
 }
 
 const KEYS = {

@@ -73,23 +73,9 @@ export class Board {
     this.fit();
   }
 
-  async setFinds(finds, on) {
-    const images = finds.map(async ({ mask }) => {
-      if (!mask) return null;
-      const picture = new Image();
-      picture.src = mask.png;
-      await picture.decode();
-      const tinted = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight);
-      const pen = tinted.getContext("2d");
-      pen.drawImage(picture, 0, 0);
-      pen.globalCompositeOperation = "source-in";
-      pen.fillStyle = RED;
-      pen.fillRect(0, 0, tinted.width, tinted.height);
-      return tinted;
-    });
-    const drawn = await Promise.all(images);
-    this.finds = finds.map((find, n) => ({ ...find, drawn: drawn[n] }));
-    this.setOn(on);
+  /** The finds with their masks as red pictures, which `finds` takes. */
+  drawn(finds) {
+    return Promise.all(finds.map(async (find) => ({ ...find, drawn: find.mask && (await tinted(find.mask.png)) })));
   }
 
   setOn(on) {
@@ -181,7 +167,7 @@ export class Board {
   }
 
   down(event) {
-    if (event.button || this.shown !== "mask") return;
+    if (event.button || this.shown !== "mask" || this.pulling) return;
     this.at = this.point(event);
     if (this.tool === "hand") {
       this.pan = { x: event.clientX, y: event.clientY, left: this.view.scrollLeft, top: this.view.scrollTop, moved: false, mouse: event.pointerType === "mouse" };
@@ -215,7 +201,8 @@ export class Board {
     this.pan = null;
     if (this.pulling !== event.pointerId) return;
     this.pulling = null;
-    this.changed();
+    if (event.type === "pointercancel") this.strokes.pop(); // Two fingers: the browser zooms, nobody paints.
+    this.compose();
   }
 
   /** Switch the smallest find under the point. */
@@ -306,6 +293,19 @@ export class Board {
     event.preventDefault();
     this.zoomBy(Math.exp(-event.deltaY / 300), [event.clientX, event.clientY]);
   }
+}
+
+async function tinted(png) {
+  const picture = new Image();
+  picture.src = png;
+  await picture.decode();
+  const red = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight);
+  const pen = red.getContext("2d");
+  pen.drawImage(picture, 0, 0);
+  pen.globalCompositeOperation = "source-in";
+  pen.fillStyle = RED;
+  pen.fillRect(0, 0, red.width, red.height);
+  return red;
 }
 
 function boxed([x0, y0, x1, y1], kind = "") {

@@ -69,8 +69,10 @@ export class Panel {
   }
 
   setFinds(finds) {
+    const places = (list) => JSON.stringify(list.map(({ kind, box }) => [kind, box]));
+    // Other masks of the same finds: what was switched by hand stays so.
+    if (places(finds) !== places(this.finds)) this.touched = new Map();
     this.finds = finds;
-    this.touched = new Map();
     const rows = finds.map((find, n) => {
       const check = make("input", { type: "checkbox", "data-find": n, on: { change: () => this.toggle(n, check.checked) } });
       const bar = make("span", { class: "length" });
@@ -94,8 +96,8 @@ export class Panel {
 
   /** Which finds are on: those above the thresholds, unless a person chose otherwise. */
   settle() {
-    const above = (find) => find.score >= (this.recipe.detect[find.kind]?.min_score ?? 0) && (find.counts || find.score < (this.thresholds?.[find.kind] ?? 0));
-    this.on = new Set(this.finds.keys().filter((n) => this.touched.get(n) ?? above(this.finds[n])));
+    const above = (find) => find.allowed && find.score >= (this.recipe.detect[find.kind]?.min_score ?? 0);
+    this.on = new Set([...this.finds.keys()].filter((n) => this.touched.get(n) ?? above(this.finds[n])));
     for (const check of document.querySelectorAll("[data-find]")) {
       const n = Number(check.dataset.find);
       check.checked = this.on.has(n);
@@ -168,7 +170,7 @@ export class Panel {
     const details = make("details", {}, make("summary", {}, "Show"), shown);
     details.addEventListener("toggle", () => this.changed());
     return section("recipe", "Recipe", quiet("Thresholds, masks and filler as a file for cleanplate run --recipe. Switched finds and strokes belong to this picture only."), details,
-      make("div", { class: "row" }, button("Save recipe.yaml", () => this.save(), { id: "save" }), button("Copy", async () => navigator.clipboard.writeText(await this.yaml()))));
+      make("div", { class: "row" }, button("Save recipe.yaml", () => this.save(), { id: "save" }), button("Copy", () => this.copy())));
   }
 
   async yaml() {
@@ -180,6 +182,14 @@ export class Panel {
       const url = URL.createObjectURL(new Blob([await this.yaml()], { type: "application/yaml" }));
       make("a", { href: url, download: "recipe.yaml" }).click();
       setTimeout(() => URL.revokeObjectURL(url), 10000);
+    } catch (error) {
+      problem(error);
+    }
+  }
+
+  async copy() {
+    try {
+      await navigator.clipboard.writeText(await this.yaml());
     } catch (error) {
       problem(error);
     }

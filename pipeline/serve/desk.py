@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from pipeline import images, kit, masks
 from pipeline.errors import ConfigError
 from pipeline.images import Decoded, Encoded
 from pipeline.pixels import decode
-from pipeline.recipe import Recipe
+from pipeline.recipe import Kind, Recipe
 from pipeline.rows import region_struct
 from pipeline.stages.detect import allowed
 from pipeline.stages.inpaint import fill, masks_by_filler
@@ -56,11 +56,12 @@ class Wanted(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """One find. mask: HW bool, grown as the recipe says. counts: the recipe's limits let it count."""
+    """One find. mask: HW bool, grown as the recipe says. allowed: the recipe's limits of size and place let it count,
+    whatever its score: the page has that on a slider."""
 
     region: Region
     mask: Mask
-    counts: bool
+    allowed: bool
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,7 @@ class Desk:
         self._check(recipe)
         drawn = kit.segmenter(recipe)([picture.decoded.pixels], [regions])[0] if regions else []
         return [
-            Found(
-                region,
-                grow(mask, region, recipe.masks),
-                allowed(region, picture.decoded.pixels, recipe.detect_for(region.kind)),  # type: ignore[arg-type]
-            )
+            Found(region, grow(mask, region, recipe.masks), _allowed(region, picture.decoded.pixels, recipe))
             for region, mask in zip(regions, drawn, strict=True)
         ]
 
@@ -198,6 +195,11 @@ class Desk:
         if names not in self._checked:
             kit.check(recipe)
             self._checked.add(names)
+
+
+def _allowed(region: Region, pixels: Image, recipe: Recipe) -> bool:
+    rule = recipe.detect_for(cast(Kind, region.kind))  # Of the recipe's kinds: see _regions.
+    return allowed(region, pixels, rule.model_copy(update={"min_score": None}))
 
 
 def painted(drawn: list[Mask], strokes: tuple[Stroke, ...], height: int, width: int) -> Mask:

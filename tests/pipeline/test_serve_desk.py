@@ -26,13 +26,16 @@ def table() -> tuple[Desk, str]:
     return made, made.put("astronaut.jpg", FACE, 10_000_000)
 
 
-def test_finds_have_masks_and_say_whether_they_count(table: tuple[Desk, str]) -> None:
+def test_finds_have_masks_and_say_whether_limits_allow_them(table: tuple[Desk, str]) -> None:
     made, key = table
-    (found,) = [f for f in made.find(key, faces()) if f.counts]
+    (found,) = made.find(key, faces())
+    assert found.allowed
     x0, y0, x1, y1 = map(int, found.region.box)
     assert found.mask[(y0 + y1) // 2, (x0 + x1) // 2]
-    (strict,) = made.find(key, faces(**{"detect.face.min_score": 1.0}))
-    assert not strict.counts, "a find below the threshold is shown, and does not count"
+    (low,) = made.find(key, faces(**{"detect.face.min_score": 1.0}))
+    assert low.allowed, "the page compares scores"
+    (large,) = made.find(key, faces(**{"detect.face.max_coverage": 0.001}))
+    assert not large.allowed, "shown all the same"
     assert views.find(found)["mask"]["png"].startswith("data:image/png;base64,")
 
 
