@@ -42,7 +42,7 @@ def find(found: Found) -> dict[str, Any]:
     """A find for the page. mask: where its box of pixels lies, and they as a white PNG with alpha; null when empty."""
     box = masks.box_of(found.mask)
     told = _told(found.region) | {
-        "counts": found.counts,
+        "allowed": found.allowed,
         "area": int(np.count_nonzero(found.mask)),
         "mask": None,
     }
