@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,32 @@ def test_bad_uploads_are_told_in_words(server: Server) -> None:
     assert server.ask("POST", "/api/pictures/none/find", b"{}", cookie=server.cookie)[0] == 400
     body = json.dumps({"recipe": load(None).model_dump(mode="json")}).encode()
     assert server.ask("POST", "/api/pictures/none/find", body, cookie=server.cookie)[0] == 404
+
+
+def test_it_answers_while_the_models_work(server: Server) -> None:
+    photo = (DEMO_PHOTOS / "friends.jpg").read_bytes()
+    picture = json.loads(server.ask("POST", "/api/pictures", photo, cookie=server.cookie)[2])
+    start = json.loads(server.ask("GET", "/api/start", cookie=server.cookie)[2])
+    body = json.dumps({"recipe": start["recipe"]}).encode()
+    answers: list[bytes] = []
+
+    def find() -> None:
+        path = f"/api/pictures/{picture['id']}/find"
+        answers.append(server.ask("POST", path, body, cookie=server.cookie)[2])
+
+    threads = [threading.Thread(target=find) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    states = []
+    while not states or len(answers) < 2:
+        states.append(json.loads(server.ask("GET", "/api/state", cookie=server.cookie)[2]))
+    for thread in threads:
+        thread.join()
+    assert any("centerface" in state["doing"] for state in states)
+    assert max(state["waiting"] for state in states) == 2, "one after the other"
+    first, second = (json.loads(answer)["finds"] for answer in answers)
+    assert len(first) >= 1
+    assert first == second
 
 
 def test_a_taken_port_is_told(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
