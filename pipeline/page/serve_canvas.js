@@ -109,14 +109,18 @@ export class Board {
   drawStroke({ mode, size, points }, from) {
     const pen = this.canvas.getContext("2d");
     pen.globalCompositeOperation = mode === "paint" ? "source-over" : "destination-out";
-    pen.strokeStyle = RED;
+    pen.strokeStyle = pen.fillStyle = RED;
     pen.lineCap = pen.lineJoin = "round";
     pen.lineWidth = Math.max(1, size * this.scale);
     pen.beginPath();
     const [first, ...rest] = points.slice(Math.max(0, from - 1));
+    if (!rest.length) { // A line without length is not drawn, whatever its caps.
+      pen.arc(first[0] * this.scale, first[1] * this.scale, pen.lineWidth / 2, 0, 2 * Math.PI);
+      return pen.fill();
+    }
     pen.moveTo(first[0] * this.scale, first[1] * this.scale);
-    for (const [x, y] of rest.length ? rest : [first]) pen.lineTo(x * this.scale, y * this.scale);
-    pen.stroke();
+    for (const [x, y] of rest) pen.lineTo(x * this.scale, y * this.scale);
+    return pen.stroke();
   }
 
   // --- the brush ---

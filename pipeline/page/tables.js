@@ -112,7 +112,7 @@ export function findings(data) {
   const bars = counts.map((value, n) => ({ from: n, to: n + 1, value, tip: `${range(n)} of the picture: ${many(value, "image")}` }));
   const most = counts.indexOf(Math.max(...counts));
   const told = `${many(masked, "image")} with a mask; most often ${range(most)} of the picture.`;
-  const chart = barChart({ bars, end: counts.length, ticks: edges.map((at, n) => ({ at: n, text: tidy(at) })), format: (v) => count(Math.ceil(v)), told });
+  const chart = barChart({ bars, end: counts.length, ticks: edges.map((at, n) => ({ at: n, text: tidy(at) })), format: (v) => (Number.isInteger(v) ? count(v) : ""), told });
   const numbers = table([{ title: "Masked share" }, { title: "Images", number: true }], counts.map((c, n) => [range(n), count(c)]));
   return into("coverage", chart, quiet(told), numbersOf(numbers));
 }

@@ -226,18 +226,21 @@ def test_upload_find_toggle_brush_run_compare_and_save(page: Any) -> None:
 def test_a_picture_of_the_source_by_keyboard(page: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    search = page.find_element("id", "q")
-    search.send_keys("coff")
-    wait_for(lambda: page.find_element("id", "counted").text == "1 of 3 pictures")
+    def choose(name: str) -> None:
+        search = page.find_element("id", "q")
+        search.clear()
+        search.send_keys(name)
+        first = "return document.querySelector('#grid button')?.title"
+        wait_for(lambda: page.execute_script(first) == name)
+        assert page.find_element("id", "counted").text == "1 of 3 pictures"
+        page.find_element("css selector", "#grid button").send_keys(Keys.ENTER)
+
     page.execute_script("delete document.documentElement.dataset.found")
-    page.find_element("css selector", "#grid button").send_keys(Keys.ENTER)
+    choose("coffee.jpg")
     wait_for(lambda: page.find_element("id", "name").text == "coffee.jpg")
     wait_for(lambda: page.execute_script("return document.documentElement.dataset.found"), 60)
     page.find_element("id", "to-pictures").send_keys(Keys.ENTER)
-    search.clear()
-    search.send_keys("broken")
-    wait_for(lambda: page.find_element("id", "counted").text == "1 of 3 pictures")
-    page.find_element("css selector", "#grid button").send_keys(Keys.ENTER)
+    choose("broken.jpg")
     wait_for(lambda: page.find_element("id", "problem").is_displayed())
     assert "truncated" in page.find_element("id", "problem").text
 
