@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from pipeline.serve.app import Office, app
+        from pipeline.serve.app import app
+        from pipeline.serve.office import Office
     except ImportError as error:
         raise ConfigError(f"the page needs {error.name}: pip install 'cleanplate[serve]'") from error
     recipe, source = _given(args)

@@ -2,8 +2,8 @@
 
 Pictures on the page are private, and the server runs on a machine that other people and other web pages can reach:
 
-    Host      is one of the names that this server answers to, or a page elsewhere could give its own name this
-              machine's address (DNS rebinding) and read everything
+    Host      is a bare address or one of the names that this server answers to, or a page elsewhere could give its
+              own name this machine's address (DNS rebinding) and read everything
     Origin    of what changes something is this server's own page (cross-site request forgery); where a browser
               says that another site asks (Sec-Fetch-Site), it is refused too, so that no other page can embed a
               picture from here
@@ -12,6 +12,7 @@ Pictures on the page are private, and the server runs on a machine that other pe
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -60,7 +61,8 @@ class Guard:
         """The answer to a request that must not reach the page; None for one that may."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if _name(host) not in self.hosts:
+        name = _name(host)
+        if name not in self.hosts and not _is_address(name):
             return PlainTextResponse(f"this server does not answer to {host!r}", 421)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
@@ -88,3 +90,11 @@ def _name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

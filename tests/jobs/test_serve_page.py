@@ -81,6 +81,9 @@ def test_only_who_has_the_link_and_only_this_page(server: Server) -> None:
     assert server.ask("GET", "/", cookie=cookie)[0] == 200
     assert server.ask("GET", "/", cookie=cookie, host="evil.example")[0] == 421, "DNS rebinding"
     assert server.ask("GET", "/", cookie=cookie, host="localhost:9999")[0] == 200, "through a tunnel"
+    assert server.ask("GET", "/", cookie=cookie, host="[::1]:9999")[0] == 200, (
+        "no name, so none that was rebound"
+    )
     for path in ("/api/pictures", "/api/recipe"):
         assert server.ask("POST", path, b"{}", cookie=cookie, origin="http://evil.example")[0] == 403
         assert server.ask("POST", path, b"{}", cookie=cookie, origin="null")[0] == 403
