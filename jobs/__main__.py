@@ -35,6 +35,7 @@ COMMANDS = (
     "evaluate",
     "ablate",
     "doctor",
+    "benchmark",
     "demo",
     "completion",
 )

@@ -27,7 +27,7 @@ from pipeline.rows import region_struct
 from pipeline.stages.detect import allowed
 from pipeline.stages.inpaint import fill, masks_by_filler
 from pipeline.stages.segment import grow
-from pipeline.stages.verify import counts
+from pipeline.stages.verify import look_again
 
 KEPT_PICTURES, KEPT_PIXELS, KEPT_RESULTS = 12, 200_000_000, 8
 """What stays on the desk: the newest pictures, and the newest results of each."""
@@ -166,12 +166,8 @@ class Desk:
         self.doing = f"Filling with {' and '.join(job)}"
         after = fill([picture.decoded.pixels], [job], fillers)[0]
         self.doing = "Looking at the result"
-        left = [
-            region
-            for detector in (kit.verifiers(recipe) if recipe.verify.scope != "none" else [])
-            for region in detector([after])[0]
-            if counts(region, row, after, recipe)
-        ]
+        verifiers = kit.verifiers(recipe) if recipe.verify.scope != "none" else []
+        left = look_again([row], [after], verifiers, recipe)[0]
         self.doing = "Writing the file"
         file = images.encode(
             picture.source,
