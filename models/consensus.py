@@ -261,8 +261,8 @@ def _colours(
     """HWC float32: the colour of each connected part; where a part has several, that of each place in it (HW
     bool tells where)."""
     premultiplied = np.stack([_integrated(pairs, cross[:, c]) for c in range(3)], axis=-1)
-    local = premultiplied / np.maximum(alpha, 0.02)[..., None]
-    local = np.clip(cv2.medianBlur(np.clip(local, 0, 255).astype(np.uint8), 5), 0, 255).astype(np.float32)
+    rough = np.clip(premultiplied / np.maximum(alpha, 0.02)[..., None], 0, 255).astype(np.uint8)
+    local: Floats = cv2.medianBlur(rough, 5).astype(np.float32)
     out, several = local.copy(), np.zeros_like(hole)
     count, labels = cv2.connectedComponents(hole.astype(np.uint8))
     flat = labels.ravel()
@@ -272,7 +272,8 @@ def _colours(
         if not mine.any() or not core.any():
             continue
         weight = 1 / error[mine] ** 2
-        one = (weight[:, None] * cross[mine] * slope[mine, None]).sum(0) / (weight * slope[mine] ** 2).sum()
+        fit = (weight[:, None] * cross[mine] * slope[mine, None]).sum(0) / (weight * slope[mine] ** 2).sum()
+        one = np.asarray(fit, np.float32)
         if np.median(np.abs(local[core] - one).max(axis=-1)) < 40:
             out[labels == label] = np.clip(one, 0, 255)
         else:
@@ -288,7 +289,9 @@ def _flat(colours: Floats, core: Mask) -> Floats:
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 30, 0.5)
     cv2.setRNGSeed(0)
     for k in (2, 3):
-        _, own, centres = cv2.kmeans(samples, k, None, stop, 4, cv2.KMEANS_PP_CENTERS)
+        own = np.zeros((len(samples), 1), np.int32)
+        _, _, found = cv2.kmeans(samples, k, own, stop, 4, cv2.KMEANS_PP_CENTERS)
+        centres = np.asarray(found, np.float32)
         if np.median(np.abs(samples - centres[own.ravel()]).max(axis=-1)) < 40:
             nearest = np.linalg.norm(colours[:, :, None] - centres, axis=-1).argmin(axis=-1)
             return np.asarray(centres[nearest], np.float32)

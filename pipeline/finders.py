@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
 from pipeline.recipe import KINDS, Kind, Recipe
@@ -86,7 +86,13 @@ def _plates(again: bool) -> Detector:
     return PlateDetector(_text(again))
 
 
+def _nothing(recipe: Recipe) -> list[Any]:
+    return []
+
+
 _MAKERS: dict[Kind, _Maker] = {
+    # Looked up by `consensus` with the row's own group; no detector of one image can find it.
+    "static-watermark": _Maker(_nothing, _nothing, _nothing),
     "text": _Maker(lambda r: ["text-det", "text-rec"], lambda r: [_text(False)], lambda r: [_text(True)]),
     "face": _Maker(lambda r: ["centerface"], lambda r: [_faces(False)], lambda r: [_faces(True)]),
     "plate": _Maker(

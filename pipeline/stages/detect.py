@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from models.regions import Image, Region
-from pipeline import areas, kit, schema
+from pipeline import areas, consensus, kit, schema
 from pipeline.recipe import Detect as Rule
 from pipeline.recipe import Recipe
 from pipeline.rows import asked_for, decoded, region_struct
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("found", "detectors")
-_READS = ["source", "source_sha256", "width", "height", "review"]
+_READS = ["source_uri", "source", "source_sha256", "width", "height", "review"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Detect:
 
     def open(self) -> Work:
         detectors = kit.detectors(self.recipe)
+        marks = consensus.opened(self.recipe)
         names = [detector.name for detector in detectors]
 
         def detect(table: pa.Table) -> pa.Table:
@@ -38,9 +39,16 @@ class Detect:
             for detector in detectors:
                 for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):
                     found += [r for r in regions if wanted(r, picture, self.recipe)]
-            rest = iter(finds)
-            structs = [[region_struct(r, r.mask) for r in next(rest)] if look else [] for look in looked]
-            told = [names if look else [] for look in looked]
+            alike = [""] * len(pictures)
+            if marks:
+                busy = [row for row, look in zip(rows, looked, strict=True) if look]
+                for n, (row, picture) in enumerate(zip(busy, pictures, strict=True)):
+                    alike[n], regions = marks.find(row, picture)
+                    finds[n] += [r for r in regions if wanted(r, picture, self.recipe)]
+            rest = iter(zip(finds, alike, strict=True))
+            made = [next(rest) if look else ([], None) for look in looked]
+            structs = [[region_struct(r, r.mask) for r in found] for found, _ in made]
+            told = [[] if also is None else [*names, *filter(None, [also])] for _, also in made]
             return schema.with_columns(table, _ADDS, {"found": structs, "detectors": told})
 
         return detect

@@ -17,13 +17,13 @@ import pyarrow as pa
 from models.detectors.windows import Window, look_at, windows
 from models.masks import grow as grow_mask
 from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
-from pipeline import kit, masks, schema
+from pipeline import consensus, kit, masks, schema
 from pipeline.recipe import Recipe
 from pipeline.rows import asked_for, cut_patches, decoded, paste_patches, region_struct
 from pipeline.stage import Needs, Work
 
 from .detect import wanted
-from .inpaint import fill, masks_by_filler
+from .inpaint import edit
 from .segment import grow
 
 _ADDS = schema.columns(
@@ -39,6 +39,7 @@ _ADDS = schema.columns(
 )
 _READS = [
     *(n for n in _ADDS.names if n != "residual"),
+    "source_uri",
     "source",
     "source_sha256",
     "width",
@@ -56,7 +57,11 @@ class Verify:
 
     def open(self) -> Work:
         tools = _Tools(
-            kit.verifiers(self.recipe), kit.segmenter(self.recipe), kit.inpainters(self.recipe), self.recipe
+            kit.verifiers(self.recipe),
+            kit.segmenter(self.recipe),
+            kit.inpainters(self.recipe),
+            consensus.opened(self.recipe),
+            self.recipe,
         )
 
         def verify(table: pa.Table) -> pa.Table:
@@ -80,12 +85,15 @@ class _Tools:
     detectors: list[Detector]
     segmenter: Segmenter
     fillers: Mapping[str, Inpainter]
+    marks: consensus.Consensus | None
     recipe: Recipe
 
     def fallback(self, region: dict[str, Any]) -> str | None:
         """The key of what fills a region that must be filled again: the next fallback, the last one for ever."""
         last = len(self.recipe.inpaint.fallbacks) - 1
         tried = region.get("filler")
+        if last < 0 and region["kind"] == consensus.KIND:
+            return "again 0"  # No fallback has this key: what could not be taken off is inpainted.
         return None if last < 0 else f"again {min(last, int(tried.split()[1]) + 1) if tried else 0}"
 
 
@@ -110,6 +118,9 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
     finds = look_again(rows, results, tools.detectors, tools.recipe)
+    if tools.marks:
+        for found, row, picture in zip(finds, rows, results, strict=True):
+            found += tools.marks.left(row, picture)
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -173,7 +184,7 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     ]
     old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
     wider = [
-        ({**r, "filler": tools.fallback(r)}, _wider(mask, r["box"], tools.recipe.verify.grow))
+        ({**r, "filler": tools.fallback(r)}, _wider(mask, r, tools.recipe.verify.grow))
         if any(_touch(r["box"], region.box) for region in found)
         else (r, mask)
         for r, mask in old
@@ -189,8 +200,12 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     return True
 
 
-def _wider(mask: Mask, box: list[float], share: float) -> Mask:
-    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for."""
+def _wider(mask: Mask, region: dict[str, Any], share: float) -> Mask:
+    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for. A mark of
+    the collection is known to the pixel, and may be thin strokes across a large box."""
+    box = region["box"]
+    if region["kind"] == consensus.KIND:
+        return grow_mask(mask, 4)
     return grow_mask(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
 
 
@@ -201,12 +216,10 @@ def _touch(a: list[float], b: tuple[float, float, float, float]) -> bool:
 def _refill(rows: list[dict[str, Any]], tools: _Tools) -> None:
     if not rows:
         return
-    jobs = [masks_by_filler(row, tools.fillers) for row in rows]
-    edited = fill([decoded(row).pixels for row in rows], jobs, tools.fillers)
-    for row, picture, job in zip(rows, edited, jobs, strict=True):
+    for row, (picture, by) in zip(rows, edit(rows, tools.fillers, tools.marks), strict=True):
         mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
         row |= {
             "patches": cut_patches(picture, mask),
-            "inpainter": "+".join(job),
+            "inpainter": by,
             "passes": row["passes"] + 1,
         }
