@@ -42,6 +42,8 @@ def check(recipe: Recipe) -> dict[str, str]:
 
     for name in weights_of(recipe):
         weights.resolve(name)
+    files = attached.digests(recipe)
+    finders.check(recipe)
     lamas = [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
     sams = [_sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
     for names, params_of, what in (
@@ -57,8 +59,7 @@ def check(recipe: Recipe) -> dict[str, str]:
         load_notes(weights.resolve(name)).get("prefill") == "pyramid" for name in lamas
     ):
         raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
-    files = {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
-    return files | attached.digests(recipe)
+    return files | {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
 
 
 def segmenter(recipe: Recipe) -> Segmenter:

@@ -135,10 +135,10 @@ class Logos(Part):
     rotation: Annotated[float, Field(ge=0, le=45)] = Field(
         15.0, description="largest turn looked for, degrees"
     )
-    smallest: Annotated[float, Field(ge=16)] = Field(
-        40.0, description="smallest long side looked for, pixels"
+    smallest: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.04, description="smallest long side looked for, as a share of the picture's (never below 32 pixels)"
     )
-    largest: Share = Field(0.5, description="largest long side looked for, as a share of the picture's")
+    largest: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="... and the largest")
 
 
 class Given(Part):
@@ -150,8 +150,10 @@ class Given(Part):
         "a folder must be in sight of every worker",
     )
     form: Literal["auto", "rows", "coco", "yolo", "masks"] = Field(
-        "auto",
-        description="auto = told by the content; rows = one row a region or an image (docs/finders.md)",
+        "auto", description="auto = told by the content; docs/finders.md tells the forms"
+    )
+    shares: bool = Field(
+        False, description="coordinates of rows are shares of the sides, not pixels (YOLO's always)"
     )
     root: str | None = Field(
         None, description="what the names in the file are relative to; null = the source"
