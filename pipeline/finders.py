@@ -27,13 +27,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Verifier:
+    """A detector that looks at results. close: it is shown the surroundings of each edit, not the whole picture.
+    guard: what it finds below this score is no residue on its word alone."""
+
+    detector: Detector
+    close: bool = False
+    guard: float = 0.0
+
+
+@dataclass(frozen=True)
 class _Maker:
-    """How one kind is found. weights: the names or files that it loads. find: its detectors. again: those that
-    look at the result."""
+    """How one kind is found. weights: the names or files that it loads. find: its detectors. again: the same that
+    look at the result in another way. second: other models that look at it too."""
 
     weights: Callable[[Recipe], list[str]]
     find: Callable[[Recipe], list[Detector]]
     again: Callable[[Recipe], list[Detector]]
+    second: Callable[[Recipe], list[Verifier]] = lambda recipe: []
 
 
 def weights_of(recipe: Recipe) -> list[str]:
@@ -47,17 +58,29 @@ def detectors(recipe: Recipe) -> list[Detector]:
     return [one for kind in _kinds(recipe) for one in _MAKERS[kind].find(recipe)]
 
 
-def verifiers(recipe: Recipe) -> list[Detector]:
-    """The detectors that check the result: another network where there is one, else the same at another scale and
-    tiling (see their docs for what that independence is worth)."""
-    return [one for kind in _kinds(recipe) for one in _MAKERS[kind].again(recipe)]
+def verifiers(recipe: Recipe) -> list[Verifier]:
+    """What checks the result: the finder at another scale and tiling (see its docs for what that independence is
+    worth), and another network where there is one."""
+    found: list[Verifier] = []
+    for kind in _kinds(recipe):
+        found += [Verifier(one) for one in _MAKERS[kind].again(recipe)] + _MAKERS[kind].second(recipe)
+    return found
 
 
 def check(recipe: Recipe) -> None:
     """Open what only the recipe's user has: references and given regions. Raises ConfigError."""
     if "logo" in recipe.remove:
         _logos(recipe, False)
+    if "person" in recipe.remove:
+        _opened(lambda: _persons(recipe, False), "persons.model")
     given(recipe)
+
+
+def _opened(make: Callable[[], Detector], key: str) -> Detector:
+    try:
+        return make()
+    except (ImportError, ValueError, OSError, RuntimeError) as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 def given(recipe: Recipe) -> Given | None:
@@ -98,6 +121,14 @@ def _text(again: bool) -> TextDetector:
     return TextDetector(*paths)
 
 
+@lru_cache(maxsize=1)
+def _second_text() -> Detector:
+    from models.detectors.text import TextDetector
+    from models.weights import resolve
+
+    return TextDetector(resolve("text-det-v4"), resolve("text-rec"), name="ppocr-v4-mobile")
+
+
 @lru_cache(maxsize=4)
 def _faces(again: bool) -> Detector:
     from models.detectors.faces import FaceDetector
@@ -107,6 +138,39 @@ def _faces(again: bool) -> Detector:
     return (
         FaceDetector(path, long_side=960, offset=0.5, name="centerface@960") if again else FaceDetector(path)
     )
+
+
+@lru_cache(maxsize=1)
+def _second_faces() -> Detector:
+    from models.detectors.blaze import BlazeFaceDetector
+    from models.weights import resolve
+
+    return BlazeFaceDetector(resolve("blazeface"))
+
+
+@lru_cache(maxsize=2)
+def _blazepose(again: bool) -> Detector:
+    from models.detectors.persons import PersonDetector
+    from models.weights import resolve
+
+    files = resolve("blazepose"), resolve("selfie")
+    return PersonDetector(*files, offset=0.5, name="blazepose@shifted") if again else PersonDetector(*files)
+
+
+@lru_cache(maxsize=4)
+def _onnx(file: str, kind: str, classes: tuple[int, ...], low: float | None) -> Detector:
+    from models.detectors.boxes import MIN_SCORE, OnnxDetector
+    from models.weights import find, resolve
+
+    found = find(file)
+    return OnnxDetector(resolve(found), kind, classes, MIN_SCORE if low is None else low, name=found.name)
+
+
+def _persons(recipe: Recipe, again: bool) -> Detector:
+    rule = recipe.persons
+    if rule.model == "blazepose":
+        return _blazepose(again)
+    return _onnx(rule.model, "person", rule.classes, recipe.detect_for("person").min_score)
 
 
 def _plates(again: bool) -> Detector:
@@ -147,8 +211,23 @@ def _nothing(recipe: Recipe) -> list[Any]:
 
 
 _MAKERS: dict[Kind, _Maker] = {
-    "text": _Maker(lambda r: ["text-det", "text-rec"], lambda r: [_text(False)], lambda r: [_text(True)]),
-    "face": _Maker(lambda r: ["centerface"], lambda r: [_faces(False)], lambda r: [_faces(True)]),
+    "text": _Maker(
+        lambda r: ["text-det", "text-rec", "text-det-v4"],
+        lambda r: [_text(False)],
+        lambda r: [_text(True)],
+        lambda r: [Verifier(_second_text(), guard=0.75)],
+    ),
+    "face": _Maker(
+        lambda r: ["centerface", "blazeface"],
+        lambda r: [_faces(False)],
+        lambda r: [_faces(True)],
+        lambda r: [Verifier(_second_faces(), close=True, guard=0.7)],
+    ),
+    "person": _Maker(
+        lambda r: ["blazepose", "selfie"] if r.persons.model == "blazepose" else [r.persons.model],
+        lambda r: [_persons(r, False)],
+        lambda r: [_persons(r, True)],
+    ),
     "plate": _Maker(
         lambda r: ["text-det", "text-rec"], lambda r: [_plates(False)], lambda r: [_plates(True)]
     ),

@@ -163,7 +163,13 @@ class Given(Part):
 class Persons(Part):
     """What finds `person`."""
 
-    model: str = Field("blazepose", description="blazepose, or an ONNX file of your own (docs/finders.md)")
+    model: str = Field(
+        "blazepose",
+        description="blazepose (needs the extra `persons`), or an ONNX detector of your own (docs/finders.md)",
+    )
+    classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), description="numbers of the ONNX file's classes that are persons; [] = all"
+    )
 
 
 class Prompt(Part):

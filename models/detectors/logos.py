@@ -33,8 +33,10 @@ SIZE_STEP = 1.12
 TURN_STEP = 6.0
 NOISE = 3.0
 """Grey levels a pixel: gradients about this large count half."""
-MIN_SCORE = 0.45
+MIN_SCORE = 0.5
 """Lowest score that counts; docs/notebook.md tells what it was chosen on."""
+SLACK = 8
+"""Pixels of the finer copy by which the coarse place may err."""
 AT_MOST = 12
 """Places of one reference that are looked at closely, and marks found at most."""
 
@@ -44,11 +46,13 @@ Angles = npt.NDArray[np.complex64]
 
 @dataclass(frozen=True)
 class Mark:
-    """A reference picture. pixels: HWC uint8 RGB. shape: HW uint8, 255 = the mark, 0 = clear."""
+    """A reference picture. pixels: HWC uint8 RGB. shape: HW uint8, 255 = the mark, 0 = clear. cover: HW bool, the
+    pixels that go where it is found."""
 
     name: str
     pixels: Image
     shape: npt.NDArray[np.uint8]
+    cover: Mask
 
     @property
     def side(self) -> int:
@@ -79,22 +83,28 @@ class Place:
 def mark_of(name: str, rgba: npt.NDArray[np.uint8]) -> Mark:
     """A reference cut to its mark. rgba: HWC uint8, 3 or 4 channels.
 
-    With alpha, the mark is what is not clear. Without, a ground of one colour at the border is cut off, and the mark
-    is the whole rectangle that is left. Raises ValueError when nothing, or no edge, is left.
+    With alpha, the mark is what is not clear, and so are the pixels that go. Without, a ground of one colour at the
+    border is no part of it, but the whole rectangle round the rest goes: it may have been laid on with its
+    ground. Raises ValueError when nothing, or no edge, is left.
     """
     pixels = np.ascontiguousarray(rgba[..., :3])
-    if rgba.shape[2] == 4 and rgba[..., 3].min() < 255:
-        shape = np.ascontiguousarray(rgba[..., 3])
-        inside = shape > 12
-    else:
-        shape = np.full(rgba.shape[:2], 255, np.uint8)
-        inside = _off_ground(pixels)
+    clear = rgba.shape[2] == 4 and rgba[..., 3].min() < 255
+    inside = rgba[..., 3] > 12 if clear else _off_ground(pixels)
     if not inside.any():
         raise ValueError(f"{name}: nothing but background")
     ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     at = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
-    mark = Mark(name, np.ascontiguousarray(pixels[at]), np.ascontiguousarray(shape[at]))
-    if min(mark.shape.shape) < 4 or not np.any(_template(mark, COARSE, 0.0).weight):
+    shape = np.ascontiguousarray(rgba[at][..., 3] if clear else inside[at] * np.uint8(255))
+    cover = shape > 12 if clear else np.ones_like(inside[at])
+    pixels = pixels[at]
+    if not clear and not inside.all():  # The ground is known, so the outline counts: a clear rim shows it.
+        pixels, shape, cover = (
+            np.pad(pixels, ((2, 2), (2, 2), (0, 0)), "edge"),
+            np.pad(shape, 2),
+            np.pad(cover, 2),
+        )
+    mark = Mark(name, np.ascontiguousarray(pixels), shape, cover)
+    if min(shape.shape) < 4 or not np.any(_template(mark, COARSE, 0.0).weight):
         raise ValueError(f"{name}: too small, or without edges; it cannot be told from a picture")
     return mark
 
@@ -232,24 +242,23 @@ class LogoDetector:
         full = (_smooth_size(field.shape[0] + canvas), _smooth_size(field.shape[1] + canvas))
         spectrum = torch.fft.fft2(field, s=full)
         for number, templates in enumerate(self._coarse):
-            best = np.full(field.shape, -1.0, np.float32)
-            which = np.zeros(field.shape, np.int32)
+            best, which = torch.full(full, -1.0), torch.zeros(full, dtype=torch.int32)
             for n, template in enumerate(templates):
-                half = template.weight.shape[0] // 2
                 own = torch.fft.fft2(torch.from_numpy(template.field), s=full)
-                product = torch.fft.ifft2(spectrum * own.conj()).real
-                # Roll by half the canvas: the score then stands at the mark's centre, and may hang over the edge.
-                score = torch.roll(product, (half, half), (0, 1))[: field.shape[0], : field.shape[1]].numpy()
+                half = template.weight.shape[0] // 2
+                # Rolled by half the canvas: the score then stands at the mark's centre, and may hang over the edge.
+                score = torch.roll(torch.fft.ifft2(spectrum * own.conj()).real, (half, half), (0, 1))
                 better = score > best
-                best[better], which[better] = score[better], n
-            for y, x in _peaks(best, 0.2, 9):
+                best, which = torch.where(better, score, best), which.masked_fill_(better, n)
+            highest = best[: field.shape[0], : field.shape[1]].numpy()
+            for y, x in _peaks(highest, 0.2, 9):
                 found[number].append(
                     Place(
                         (x + 0.5) * scale[0],
                         (y + 0.5) * scale[1],
                         side,
-                        self.turns[which[y, x]],
-                        float(best[y, x]),
+                        self.turns[int(which[y, x])],
+                        float(highest[y, x]),
                     )
                 )
 
@@ -271,8 +280,9 @@ class LogoDetector:
 def shape_of(mark: Mark, place: Place, size: tuple[int, int]) -> Mask:
     """HW bool of an image of size (height, width): the mark's pixels where it was seen."""
     matrix = _placing(mark.shape.shape, place.side / mark.side, place.turn, (place.x, place.y))
-    cover = (mark.shape > 12).astype(np.uint8) * 255
-    warped = cv2.warpAffine(cover, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR)
+    warped = cv2.warpAffine(
+        mark.cover.astype(np.uint8) * 255, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR
+    )
     return np.asarray(warped > 25)
 
 
@@ -315,7 +325,7 @@ def _apart(places: list[Place]) -> list[Place]:
 
 def _fitted(image: Image, mark: Mark, place: Place) -> Place:
     """The place, its size, turn and centre corrected on a finer copy, and scored there."""
-    fine = min(float(FINE), max(float(COARSE), place.side))
+    fine = min(float(FINE), 2 * place.side)
     factor = fine / place.side
     reach = place.side * 0.85 + 6 / factor
     x0, y0 = max(0, math.floor(place.x - reach)), max(0, math.floor(place.y - reach))
@@ -323,6 +333,7 @@ def _fitted(image: Image, mark: Mark, place: Place) -> Place:
     window = image[y0:y1, x0:x1]
     size = (max(8, round((x1 - x0) * factor)), max(8, round((y1 - y0) * factor)))
     field = angles(_resized(np.ascontiguousarray(window), size))
+    middle = (round((place.x - x0) * size[0] / (x1 - x0)), round((place.y - y0) * size[1] / (y1 - y0)))
     best = (-1.0, fine, place.turn, 0.0, 0.0, -1.0)
     for sizes, turns in (
         ((0.92, 0.96, 1.0, 1.04, 1.08), (0.0,)),
@@ -330,27 +341,31 @@ def _fitted(image: Image, mark: Mark, place: Place) -> Place:
         ((0.98, 1.02), (0.0,)),
         ((1.0,), (-1.0, 1.0)),
     ):
-        _, side, turn, *_ = best
+        mean, side, turn, *_ = best
+        if -1 < mean < 0.3:
+            break  # Chance: what is there agrees still less on the finer copy.
         for s in sizes:
             for t in turns:
-                best = max(best, _best_at(field, mark, side * s, turn + t))
+                best = max(best, _best_at(field, middle, mark, side * s, turn + t))
     _, side, turn, x, y, score = best
     sx, sy = (x1 - x0) / size[0], (y1 - y0) / size[1]
     return Place(x0 + x * sx, y0 + y * sy, side * (sx + sy) / 2, turn, score)
 
 
 def _best_at(
-    field: Angles, mark: Mark, side: float, turn: float
+    field: Angles, middle: tuple[int, int], mark: Mark, side: float, turn: float
 ) -> tuple[float, float, float, float, float, float]:
-    """(mean cosine, side, turn, x, y, score) of the best place of a mark of one size and turn in a field."""
+    """(mean cosine, side, turn, x, y, score) of the best place, within SLACK of `middle`, of a mark in a field."""
     template = _template(mark, side, turn)
-    half = template.weight.shape[0] // 2
-    padded = np.pad(field, half)
-    pair = np.dstack([padded.real, padded.imag])
-    result = cv2.matchTemplate(pair, np.dstack([template.field.real, template.field.imag]), cv2.TM_CCORR)
-    _, top, _, (x, y) = cv2.minMaxLoc(result)
-    under = padded[y : y + 2 * half + 1, x : x + 2 * half + 1]
-    return top, side, turn, x + 0.5, y + 0.5, _evenly(np.real(under * template.field.conj()), template.weight)
+    canvas = template.weight.shape[0]
+    # With a rim of half a canvas, the place of a mark's centre in the field is that of its canvas's corner here.
+    padded = np.pad(field, canvas // 2)
+    left, top = max(0, middle[0] - SLACK), max(0, middle[1] - SLACK)
+    near = padded[top : middle[1] + SLACK + canvas, left : middle[0] + SLACK + canvas]
+    pairs = [np.dstack([a.real, a.imag]) for a in (near, template.field)]
+    _, highest, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(pairs[0], pairs[1], cv2.TM_CCORR))
+    agreement = np.real(near[y : y + canvas, x : x + canvas] * template.field.conj())
+    return highest, side, turn, left + x + 0.5, top + y + 0.5, _evenly(agreement, template.weight)
 
 
 def _evenly(agreement: npt.NDArray[np.floating], weight: npt.NDArray[np.float32]) -> float:

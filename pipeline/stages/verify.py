@@ -8,15 +8,16 @@ against false alarms.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from models.masks import grow as grow_mask
-from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
+from models.regions import Image, Inpainter, Mask, Region, Segmenter
 from pipeline import kit, masks, schema
+from pipeline.finders import Verifier
 from pipeline.recipe import Recipe
 from pipeline.rows import cut_patches, decoded, paste_patches, region_struct
 from pipeline.stage import Needs, Work
@@ -69,7 +70,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class _Tools:
-    detectors: list[Detector]
+    verifiers: list[Verifier]
     segmenter: Segmenter
     fillers: Mapping[str, Inpainter]
     recipe: Recipe
@@ -97,9 +98,12 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
     finds: list[list[Region]] = [[] for _ in rows]
-    for detector in tools.detectors:
-        for found, regions, row, picture in zip(finds, detector(results), rows, results, strict=True):
-            found += [r for r in regions if _counts(r, row, picture, tools.recipe)]
+    for verifier in tools.verifiers:
+        seen = _close_ups(verifier, rows, results) if verifier.close else verifier.detector(results)
+        for found, regions, row, picture in zip(finds, seen, rows, results, strict=True):
+            found += [
+                r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, tools.recipe)
+            ]
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -108,6 +112,25 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
         else:
             again.append(row)
     _refill(again, tools)
+
+
+def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Image]) -> list[list[Region]]:
+    """What a verifier finds in the surroundings of each row's edits: three times an edit's longer side."""
+    places = [(n, _around(r["box"], results[n])) for n, row in enumerate(rows) for r in row["regions"] or []]
+    crops = [np.ascontiguousarray(results[n][y0:y1, x0:x1]) for n, (x0, y0, x1, y1) in places]
+    found: list[list[Region]] = [[] for _ in rows]
+    for (n, (x, y, _, _)), regions in zip(places, verifier.detector(crops), strict=True):
+        for r in regions:
+            box = (r.box[0] + x, r.box[1] + y, r.box[2] + x, r.box[3] + y)
+            found[n].append(replace(r, box=box, mask=None))
+    return found
+
+
+def _around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
+    reach = 1.5 * max(box[2] - box[0], box[3] - box[1], 24.0)
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    x0, y0 = max(0, int(x - reach)), max(0, int(y - reach))
+    return x0, y0, min(picture.shape[1], int(x + reach)), min(picture.shape[0], int(y + reach))
 
 
 def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
