@@ -31,13 +31,13 @@ FINE = 96
 """... and in the fine one, at most."""
 SIZE_STEP = 1.12
 TURN_STEP = 6.0
-NOISE = 3.0
+NOISE = 1.5
 """Grey levels a pixel: gradients about this large count half."""
-MIN_SCORE = 0.5
+MIN_SCORE = 0.4
 """Lowest score that counts; docs/notebook.md tells what it was chosen on."""
 SLACK = 8
 """Pixels of the finer copy by which the coarse place may err."""
-AT_MOST = 12
+AT_MOST = 16
 """Places of one reference that are looked at closely, and marks found at most."""
 
 Angles = npt.NDArray[np.complex64]
