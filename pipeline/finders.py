@@ -10,11 +10,12 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image as PilImage
 
+from models.devices import pick
 from pipeline import attached
 from pipeline.errors import ConfigError, StorageError
 from pipeline.recipe import KINDS, Kind, Recipe
@@ -23,6 +24,7 @@ from pipeline.storage import open_store
 if TYPE_CHECKING:
     from models.detectors.text import TextDetector
     from models.regions import Detector
+    from models.sam import SamSegmenter
     from pipeline.given import Given
 
 
@@ -72,11 +74,17 @@ def check(recipe: Recipe) -> None:
     if "logo" in recipe.remove:
         _logos(recipe, False)
     if "person" in recipe.remove:
-        _opened(lambda: _persons(recipe, False), "persons.model")
+        opened(lambda: _persons(recipe, False), "persons.model")
+    if "object" in recipe.remove:
+        opened(lambda: _prompt(recipe), "prompt")
     given(recipe)
 
 
-def _opened(make: Callable[[], Detector], key: str) -> Detector:
+T = TypeVar("T")
+
+
+def opened(make: Callable[[], T], key: str) -> T:
+    """What `make` makes; what it raises becomes a ConfigError about a key of the recipe."""
     try:
         return make()
     except (ImportError, ValueError, OSError, RuntimeError) as error:
@@ -206,6 +214,50 @@ def _opened_logos(
     return LogoDetector(marks, rotation, smallest, largest, MIN_SCORE if low is None else low, name=name)
 
 
+def hub_models(recipe: Recipe) -> dict[str, str]:
+    """key of the recipe -> model that is a folder, as transformers saves it."""
+    model = recipe.prompt.model or ""
+    return {"prompt.model": model} if "object" in recipe.remove and not model.endswith(".onnx") else {}
+
+
+def _prompt(recipe: Recipe) -> Detector:
+    rule, low = recipe.prompt, recipe.detect_for("object").min_score
+    if hub_models(recipe):
+        return _words(rule.model or "", rule.words, low, recipe.engine.gpus)
+    return _onnx(rule.model or "", "object", tuple(int(word) for word in rule.words), low)
+
+
+@lru_cache(maxsize=2)
+def _words(model: str, words: tuple[str, ...], low: float | None, gpus: float) -> Detector:
+    from models.detectors.prompt import PromptDetector
+    from models.hub import folder_of
+
+    return PromptDetector(folder_of(model), words, low, pick(gpus), name=model.rpartition("/")[2])
+
+
+@lru_cache(maxsize=2)
+def sam(name: str, gpus: float, prompts: Literal["boxes", "points", "both"]) -> SamSegmenter:
+    """Segment Anything, by its name in the weights table or its file."""
+    from models import sam as sams
+    from models import weights
+    from models.checkpoints import load_tensors
+
+    found = weights.find(name)
+    tensors = load_tensors(weights.resolve(found))
+    params = sams.SAM[found.model] if found.model in sams.SAM else sams.params_of(tensors)
+    return sams.SamSegmenter(sams.load_sam(params, tensors), pick(gpus), prompts=prompts, name=found.name)
+
+
+def _everything(recipe: Recipe) -> Detector:
+    from models.detectors.everything import EverythingDetector
+
+    rule = recipe.everything
+    network = sam(rule.checkpoint, recipe.engine.gpus, recipe.masks.prompts)
+    return EverythingDetector(
+        network, rule.points, rule.min_iou, rule.min_stability, f"everything:{network.name}"
+    )
+
+
 def _nothing(recipe: Recipe) -> list[Any]:
     return []
 
@@ -232,6 +284,14 @@ _MAKERS: dict[Kind, _Maker] = {
         lambda r: ["text-det", "text-rec"], lambda r: [_plates(False)], lambda r: [_plates(True)]
     ),
     "logo": _Maker(_nothing, lambda r: [_logos(r, False)], lambda r: [_logos(r, True)]),
+    # The words again on the result; another scale there is not, the network fixes its input.
+    "object": _Maker(
+        lambda r: [] if hub_models(r) else [r.prompt.model or ""],
+        lambda r: [_prompt(r)],
+        lambda r: [_prompt(r)],
+    ),
+    # What is left after everything is something else: looking for everything again would never end.
+    "everything": _Maker(lambda r: [r.everything.checkpoint], lambda r: [_everything(r)], _nothing),
     # Looked up by `given` with the row's own name; no detector can look for it again.
     "given": _Maker(_nothing, _nothing, _nothing),
 }

@@ -33,7 +33,7 @@ SIZE_STEP = 1.12
 TURN_STEP = 6.0
 NOISE = 1.5
 """Grey levels a pixel: gradients about this large count half."""
-MIN_SCORE = 0.4
+MIN_SCORE = 0.48
 """Lowest score that counts; docs/notebook.md tells what it was chosen on."""
 SLACK = 8
 """Pixels of the finer copy by which the coarse place may err."""

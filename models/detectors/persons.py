@@ -21,6 +21,8 @@ from models.regions import Image, Mask, Region
 
 SIDE = 224
 CUT_SIDE = 256
+MIN_SCORE = 0.75
+"""docs/notebook.md tells what it was chosen on."""
 REACH = 1.25
 """Of the distance from the hips to the farthest point of the body, as MediaPipe draws its square."""
 
@@ -51,7 +53,7 @@ class PersonDetector:
         self,
         pose: Path | str,
         selfie: Path | str,
-        min_score: float = 0.5,
+        min_score: float = MIN_SCORE,
         offset: float = 0.0,
         name: str = "blazepose",
     ) -> None:

@@ -24,7 +24,7 @@ from pipeline.stage import Needs, Work
 
 from .detect import wanted
 from .inpaint import fill, masks_by_filler
-from .segment import grow
+from .segment import grow, together
 
 _ADDS = schema.columns(
     "status",
@@ -37,7 +37,8 @@ _ADDS = schema.columns(
     "inpainter",
     "segmenter",
 )
-_READS = [*(n for n in _ADDS.names if n != "residual"), "source", "source_sha256", "width", "height"]
+_SOURCE = ["source", "source_sha256", "source_format", "width", "height"]
+_READS = [*(n for n in _ADDS.names if n != "residual"), *_SOURCE]
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,10 @@ class _Tools:
     fillers: Mapping[str, Inpainter]
     recipe: Recipe
 
-    def fallback(self, region: dict[str, Any]) -> str | None:
-        """The key of what fills a region that must be filled again: the next fallback, the last one for ever."""
+    def fallback(self, repairs: int) -> str | None:
+        """The key of what fills again what was repaired so many times: the next fallback, the last one for ever."""
         last = len(self.recipe.inpaint.fallbacks) - 1
-        tried = region.get("filler")
-        return None if last < 0 else f"again {min(last, int(tried.split()[1]) + 1) if tried else 0}"
+        return None if last < 0 else f"again {min(last, repairs)}"
 
 
 def _status(row: dict[str, Any]) -> str:
@@ -165,19 +165,20 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
         for mask, region in zip(tools.segmenter([picture], [found])[0], found, strict=True)
     ]
     old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
+    again = tools.fallback(row["passes"] - 1)
     wider = [
-        ({**r, "filler": tools.fallback(r)}, _wider(mask, r["box"], tools.recipe.verify.grow))
+        ({**r, "filler": again}, _wider(mask, r["box"], tools.recipe.verify.grow))
         if any(_touch(r["box"], region.box) for region in found)
         else (r, mask)
         for r, mask in old
     ]
-    whole = masks.union([mask for _, mask in wider] + added, height, width)
+    whole = together([mask for _, mask in wider] + added, row, tools.recipe.masks)
     coverage = float(np.count_nonzero(whole)) / whole.size
     if coverage > tools.recipe.masks.max_coverage:
         return False
     kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.to_rle(m)} for r, m in wider]
     fresh = [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
-    row["regions"] = kept + [{**r, "filler": tools.fallback(r)} for r in fresh]
+    row["regions"] = kept + [{**r, "filler": again} for r in fresh]
     row |= {"mask_rle": masks.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
 

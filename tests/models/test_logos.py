@@ -4,40 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import pytest
+from finders_rig import badge, laid
 from PIL import Image as Pil
-from PIL import ImageDraw
 
 from models.detectors.logos import LogoDetector, Mark, mark_of, shape_of
-from models.regions import Image, Mask
-
-
-def badge(size: int = 240) -> Pil.Image:
-    """A white ring with a star in it, clear round about."""
-    image = Pil.new("RGBA", (size, size))
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((4, 4, size - 5, size - 5), outline=(255, 255, 255, 255), width=size // 14)
-    spokes = [(np.pi * k / 5, size * (0.36 if k % 2 == 0 else 0.15)) for k in range(10)]
-    draw.polygon(
-        [(size / 2 + r * np.sin(a), size / 2 - r * np.cos(a)) for a, r in spokes], fill=(255, 60, 40, 255)
-    )
-    return image
-
-
-def laid(photo: Image, x: int, y: int, side: int, turn: float, alpha: float) -> tuple[Image, Mask]:
-    """The photograph with the badge at x, y (top left), turned clockwise, saved as JPEG; and its pixels."""
-    mark = badge().resize((side, side), Pil.Resampling.LANCZOS).rotate(-turn, Pil.Resampling.BICUBIC)
-    pixels = np.asarray(mark).astype(np.float64)
-    cover = pixels[..., 3:] / 255 * alpha
-    out = photo.copy()
-    part = out[y : y + side, x : x + side]
-    part[:] = np.round(part * (1 - cover) + pixels[..., :3] * cover).astype(np.uint8)
-    truth = np.zeros(photo.shape[:2], np.bool_)
-    truth[y : y + side, x : x + side] = pixels[..., 3] > 12
-    _, data = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]), truth
+from models.regions import Image
 
 
 @pytest.fixture(scope="module")

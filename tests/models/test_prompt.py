@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from finders_rig import tiny_dino, tiny_owl
 
 from models.detectors.prompt import PromptDetector, prepared
 from models.hub import digest_of, folder_of
@@ -18,72 +19,14 @@ from models.weights import WeightsError
 transformers: Any = pytest.importorskip("transformers")
 
 
-def tokenizer(folder: Path) -> None:
-    """Every letter a token, between a start and an end."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", ".", *"abcdefghijklmnopqrstuvwxyz"]
-    made = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split("", "isolated")])
-    made.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
-    )
-    fast.save_pretrained(folder)
-
-
 @pytest.fixture(scope="module")
 def owl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("owl")
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = transformers.Owlv2Config(
-        text_config={**small, "vocab_size": 64, "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 0},
-        vision_config={**small, "image_size": 96, "patch_size": 16},
-        projection_dim=32,
-    )
-    torch.manual_seed(3)
-    model = transformers.Owlv2ForObjectDetection(config)
-    for layer in (model.class_head.logit_scale, model.class_head.logit_shift):
-        torch.nn.init.zeros_(layer.weight)  # Else every random score is 0 or 1.
-        torch.nn.init.zeros_(layer.bias)
-    model.save_pretrained(folder)
-    tokenizer(folder)
-    return folder
+    return tiny_owl(tmp_path_factory.mktemp("owl"))
 
 
 @pytest.fixture(scope="module")
 def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dino")
-    backbone = transformers.SwinConfig(
-        image_size=64,
-        embed_dim=12,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 2, 2, 2],
-        out_indices=[2, 3, 4],
-        window_size=4,
-    )
-    text = transformers.BertConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=64
-    )
-    config = transformers.GroundingDinoConfig(
-        backbone_config=backbone,
-        text_config=text,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        num_queries=20,
-        num_feature_levels=4,
-    )
-    torch.manual_seed(3)
-    transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
-    tokenizer(folder)
-    return folder
+    return tiny_dino(tmp_path_factory.mktemp("dino"))
 
 
 def test_owl_finds_boxes_in_the_picture(owl: Path, photo: Callable[[str], Image]) -> None:
