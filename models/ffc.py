@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Split = tuple[Tensor, Tensor | None]
 """(local BxLxHxW, global BxGxHxW); the global part is None where a layer has no global channels."""
@@ -77,6 +78,33 @@ class SpectralTransform(nn.Module):
         return out
 
 
+class ReflectPad2d(nn.Module):
+    """Mirrors the border. amounts: pixels (left, right, top, bottom).
+
+    In the dtype that it is given: autocast would cast every map to fp32 and back for it.
+    """
+
+    def __init__(self, *amounts: int) -> None:
+        super().__init__()
+        self.amounts = amounts
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.pad(x, self.amounts, mode="reflect")
+
+
+class _MirroredConv2d(nn.Conv2d):
+    """A convolution without bias whose padding mirrors the border, as ReflectPad2d does."""
+
+    def __init__(self, cin: int, cout: int, kernel_size: int, stride: int, padding: int) -> None:
+        super().__init__(cin, cout, kernel_size, stride, padding, bias=False, padding_mode="reflect")
+        self.pad = ReflectPad2d(*(padding,) * 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = self.pad(x) if any(self.pad.amounts) else x
+        return F.conv2d(padded, self.weight, stride=self.stride)
+
+
 def global_channels(channels: int, ratio: float) -> int:
     """How many of `channels` are global: the fraction is cut off, as in the reference."""
     return int(channels * ratio)
@@ -112,7 +140,7 @@ class FFC(nn.Module):
         local_in, local_out = in_channels - global_in, out_channels - global_out
 
         def conv(cin: int, cout: int) -> nn.Conv2d:
-            return nn.Conv2d(cin, cout, kernel_size, stride, padding, bias=False, padding_mode="reflect")
+            return _MirroredConv2d(cin, cout, kernel_size, stride, padding)
 
         self.convl2l = conv(local_in, local_out)
         self.convl2g = conv(local_in, global_out) if global_out else None

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.ffc import FFC_BN_ACT, ConcatSplit, FFCResnetBlock
+from models.ffc import FFC_BN_ACT, ConcatSplit, FFCResnetBlock, ReflectPad2d
 
 Kind = Literal["fourier", "regular", "dilated"]
 Precision = Literal["fp32", "bf16"]
@@ -74,11 +73,11 @@ class _ResnetBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
+            ReflectPad2d(1, 1, 1, 1),
             nn.Conv2d(channels, channels, 3),
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
-            nn.ReflectionPad2d(1),
+            ReflectPad2d(1, 1, 1, 1),
             nn.Conv2d(channels, channels, 3),
             nn.BatchNorm2d(channels),
         )
@@ -124,17 +123,6 @@ class _MultidilatedBlock(nn.Module):
         return out
 
 
-class _Pad(nn.Module):
-    """Padding by (left, right, top, bottom)."""
-
-    def __init__(self, amounts: tuple[int, int, int, int], mode: str) -> None:
-        super().__init__()
-        self.amounts, self.mode = amounts, mode
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, self.amounts, mode=self.mode)
-
-
 class _SigmoidFp32(nn.Module):
     """Sigmoid in fp32 or better: bf16 near 1 has steps of a whole grey level."""
 
@@ -167,7 +155,7 @@ def _encoder(p: LamaParams) -> list[nn.Module]:
     if p.kind == "fourier":
         last = p.n_downsampling - 1
         return [
-            nn.ReflectionPad2d(3),
+            ReflectPad2d(3, 3, 3, 3),
             FFC_BN_ACT(4, p.ngf, 7),
             *(
                 FFC_BN_ACT(
@@ -181,7 +169,7 @@ def _encoder(p: LamaParams) -> list[nn.Module]:
                 for i in steps
             ),
         ]
-    pad = _Pad((7, 13, 7, 13), "reflect") if p.kind == "dilated" else nn.ReflectionPad2d(3)
+    pad = ReflectPad2d(*((7, 13, 7, 13) if p.kind == "dilated" else (3, 3, 3, 3)))
     layers: list[nn.Module] = [pad, nn.Conv2d(4, p.ngf, 7), nn.BatchNorm2d(p.ngf), nn.ReLU(inplace=True)]
     for i in steps:
         conv = nn.Conv2d(p.width(i), p.width(i + 1), 3, stride=2, padding=1)
@@ -202,7 +190,7 @@ def _decoder(p: LamaParams) -> list[nn.Module]:
     for i in range(p.n_downsampling, 0, -1):
         up = nn.ConvTranspose2d(p.width(i), p.width(i - 1), 3, stride=2, padding=1, output_padding=1)
         layers += [up, nn.BatchNorm2d(p.width(i - 1)), nn.ReLU(inplace=True)]
-    pad = _Pad((0, 6, 0, 6), "replicate") if p.kind == "dilated" else nn.ReflectionPad2d(3)
+    pad = nn.ReplicationPad2d((0, 6, 0, 6)) if p.kind == "dilated" else ReflectPad2d(3, 3, 3, 3)
     return [*layers, pad, nn.Conv2d(p.ngf, 3, 7), _SigmoidFp32()]
 
 

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline import ledger, plan, schema
+from pipeline import ledger, schema
 from pipeline.errors import StorageError
 from pipeline.storage import Store
 
@@ -145,11 +144,6 @@ def gather(output: Store, below: str, sample: int, seed: int) -> Facts:
     return facts
 
 
-def open_part(output: Store, name: str) -> pq.ParquetFile:
-    """A part whose columns and row groups are fetched only as they are read."""
-    return pq.ParquetFile(plan._RangeFile(output, f"{ledger.PARTS}/{name}"), pre_buffer=True)
-
-
 def chosen(facts: Facts, sample: int) -> list[tuple[Pick, str]]:
     """At most `sample` picks and the risk each stands for, riskiest first: a share for each risk, and what one
     leaves over goes to the others in turn. No row twice."""
@@ -178,6 +172,8 @@ class _Part:
 
     def __init__(self, name: str, table: pa.Table, newest: dict[str, int]) -> None:
         self.name = name
+        self.runs = Counter(map(str, table["run_id"].to_pylist()))
+        """run_id -> rows that it committed here, those of older attempts too."""
         self.at: Ints = np.arange(table.num_rows)
         if newest:
             pairs = zip(table["image_id"].to_pylist(), table["attempt"].to_pylist(), strict=True)
@@ -193,7 +189,7 @@ class _Part:
 def _read_light(output: Store, name: str) -> pa.Table | str:
     """The light columns of a part, or the reason why not."""
     try:
-        with open_part(output, name) as file:
+        with ledger.open_part(output, name) as file:
             return file.read(_LIGHT, use_threads=False)
     except (pa.ArrowException, OSError, StorageError) as error:
         return str(error)
@@ -228,8 +224,7 @@ def _fold(facts: Facts, part: _Part, below: str, sample: int, seed: int) -> None
     for counter, column in counters:
         for item in pc.value_counts(table[column].drop_null()).to_pylist():
             counter[item["values"]] += item["counts"]
-    for run_id, rows in Counter(table["run_id"].to_pylist()).items():
-        facts.committed.append((str(run_id), part.name, rows))
+    facts.committed += [(run_id, part.name, rows) for run_id, rows in part.runs.items()]
     for stage in schema.STAGES:
         facts.stage_ms[stage] += pc.sum(pc.struct_field(table["timings_ms"], stage)).as_py() or 0.0
     facts.coverage += _histogram(part.coverage)

@@ -19,7 +19,8 @@ from PIL import Image as Pil
 from models.regions import Image, Mask
 from pipeline import images, look
 from pipeline.errors import CleanplateError, StorageError
-from pipeline.report_data import Pick, name_of, open_part
+from pipeline.ledger import open_part
+from pipeline.report_data import Pick, name_of
 from pipeline.sheet import RED, SheetRow
 from pipeline.storage import Store
 
@@ -67,6 +68,7 @@ def card(row: dict[str, Any], why: str, below: str) -> Card:
         "name": name_of(row["source_uri"] or "", below),
         "uri": row["source_uri"],
         "status": row["status"],
+        "attempt": row["attempt"],
         "why": why,
         "size": [row["width"], row["height"]],
         "coverage": row["mask_coverage"],

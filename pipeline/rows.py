@@ -24,7 +24,8 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
     if key in _decoded:
         _decoded.move_to_end(key)
         return _decoded[key]
-    found = images.decode(row["source"])
+    # Its size has been held against the recipe's limit by `read`.
+    found = images.decode(row["source"], max_pixels=row["width"] * row["height"])
     if (found.height, found.width) != (row["height"], row["width"]):
         raise images.ImageError(
             "corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise"
@@ -36,6 +37,11 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
     ):
         _decoded.popitem(last=False)
     return found
+
+
+def asked_for(row: dict[str, Any], mark: str) -> bool:
+    """True when this attempt was planned because a review gave the row this mark: "redo" or "wrong"."""
+    return bool(row["review"]) and row["review"]["mark"] == mark
 
 
 def region_struct(region: Region, mask: Mask | None) -> dict[str, Any]:

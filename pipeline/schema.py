@@ -35,6 +35,14 @@ RESIDUAL = pa.struct([f for f in REGION if f.name not in ("area_px", "rle")])
 ERROR = pa.struct(
     [pa.field("stage", pa.string()), pa.field("kind", pa.string()), pa.field("message", pa.string())]
 )
+REVIEW = pa.struct(
+    [
+        pa.field("mark", pa.string()),
+        pa.field("grow", pa.float32()),
+        pa.field("attempt", pa.int32()),
+        pa.field("source_sha256", pa.string()),
+    ]
+)
 WEIGHTS = pa.struct([pa.field("name", pa.string()), pa.field("sha256", pa.string())])
 PATCH = pa.struct([pa.field("x", pa.int32()), pa.field("y", pa.int32()), pa.field("png", pa.large_binary())])
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -79,18 +87,24 @@ COLUMNS: dict[str, pa.Field] = {
             "measured on the decoded output, outside mask_rle; null where not applicable",
         ),
         _field("metadata_dropped", pa.list_(pa.string()), "metadata removed from the file"),
-        _field("note", pa.string(), "a fallback that was taken, in words"),
+        _field("note", pa.string(), "a fallback that was taken, or what a review asked for, in words"),
         _field("recipe_digest", pa.string(), "sha256 of the resolved recipe and weights: the run's identity"),
         _field("code_version", pa.string(), "version (and git commit when known) of cleanplate"),
         _field("run_id", pa.string(), "which start of the command committed the row"),
         _field(
             "attempt",
             pa.int32(),
-            "1, or more for rows planned again by --retry-failed; readers take the newest",
+            "1, or more for rows planned again by --retry-failed or --review; readers take the newest",
         ),
         _field("timings_ms", TIMINGS, "milliseconds per stage, a batch's time shared evenly by its rows"),
         _field("error", ERROR, "why a row failed or was skipped: stage, kind, message"),
-        # In flight between stages only; never in a part.
+        # In the plan and in flight between stages only; never in a part.
+        _field(
+            "review",
+            REVIEW,
+            "what a person asked for: redo with masks wider by `grow` of a box's shorter side, or wrong; the "
+            "attempt and source_sha256 that were looked at; null = no review",
+        ),
         _field("source", pa.large_binary(), "the source's bytes"),
         _field(
             "found", pa.list_(REGION), "regions before segmentation; rle only where a detector knows pixels"
@@ -105,9 +119,12 @@ def columns(*names: str) -> pa.Schema:
     return pa.schema([COLUMNS[name] for name in names])
 
 
-IN_FLIGHT = ("source", "found", "patches")
+IN_FLIGHT = ("review", "source", "found", "patches")
 PLAN = columns("image_id", "source_uri", "source_version", "source_bytes", "attempt")
-START = columns(*PLAN.names, "error", "timings_ms")
+"""What the plan knows of a row and its part repeats."""
+PLANNED = columns(*PLAN.names, "review")
+"""A row of the plan."""
+START = columns(*PLANNED.names, "error", "timings_ms")
 """What a unit's table holds when the first stage sees it."""
 
 

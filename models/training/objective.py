@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from models import losses
@@ -13,6 +13,9 @@ from models.training.recipe import FillWeights
 
 Encoder = Callable[[Tensor], Sequence[Tensor]]
 """What the perceptual loss looks through: see losses.perceptual_loss."""
+
+Discriminator = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
+"""Images -> (logits, feature maps), as models.discriminator.NLayerDiscriminator."""
 
 SUBSTITUTE = FillWeights(hole_l1=1.0, gradient=1.0)
 """Stands in for the perceptual loss, times its weight / 30, where the encoder's weights are not to be had."""
@@ -56,7 +59,7 @@ def paper_losses(
     images: Tensor,
     masks: Tensor,
     weights: losses.LossWeights,
-    discriminator: nn.Module | None,
+    discriminator: Discriminator | None,
     encoder: Encoder | None,
 ) -> dict[str, Tensor]:
     """The weighted parts of the paper's generator loss (section 2.3), on the whole prediction.
@@ -83,7 +86,7 @@ def paper_losses(
 
 
 def discriminator_losses(
-    discriminator: nn.Module, predicted: Tensor, images: Tensor, masks: Tensor, r1: float
+    discriminator: Discriminator, predicted: Tensor, images: Tensor, masks: Tensor, r1: float
 ) -> dict[str, Tensor]:
     """The discriminator's loss on a prediction (detached here) and real images, with the R1 penalty."""
     real = images.detach().requires_grad_(r1 > 0)

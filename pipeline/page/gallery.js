@@ -1,6 +1,8 @@
 // The pictures: cards that are filled when they come near the screen, filters, search and marks.
 
 const MARKS = { k: "keep", r: "redo", w: "wrong" };
+/** "wrong" takes an edit back; a row that has none has nothing to take back. */
+const markable = (card, mark) => card.attempt && (mark !== "wrong" || !["failed", "unchanged"].includes(card.status));
 const block = (id) => JSON.parse(document.getElementById(id).textContent);
 const whole = new Map(); // picture data of cards that were seen, by number
 
@@ -108,7 +110,7 @@ class Gallery {
 
   buttons(n) {
     const made = Object.entries(MARKS).map(([key, mark]) =>
-      make("button", { type: "button", "data-mark": mark, "aria-pressed": "false", "aria-keyshortcuts": key, on: { click: () => this.mark(n, mark) } },
+      make("button", { type: "button", "data-mark": mark, "aria-pressed": "false", "aria-keyshortcuts": key, disabled: !markable(this.data.gallery[n], mark), on: { click: () => this.mark(n, mark) } },
         mark, make("kbd", { "aria-hidden": "true" }, key)));
     return make("div", { class: "choices", role: "group", "aria-label": "Mark" }, ...made);
   }
@@ -131,20 +133,29 @@ class Gallery {
   // --- marks ---
 
   remembered() {
-    const known = new Set(this.data.gallery.map((card) => card.id));
     try {
-      const stored = Object.entries(JSON.parse(localStorage.getItem(this.key) ?? "{}"));
-      return new Map(stored.filter(([id, mark]) => known.has(id) && Object.values(MARKS).includes(mark)));
+      const stored = JSON.parse(localStorage.getItem(this.key) ?? "[]");
+      const cards = new Map(this.data.gallery.map((card) => [card.id, card]));
+      // A mark judges one attempt: one that was given to an earlier attempt says nothing of this one.
+      const still = stored.filter(({ image_id, attempt, mark }) => cards.get(image_id)?.attempt === attempt && Object.values(MARKS).includes(mark));
+      return new Map(still.map(({ image_id, mark }) => [image_id, mark]));
     } catch {
       return new Map(); // No storage for this file: marks last as long as the page is open.
     }
   }
 
   mark(n, mark) {
-    const { id } = this.data.gallery[n];
+    const card = this.data.gallery[n];
+    const { id } = card;
+    if (!markable(card, mark)) return;
     if (this.marks.get(id) === mark) this.marks.delete(id);
     else this.marks.set(id, mark);
     this.told();
+  }
+
+  /** The marks as `cleanplate run --review` reads them. */
+  listed() {
+    return this.data.gallery.filter(({ id }) => this.marks.has(id)).map(({ id, attempt }) => ({ image_id: id, attempt, mark: this.marks.get(id) }));
   }
 
   forget() {
@@ -154,7 +165,7 @@ class Gallery {
 
   told() {
     try {
-      localStorage.setItem(this.key, JSON.stringify(Object.fromEntries(this.marks)));
+      localStorage.setItem(this.key, JSON.stringify(this.listed()));
     } catch {
       // As above.
     }
@@ -171,7 +182,8 @@ class Gallery {
   }
 
   export() {
-    const url = URL.createObjectURL(new Blob([JSON.stringify(Object.fromEntries(this.marks), null, 1)], { type: "application/json" }));
+    const body = JSON.stringify({ recipe_digest: this.data.digest, marks: this.listed() }, null, 1);
+    const url = URL.createObjectURL(new Blob([body], { type: "application/json" }));
     make("a", { href: url, download: "marks.json" }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   }

@@ -11,11 +11,11 @@ from models.regions import Image, Region
 from pipeline import areas, finders, kit, schema
 from pipeline.recipe import Detect as Rule
 from pipeline.recipe import Recipe
-from pipeline.rows import decoded, region_struct
+from pipeline.rows import asked_for, decoded, region_struct
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("found", "detectors")
-_READS = ["source_uri", "source", "source_sha256", "width", "height"]
+_READS = ["source_uri", "source", "source_sha256", "width", "height", "review"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,11 @@ class Detect:
 
         def detect(table: pa.Table) -> pa.Table:
             rows = table.select(_READS).to_pylist()
+            # A person said that there is nothing to remove: no detector is asked again.
+            busy = [row for row in rows if not asked_for(row, "wrong")]
             # First, because what is given wrongly fails its row: the halving that finds it costs no detector then.
-            looked = [given(row) if given else ("", []) for row in rows]
-            pictures = [decoded(row).pixels for row in rows]
+            looked = [given(row) if given else ("", []) for row in busy]
+            pictures = [decoded(row).pixels for row in busy]
             finds = [
                 [r for r in regions if wanted(r, picture, self.recipe)]
                 for (_, regions), picture in zip(looked, pictures, strict=True)
@@ -42,9 +44,16 @@ class Detect:
             for detector in detectors:
                 for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):
                     found += [r for r in regions if wanted(r, picture, self.recipe)]
-            structs = [[region_struct(region, region.mask) for region in found] for found in finds]
-            who = [[*names, *([told] if told else [])] for told, _ in looked]
-            return schema.with_columns(table, _ADDS, {"found": structs, "detectors": who})
+            told = [
+                ([region_struct(r, r.mask) for r in found], who)
+                for found, (who, _) in zip(finds, looked, strict=True)
+            ]
+            rest = iter(told)
+            made = [([], None) if asked_for(row, "wrong") else next(rest) for row in rows]
+            who = [[] if word is None else [*names, *([word] if word else [])] for _, word in made]
+            return schema.with_columns(
+                table, _ADDS, {"found": [found for found, _ in made], "detectors": who}
+            )
 
         return detect
 

@@ -36,7 +36,7 @@ class Read:
         return self._read
 
     def _read(self, table: pa.Table) -> pa.Table:
-        planned = table.select(["source_uri", "source_bytes"]).to_pylist()
+        planned = table.select(["source_uri", "source_bytes", "review"]).to_pylist()
         with ThreadPoolExecutor(_THREADS) as threads:
             read = list(threads.map(self._one, planned))
         return schema.with_columns(table, _ADDS, {name: [row[name] for row in read] for name in _ADDS.names})
@@ -50,6 +50,9 @@ class Read:
                 )
             data = read_uri(planned["source_uri"])
             row["source_sha256"] = hashlib.sha256(data).hexdigest()
+            judged = (planned["review"] or {}).get("source_sha256")
+            if judged and judged != row["source_sha256"]:
+                raise RowError("changed", "the source is no longer the picture that was reviewed")
             row |= probe(data, self.limits.max_pixels)
             row["source"] = data
         except StorageError as error:

@@ -13,11 +13,11 @@ from models.masks import grow as grow_mask
 from models.regions import Mask, Region
 from pipeline import kit, masks, schema
 from pipeline.recipe import Masks, Recipe
-from pipeline.rows import decoded, region_of, region_struct
+from pipeline.rows import asked_for, decoded, region_of, region_struct
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("regions", "mask_rle", "mask_coverage", "segmenter", "status", "error")
-_READS = ["source", "source_sha256", "source_format", "width", "height", "found"]
+_READS = ["source", "source_sha256", "source_format", "width", "height", "found", "review"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def mask_row(
     row: dict[str, Any], regions: list[Region], drawn: list[Mask], recipe: Recipe, segmenter: str
 ) -> dict[str, Any]:
     """The segment stage's columns of one row. A mask above the recipe's limit sets status `skipped`."""
-    grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, regions, strict=True)]
+    more = row["review"]["grow"] if asked_for(row, "redo") else 0.0
+    grown = [grow(mask, region, recipe.masks, more) for mask, region in zip(drawn, regions, strict=True)]
     whole = together(grown, row, recipe.masks)
     coverage = float(np.count_nonzero(whole)) / whole.size
     made: dict[str, Any] = {
@@ -68,12 +69,15 @@ def mask_row(
     return made
 
 
-def grow(mask: Mask, region: Region, rule: Masks) -> Mask:
+def grow(mask: Mask, region: Region, rule: Masks, more: float = 0.0) -> Mask:
     """Widen a mask by the recipe's share of its box's shorter side, and at least grow_px: what a mark leaves
     at its edge (halo, JPEG ringing) is drawn again by an inpainter that sees it. With its holes and its shadow,
-    where the recipe says so."""
+    where the recipe says so.
+
+    more: a further share of that side, and at least 4 pixels, where a review asked for a larger mask."""
     x0, y0, x1, y1 = region.box
-    pixels = max(rule.grow_px, round(rule.grow * min(x1 - x0, y1 - y0)))
+    side = min(x1 - x0, y1 - y0)
+    pixels = max(rule.grow_px, round(rule.grow * side)) + (max(4, round(more * side)) if more else 0)
     wide = grow_mask(fill_holes(mask) if rule.fill_holes else mask, pixels)
     if rule.shadow:
         wide = swept(wide, round(rule.shadow * (y1 - y0)), round(rule.shadow * (x1 - x0) / 2))

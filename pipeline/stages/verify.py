@@ -19,7 +19,7 @@ from models.regions import Image, Inpainter, Mask, Region, Segmenter
 from pipeline import kit, masks, schema
 from pipeline.finders import Verifier
 from pipeline.recipe import Recipe
-from pipeline.rows import cut_patches, decoded, paste_patches, region_struct
+from pipeline.rows import asked_for, cut_patches, decoded, paste_patches, region_struct
 from pipeline.stage import Needs, Work
 
 from .detect import wanted
@@ -37,7 +37,7 @@ _ADDS = schema.columns(
     "inpainter",
     "segmenter",
 )
-_SOURCE = ["source", "source_sha256", "source_format", "width", "height"]
+_SOURCE = ["source", "source_sha256", "source_format", "width", "height", "review"]
 _READS = [*(n for n in _ADDS.names if n != "residual"), *_SOURCE]
 
 
@@ -89,9 +89,14 @@ def _status(row: dict[str, Any]) -> str:
 
 
 def _in_scope(row: dict[str, Any], recipe: Recipe) -> bool:
-    if recipe.verify.scope == "none" or row["status"] == "skipped":
+    if recipe.verify.scope == "none" or row["status"] == "skipped" or asked_for(row, "wrong"):
         return False
-    return recipe.verify.scope == "all" or bool(row["mask_rle"])
+    return _everywhere(row, recipe) or bool(row["mask_rle"])
+
+
+def _everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
+    """A row that a person asked to have done again is looked at as a whole: perhaps something was missed."""
+    return recipe.verify.scope == "all" or asked_for(row, "redo")
 
 
 def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
@@ -140,7 +145,7 @@ def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe)
     x0, y0, x1, y1 = region.box
     if region.score < recipe.verify.min_score or min(x1 - x0, y1 - y0) < recipe.verify.min_side:
         return False
-    if recipe.verify.scope == "edited" and not any(_beside(r["box"], region.box) for r in row["regions"]):
+    if not _everywhere(row, recipe) and not any(_beside(r["box"], region.box) for r in row["regions"]):
         return False
     return wanted(region, picture, recipe)
 

@@ -100,10 +100,21 @@ def finish(table: pa.Table, stamp: Stamp) -> pa.Table:
             "run_id": stamp.run_id,
             "weights": [{"name": name, "sha256": sha256} for name, sha256 in stamp.weights],
         }
+        if row.get("review"):
+            row["note"] = "; ".join(filter(None, (_reviewed(row["review"]), row.get("note"))))
         if row["error"]:
             _settle(row, stamp.keep_skipped)
     columns = {f.name: pa.array([row.get(f.name) for row in rows], type=f.type) for f in schema.part_schema()}
     return pa.table(columns, schema=schema.part_schema())
+
+
+def _reviewed(review: dict[str, Any]) -> str:
+    """What a review asked for, for the note of the row."""
+    if review["mark"] == "wrong":
+        return (
+            f"a review called what attempt {review['attempt']} removed a false find: the source is restored"
+        )
+    return f"a review asked to redo attempt {review['attempt']}: masks {review['grow']:.0%} wider"
 
 
 def _settle(row: Row, keep_skipped: bool) -> None:

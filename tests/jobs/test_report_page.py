@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from bad_images import BAD
 from flow_rig import clean, faces, folder, put_photos
 
 from jobs.__main__ import main
+from pipeline import review
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -133,17 +133,24 @@ def test_the_slider_compares_by_keyboard(page: Any) -> None:
 def test_marks_by_keyboard_are_exported(page: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    card = page.find_element("css selector", ".card")
-    page.execute_script("arguments[0].focus()", card)
-    page.switch_to.active_element.send_keys("r")
-    page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
-    page.switch_to.active_element.send_keys("w")
+    def press(name: str, keys: str) -> None:
+        box = page.find_element("id", "search")
+        box.clear()
+        box.send_keys(name)
+        wait_for(lambda: shown(page) == [name])
+        card = page.execute_script("return document.querySelector('.card:not([hidden])')")
+        page.execute_script("arguments[0].focus()", card)
+        page.switch_to.active_element.send_keys(keys)
+
+    press("broken.jpg", "wr")
+    assert page.find_element("id", "marked").text == "1 redo", "nothing was removed there that could be wrong"
+    press("astronaut.jpg", "w")
     assert page.find_element("id", "marked").text == "1 redo, 1 wrong"
-    page.find_element("id", "export").click()
+    page.find_element("id", "export").send_keys(Keys.ENTER)
     wait_for(lambda: (page.downloads / "marks.json").exists())
-    marks = json.loads((page.downloads / "marks.json").read_text())
-    assert sorted(marks.values()) == ["redo", "wrong"]
-    assert all(len(name) == 64 for name in marks)
+    marks = review.read(page.downloads / "marks.json")
+    assert sorted(mark.mark for mark in marks.marks) == ["redo", "wrong"]
+    assert marks.recipe_digest
 
 
 def test_full_size_opens_and_closes(page: Any) -> None:
