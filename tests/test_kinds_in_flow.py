@@ -145,7 +145,7 @@ def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         "source": data.getvalue(), "source_sha256": f"{id(verifier)}", "source_format": "png", "width": 300,
         "height": 200, "status": None, "patches": [], "regions": [region], "mask_rle": masks.to_rle(mask),
-        "mask_coverage": 0.03, "inpainter": "telea", "segmenter": "box", "passes": 1, "residual": [],
+        "mask_coverage": 0.03, "inpainter": "telea", "segmenter": "box", "passes": 1, "residual": [], "review": None,
     }  # fmt: skip
     tools = _Tools([verifier], kit.segmenter(recipe), kit.inpainters(recipe), recipe)
     for left in range(looks - 1, -1, -1):
