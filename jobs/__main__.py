@@ -34,6 +34,7 @@ COMMANDS = (
     "evaluate",
     "ablate",
     "doctor",
+    "benchmark",
     "demo",
     "completion",
 )

@@ -93,11 +93,17 @@ def open_store(url: str) -> Store:
 
 def read_uri(uri: str) -> bytes:
     """The bytes behind an absolute uri as `Store.uri` writes it. Raises StorageError."""
+    store, key = place_of(uri)
+    return store.get(key)
+
+
+def place_of(uri: str) -> tuple[Store, str]:
+    """The store and the key behind an absolute uri as `Store.uri` writes it."""
     if uri.startswith("s3://"):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
-        return _s3(bucket).get(key)
+        return _s3(bucket), key
     path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
-    return LocalStore(Path(os.sep)).get(path.lstrip(os.sep))
+    return LocalStore(Path(os.sep)), path.lstrip(os.sep)
 
 
 @lru_cache(maxsize=64)
@@ -227,7 +233,7 @@ class _Temporary:
 
     def __init__(self, path: Path, data: bytes) -> None:
         self.path, self.data = path, data
-        self.temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp")
+        self.temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
     def __enter__(self) -> tuple[Path, Path]:
         try:
@@ -257,6 +263,8 @@ def _local_error(error: OSError, path: Path) -> StorageError:
         return StorageError("missing", f"no such file: {path}")
     if isinstance(error, PermissionError):
         return StorageError("forbidden", f"not allowed: {path}")
+    if isinstance(error, FileExistsError):
+        return StorageError("other", f"a file is where a folder must be: {path}")
     if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EISDIR):
         return StorageError("other", f"{error.strerror}: {str(path)[:200]}")
     # A full disk or a stale mount may pass: a later attempt, perhaps on another node, takes the unit again.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from models.detectors.windows import Window, look_at, windows
 from models.masks import grow as grow_mask
 from models.regions import Image, Inpainter, Mask, Region, Segmenter
 from pipeline import kit, masks, schema
@@ -103,8 +104,10 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
     finds: list[list[Region]] = [[] for _ in rows]
+    parts = [_parts(row, tools.recipe) for row in rows]
     for verifier in tools.verifiers:
-        seen = _close_ups(verifier, rows, results) if verifier.close else verifier.detector(results)
+        close = verifier.close
+        seen = _close_ups(verifier, rows, results) if close else look_at(verifier.detector, results, parts)
         for found, regions, row, picture in zip(finds, seen, rows, results, strict=True):
             found += [
                 r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, tools.recipe)
@@ -136,6 +139,13 @@ def _around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     x0, y0 = max(0, int(x - reach)), max(0, int(y - reach))
     return x0, y0, min(picture.shape[1], int(x + reach)), min(picture.shape[0], int(y + reach))
+
+
+def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:
+    """Where to look: near the edits when only finds beside them count, else everywhere."""
+    if _everywhere(row, recipe) or not row["mask_rle"]:
+        return [(0, 0, row["width"], row["height"])]
+    return windows(masks.from_rle(row["mask_rle"], row["height"], row["width"]))
 
 
 def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
