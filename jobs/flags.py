@@ -10,7 +10,7 @@ import yaml
 from pipeline.errors import ConfigError
 from pipeline.recipe import Recipe, load
 
-_MIRRORED = {
+MIRRORED = {
     "segmenter": "masks.segmenter",
     "checkpoint": "masks.checkpoint",
     "inpainter": "inpaint.name",
@@ -65,7 +65,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
 def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe file with the flags laid over it. Raises ConfigError."""
     overrides: dict[str, Any] = {
-        key: getattr(args, flag) for flag, key in _MIRRORED.items() if getattr(args, flag) is not None
+        key: getattr(args, flag) for flag, key in MIRRORED.items() if getattr(args, flag) is not None
     }
     if args.remove is not None:
         overrides["remove"] = [word.strip() for word in args.remove.split(",") if word.strip()]
