@@ -279,6 +279,12 @@ def test_submit_to_two_nodes_started_by_hand(
         cleanplate("submit", "--address", nodes.address, "--no-wait", "--submission-id", "second", *other)
         == 0
     )
+    capfd.readouterr()
+    assert cleanplate("status", output, "--address", nodes.address) == 1
+    shown = capfd.readouterr().out
+    assert "2 of 2 units committed" in shown
+    assert "2 nodes; taken by workers:" in shown
+    assert "queues" in shown
     assert cleanplate("stop", "second", "--address", nodes.address) == 0
     assert "second: stopped" in capfd.readouterr().out
     with pytest.raises(ConfigError, match="no job"):
