@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+_NO_SECRET = ("AWS_SSE_KMS_KEY_ID",)
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOPPED = 3
 
@@ -200,7 +201,7 @@ def _chosen(pairs: Sequence[str]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ConfigError(f"--env {name!r}: write NAME=VALUE")
-        if _SECRET.search(name):
+        if _SECRET.search(name) and name not in _NO_SECRET:
             # The value is not repeated here. A job's environment is shown to whoever can see the dashboard.
             raise ConfigError(f"--env {name}: give the nodes secrets by a role or their own environment")
         found[name] = value

@@ -10,6 +10,7 @@ worker: the pixels stay decoded between them, and a model is loaded once.
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import json
 import os
@@ -182,7 +183,7 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
 
     groups = groups_of(job.stages(job.recipe, job.last))
     workers = sizes_of([group[0].needs for group in groups], len(job.units), _resources())
-    _configure(ray.data.DataContext.get_current())
+    _configure(ray.data.DataContext.get_current(), job.recipe.engine.patience)
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
     light, witness = replace(job, units=()), _witness()
     for n, group in enumerate(groups):
@@ -263,7 +264,11 @@ class _Group:
             if case.careful:
                 self.meters.add("cleanplate_deaths", 1)
                 log.event("begun again after its worker ended", unit=row["name"])
-            done = self._do(row, packed, start, work, case)
+            try:
+                self._watch()
+                done = self._do(row, packed, start, work, case)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
             self._witness("end", work)
             return done
         except StorageError as error:
@@ -281,7 +286,7 @@ class _Group:
             return packed_row(row["name"], start, b"", "stop: workers end while they load their models")
         if self.worker is None:
             settle_threads(place.group[0].needs.cpus)
-            self.worker = Worker(place.group, self.meters.stage)
+            self.worker = Worker(place.group, self._told)
         table = plan.read_unit(place.job.output, plan.Unit(**row)) if place.first else unpack(packed)
         table = self._carefully(table, work, case) if case.careful else self.worker(table)
         if place.first:
@@ -294,6 +299,15 @@ class _Group:
         if receipt.new:
             self.meters.add("cleanplate_bytes", table["image"].nbytes, way="written")
         return packed_row(row["name"], start, json.dumps(asdict(receipt)).encode())
+
+    def _told(self, stage: str, rows: int, share: float, seconds: float) -> None:
+        self.meters.stage(stage, rows, share, seconds)
+        self._watch()
+
+    def _watch(self) -> None:
+        """End this process, unless told again in time: a decoder that never returns holds its worker for ever, and
+        what the witness knows of dead workers finds its image too. A thread in C: it needs no interpreter lock."""
+        faulthandler.dump_traceback_later(self.place.job.recipe.engine.patience, exit=True)
 
     def _carefully(self, table: pa.Table, work: str, case: Case) -> pa.Table:
         """The unit in its usual batches, each announced; suspects one at a time, the guilty failed untried."""
@@ -326,7 +340,7 @@ class _Group:
 _CRASHED = {
     "stage": "worker",
     "kind": "crashed",
-    "message": "this image alone ended its worker's process, twice: a crash, or killed for memory",
+    "message": "this image alone ended its worker's process, twice: a crash, a hang, or killed for memory",
 }
 
 
@@ -365,7 +379,7 @@ def _resources() -> dict[str, float]:
     return found
 
 
-def _configure(context: Any) -> None:
+def _configure(context: Any, patience: float) -> None:
     import logging
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -374,4 +388,5 @@ def _configure(context: Any) -> None:
     # A unit that Ray gives up is dropped here and found missing in the ledger afterwards.
     context.max_errored_blocks = -1
     context.max_consecutive_actor_init_deaths = 3
-    context.execution_no_progress_timeout_s = 1800
+    # An image that hangs is found after four deaths.
+    context.execution_no_progress_timeout_s = max(1800, round(5 * patience))

@@ -29,7 +29,7 @@ def test_an_image_that_kills_its_process_fails_alone(tmp_path: Path, ray_local: 
     assert different[0]["error"]["kind"] == "crashed"
     told = metrics_when('cleanplate_errors_total{cause="worker/crashed"}')
     assert told['cleanplate_errors_total{cause="worker/crashed"}'] == 1
-    assert told['cleanplate_rows_total{status="failed"}'] == 1
+    assert told['cleanplate_rows_total{status="failed"}'] >= 1
     assert told['cleanplate_bytes_total{way="read"}'] > 0
     assert told['cleanplate_stage_rows_total{stage="write"}'] > 0
     assert told["cleanplate_unit_seconds_count{}"] > 0

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -97,25 +96,6 @@ def test_kill_9_of_actors_while_the_run_goes_on(tmp_path: Path, ray_local: None)
 
     runs.execute(run, units, "ray", kill_a_worker)
     assert killed, "no actor was there to be killed"
-    check_complete(source, output, files)
-
-
-def test_two_drivers_at_once_harm_nothing(tmp_path: Path) -> None:
-    source, output = folder(tmp_path / "in"), str(tmp_path / "out")
-    files = put_photos(source, 12)
-    recipe = faces(**{"units.rows": 2})
-    receipts: list[ledger.Receipt] = []
-
-    def drive() -> None:
-        run = runs.start(source, output, recipe)
-        runs.execute(run, runs.plan_new(run), "here", receipts.append)
-
-    threads = [threading.Thread(target=drive) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(receipt.new for receipt in receipts) == 6, "one winner a unit"
     check_complete(source, output, files)
 
 
