@@ -37,8 +37,11 @@ class Read:
 
     def _read(self, table: pa.Table) -> pa.Table:
         planned = table.select(["source_uri", "source_bytes", "review"]).to_pylist()
-        with ThreadPoolExecutor(_THREADS) as threads:
+        threads = ThreadPoolExecutor(_THREADS)
+        try:
             read = list(threads.map(self._one, planned))
+        finally:  # Where one source does not answer, the rest is not asked for minutes each.
+            threads.shutdown(cancel_futures=True)
         return schema.with_columns(table, _ADDS, {name: [row[name] for row in read] for name in _ADDS.names})
 
     def _one(self, planned: dict[str, Any]) -> dict[str, Any]:

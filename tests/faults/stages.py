@@ -1,7 +1,7 @@
 """Flows with a stage that goes wrong over one image, as decoders and models do.
 
-An image is chosen by a word in its name: "poison" ends its worker's process (a segfault) or never ends, "heavy" does not fit
-the memory even alone, "crowded" does not fit beside another image.
+An image is chosen by a word in its name: "poison" ends its worker's process (a segfault) or never ends, "heavy"
+does not fit the memory even alone, "crowded" does not fit beside another image.
 """
 
 from __future__ import annotations
