@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -111,6 +112,13 @@ def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path) ->
     kept = parts(output)
     assert kept
     assert len(kept) < 12
+    events = {
+        path.stem.split("-", 2)[2]: json.loads(path.read_text())
+        for path in (tmp_path / "out/events").iterdir()
+    }
+    assert events.keys() == {"started", "pass-1", "stopped"}
+    assert events["pass-1"]["units"] == 12
+    assert events["stopped"]["why"] == "KeyboardInterrupt"
     run = runs.start(source, output, faces(**{"units.rows": 4}))
     runs.execute(run, runs.plan_new(run), "here", lambda receipt: None)
     check_complete(source, output, files)
