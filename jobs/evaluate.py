@@ -10,15 +10,20 @@ DEFAULT = "inpaint"
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Enter `evaluate` and what it can evaluate; without a word it is `inpaint`."""
-    from jobs import evaluate_inpaint
+    from jobs import evaluate_inpaint, evaluate_masks
 
-    parser = subparsers.add_parser("evaluate", help="measure inpainters on photographs", description=__doc__)
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure inpainters on photographs",
+        description=__doc__,
+        epilog="Example: cleanplate evaluate inpaint photos/ evaluated/",
+    )
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    for module in (evaluate_inpaint,):
+    for module in (evaluate_inpaint, evaluate_masks):
         module.add_parser(verbs)
 
 
-def with_default(words: Sequence[str], known: Sequence[str] = ("inpaint", "detect")) -> list[str]:
+def with_default(words: Sequence[str], known: Sequence[str] = ("inpaint", "masks", "detect")) -> list[str]:
     """`evaluate PHOTOS OUT` means `evaluate inpaint PHOTOS OUT`."""
     rest = list(words[1:])
     if list(words[:1]) != ["evaluate"] or rest[:1] in ([], ["-h"], ["--help"]) or rest[0] in known:

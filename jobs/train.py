@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import cv2
 import pydantic
 import torch
 import yaml
 
-from models.lama import LAMA, build_generator, inpaint_batch
-from models.regions import Image, Mask
+from jobs.photos import open_photos
+from jobs.train_out import TrainingFolder
 from models.resnet import DilatedResNet50
-from models.training import measure
-from models.training.checkpoint import CheckpointError, export_weights, read_tensors
-from models.training.data import PhotoBank, hold_out, list_photos, load_bank, name_of, names_digest
-from models.training.loop import Initial, TrainingDiverged, predictor, train
-from models.training.masks import MASKS
+from models.training.checkpoint import CheckpointError, export_weights, load_best, read_tensors
+from models.training.data import (
+    DEFAULT_MEMORY,
+    PhotoBank,
+    count_smaller,
+    hold_out,
+    load_bank,
+    name_of,
+    names_digest,
+)
+from models.training.loop import Extras, TrainingDiverged, train
 from models.training.objective import Encoder
-from models.training.recipe import TrainRecipe
-from models.training.validation import Validation, holed, make_validation, save_sheet
+from models.training.recipe import TrainRecipe, check_recipe
+from models.training.state import Initial
+from models.training.validation import Validation, make_validation
+from models.weights import WeightsError, resolve, sha256_of
+from pipeline.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 RECIPES = Path(__file__).parent / "recipes"
+REFUSED, DIVERGED = 2, 3
 log = logging.getLogger("cleanplate.train")
 
 
@@ -54,17 +67,24 @@ def read_recipe(name: str, changes: list[str] | None = None) -> TrainRecipe:
         raise ValueError(f"{path}: {error}") from error
 
 
-def load_data(recipe: TrainRecipe, photos: Path) -> tuple[PhotoBank, Validation]:
-    """Decode the folder's training photographs; hold some out for validation."""
-    kept, held = hold_out(list_photos(photos, "train"), recipe.validation_share)
-    bank = load_bank(kept, recipe.photo_short_side, recipe.source_power)
+def load_data(recipe: TrainRecipe, photos: str, memory: int = DEFAULT_MEMORY) -> tuple[PhotoBank, Validation]:
+    """Decode the training photographs of a place (jobs.photos); hold some out for validation."""
+    kept, held = hold_out(open_photos(photos, "train"), recipe.validation_share)
+    bank = load_bank(kept, recipe.photo_short_side, recipe.source_power, memory)
+    crop = max(phase.crop for phase in recipe.phases)
+    if small := count_smaller(bank, crop):
+        log.warning("%d photographs are smaller than a crop of %d px; they are enlarged to it", small, crop)
     return bank, make_validation(load_bank(held, recipe.photo_short_side).images)
 
 
-def load_encoder(path: Path | None, device: str) -> Encoder | None:
-    """The perceptual loss's encoder, frozen; None without a path. Raises ValueError for other weights."""
-    if path is None:
+def load_encoder(name: str | None, device: str) -> Encoder | None:
+    """The perceptual loss's encoder, frozen; None without a name (of the weights table, or a file).
+
+    Raises WeightsError, or ValueError for other weights.
+    """
+    if name is None:
         return None
+    path = resolve(name)
     encoder = DilatedResNet50()
     try:
         encoder.load_state_dict(read_tensors(path))
@@ -73,12 +93,13 @@ def load_encoder(path: Path | None, device: str) -> Encoder | None:
     return encoder.requires_grad_(False).eval().to(device)
 
 
-def load_initial(path: Path | None) -> Initial | None:
-    """The weights that a new training starts from, in fp32; None without a path. Raises ValueError."""
-    if path is None:
+def load_initial(name: str | None) -> Initial | None:
+    """The weights that a new training starts from, in fp32; None without a name. Raises as load_encoder."""
+    if name is None:
         return None
+    path = resolve(name)
     tensors = {n: t.float() if t.is_floating_point() else t for n, t in read_tensors(path).items()}
-    return Initial(hashlib.sha256(path.read_bytes()).hexdigest(), tensors)
+    return Initial(sha256_of(path), tensors)
 
 
 def train_here(args: argparse.Namespace) -> None:
@@ -86,8 +107,15 @@ def train_here(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = read_recipe(args.recipe, args.set)
-    encoder = load_encoder(args.encoder, args.device)
-    bank, validation = load_data(recipe, args.photos)
+    out = TrainingFolder(args.out)
+    extras = Extras(
+        encoder=load_encoder(args.encoder, args.device),
+        initial=load_initial(args.init),
+        loaders=args.loaders,
+        tensorboard=args.tensorboard,
+        saved=out.put,
+    )
+    bank, validation = load_data(recipe, args.photos, round(args.memory_gb * 2**30))
     log.info(
         "recipe %s, %d photographs and %d held out, %d steps, pid %d",
         recipe.digest()[:12],
@@ -96,13 +124,13 @@ def train_here(args: argparse.Namespace) -> None:
         recipe.steps,
         os.getpid(),
     )
+    out.fetch()
     train(
         recipe,
         bank,
         validation,
-        args.out,
-        encoder=encoder,
-        initial=load_initial(args.init),
+        out.local,
+        extras=extras,
         device=args.device,
         allow_changed_recipe=args.allow_changed_recipe,
         stop_after=args.stop_after,
@@ -110,30 +138,66 @@ def train_here(args: argparse.Namespace) -> None:
 
 
 def train_on_ray(args: argparse.Namespace) -> None:
-    """The same in args.workers processes of a Ray cluster; args.out is a folder that all of them reach."""
-    from ray.train import RunConfig, ScalingConfig
+    """The same in args.workers processes of a Ray cluster; args.out is a folder that all of them reach, or S3.
+
+    Ray starts the group again when a worker dies, and it goes on from the last checkpoint. What training it
+    again would not mend (a bad recipe, a loss that is no number) comes back as the exception it is here.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    args.photos, args.out = args.photos.resolve(), args.out.resolve()
-    if args.encoder:
-        args.encoder = args.encoder.resolve()
-    TorchTrainer(
+    for name in ("photos", "out"):
+        url = getattr(args, name)
+        setattr(args, name, url if urlsplit(url).scheme else str(Path(url).resolve()))
+    path, filesystem = _ray_storage(args.out)
+    result = TorchTrainer(
         _ray_worker,
         train_loop_config={"args": args},
         scaling_config=ScalingConfig(num_workers=args.workers, use_gpu=args.device == "cuda"),
-        run_config=RunConfig(name="ray", storage_path=str(args.out)),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=3),
+        ),
     ).fit()
+    kind, message = (result.metrics or {}).get("refused", ("", ""))
+    if kind:
+        raise _REFUSALS[kind](message)
+
+
+_REFUSALS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (ValueError, FileNotFoundError, ConfigError, CheckpointError, WeightsError, TrainingDiverged)
+}
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
-    _set_up_logging()
-    train_here(config["args"])
+    import ray.train
+
+    set_up_logging()
+    try:
+        train_here(config["args"])
+        ray.train.report({})
+    except tuple(_REFUSALS.values()) as error:
+        ray.train.report({"refused": (type(error).__name__, str(error))})
 
 
-def ship(recipe: TrainRecipe, photos: Path, out: Path, target: Path) -> None:
+def _ray_storage(out: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
+    """Where Ray keeps its own notes of the run, in its terms."""
+    from pyarrow.fs import S3FileSystem
+
+    parts = urlsplit(out)
+    if parts.scheme != "s3":
+        return out, None
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return out.removeprefix("s3://"), S3FileSystem(endpoint_override=endpoint)
+
+
+def ship(recipe: TrainRecipe, photos: str, out: Path, target: Path) -> None:
     """Write the best averaged weights as safetensors, with where they are from."""
-    best = _best(out)
-    kept, _ = hold_out(list_photos(photos, "train"), recipe.validation_share)
+    best = load_best(out)
+    kept, _ = hold_out(open_photos(photos, "train"), recipe.validation_share)
     size = export_weights(
         best["average"],
         target,
@@ -152,92 +216,76 @@ def ship(recipe: TrainRecipe, photos: Path, out: Path, target: Path) -> None:
     print(f"{target}: {size} bytes, step {best['step']}")
 
 
-def _best(out: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(out / "best.pt", map_location="cpu", weights_only=True)
-    return state
-
-
-def measure_best(recipe: TrainRecipe, photos: Path, out: Path, masks_each: int) -> str:
-    """Tables for medium and thick masks at 256 px on the photographs of split=test; writes out/test.jpg."""
-    model = build_generator(LAMA[recipe.model])
-    model.load_state_dict(_best(out)["average"])
-    predict = predictor(recipe, model.eval())
-
-    def lama(image: Image, mask: Mask) -> Image:
-        filled: Image = inpaint_batch(predict, image[None], mask[None])[0]
-        return filled
-
-    fills = {"Telea": measure.telea, "Navier-Stokes": measure.navier_stokes, recipe.model: lama}
-    images = load_bank(list_photos(photos, "test"), 1024).images
-    lines, rows = [], []
-    for kind in ("medium-256", "thick-256"):
-        pairs = measure.masked_pairs(images, MASKS[kind], 256, masks_each, seed=2026)
-        lines += [
-            f"{kind}, {len(images)} photographs",
-            "",
-            measure.as_table(measure.measure(pairs, fills)),
-            "",
-        ]
-        chosen = pairs[:: max(1, len(pairs) // 6)][:6]
-        rows += [(holed(i, m), measure.telea(i, m), lama(i, m), i) for i, m in chosen]
-    save_sheet(out / "test.jpg", rows)
-    return "\n".join(lines)
-
-
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
+    """Lines of progress on stderr; OpenCV in one thread, for the batches are small."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     cv2.setNumThreads(1)
 
 
 def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(prog="cleanplate train", description=__doc__)
-    parse.add_argument("recipe", help="a YAML file, or a name: lama-lite, big-lama")
-    parse.add_argument("photos", type=Path, help="folder of images; with INDEX.csv, its rows of split=train")
-    parse.add_argument("out", type=Path, help="folder for checkpoints, logs and samples")
-    parse.add_argument("--workers", type=int, default=1, help="processes, on Ray when more than one")
-    parse.add_argument(
-        "--threads", type=int, default=0, help="CPU threads a process (default: torch's choice)"
+    parse = argparse.ArgumentParser(
+        prog="cleanplate train",
+        description=f"{__doc__} Measure what comes out with `cleanplate evaluate`.",
+        epilog="Example: cleanplate train lama-lite photos/ out/ --export mine.safetensors",
     )
-    parse.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parse.add_argument("--init", type=Path, metavar="FILE", help="weights that a new training starts from")
-    parse.add_argument("--encoder", type=Path, help="ADE20K ResNet-50 weights for the perceptual loss")
-    parse.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe field"
+    add = parse.add_argument
+    add("recipe", help="a YAML file, or a name: lama-lite, lama-lite-more, big-lama")
+    add("photos", help="a folder or s3://... of images or Parquet parts; with INDEX.csv, its split=train")
+    add("out", help="folder or s3://... for checkpoints, logs and samples")
+    add("--workers", type=int, default=1, help="processes, on Ray when more than one")
+    add("--threads", type=int, default=0, help="CPU threads a process (default: torch's choice)")
+    add("--loaders", type=int, default=0, metavar="N", help="threads that draw batches ahead (default 0)")
+    add(
+        "--memory-gb",
+        type=float,
+        default=DEFAULT_MEMORY / 2**30,
+        metavar="GB",
+        help="decoded photographs to keep; others are read at each use (default %(default)g, a process)",
     )
-    parse.add_argument("--stop-after", type=int, help="stop at this step (the same command goes on)")
-    parse.add_argument("--allow-changed-recipe", action="store_true", help="go on with an edited recipe")
-    parse.add_argument("--export", type=Path, metavar="FILE", help="then write the best weights, safetensors")
-    parse.add_argument(
-        "--measure",
-        type=int,
-        metavar="N",
-        default=0,
-        help="then fill N masks on each photograph of split=test and print a table beside OpenCV's fills",
-    )
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--init", metavar="WEIGHTS", help="weights (name or file) that a new training starts from")
+    add("--encoder", metavar="WEIGHTS", help="ADE20K ResNet-50 (name or file) for the perceptual loss")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe field")
+    add("--stop-after", type=int, help="stop at this step (the same command goes on)")
+    add("--allow-changed-recipe", action="store_true", help="go on with an edited recipe")
+    add("--tensorboard", action="store_true", help="write event files too (pip install 'cleanplate[train]')")
+    add("--export", type=Path, metavar="FILE", help="then write the best weights, safetensors")
     return parse
+
+
+def check_flags(args: argparse.Namespace) -> TrainRecipe:
+    """The recipe, after all that can be seen to be wrong before any work. Raises ValueError, ConfigError."""
+    recipe = read_recipe(args.recipe, args.set)
+    check_recipe(recipe, args.workers)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no GPU here")
+    if args.tensorboard:
+        from importlib.util import find_spec
+
+        if find_spec("tensorboardX") is None:
+            raise ConfigError("--tensorboard needs tensorboardX: pip install 'cleanplate[train]'")
+    return recipe
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 trained; 2 bad recipe, data or checkpoint; 3 the loss is no longer finite."""
     args = parser().parse_args(argv)
-    _set_up_logging()
+    set_up_logging()
     if "WORLD_SIZE" in os.environ:  # started by torchrun
         torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
     try:
-        recipe = read_recipe(args.recipe, args.set)
+        recipe = check_flags(args)
         train_on_ray(args) if args.workers > 1 else train_here(args)
-        if int(os.environ.get("RANK", 0)):
-            return 0
-        if args.export:
-            ship(recipe, args.photos, args.out, args.export)
-        if args.measure:
-            print(measure_best(recipe, args.photos, args.out, args.measure))
-    except (ValueError, FileNotFoundError, CheckpointError) as error:
+        if args.export and not int(os.environ.get("RANK", 0)):
+            out = TrainingFolder(args.out)
+            out.fetch()
+            ship(recipe, args.photos, out.local, args.export)
+    except (ValueError, FileNotFoundError, CheckpointError, ConfigError, WeightsError, StorageError) as error:
         print(f"cleanplate train: {error}", file=sys.stderr)
-        return 2
+        return REFUSED
     except TrainingDiverged as error:
         print(f"cleanplate train: {error}", file=sys.stderr)
-        return 3
+        return DIVERGED
     return 0
 
 

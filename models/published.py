@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["lama", "sam", "onnx", "file"]
+Kind = Literal["lama", "sam", "onnx", "metric", "file"]
 """What reads the file; "file" is a bare path that the user named, read where it lies."""
 
 
@@ -146,6 +146,39 @@ WEIGHTS: dict[str, Weights] = _table(
         bytes=40_728_226,
         licence="Apache-2.0",
         note="MobileSAM: the decoder of Segment Anything behind a small encoder.",
+    ),
+    Weights(
+        name="vgg16",
+        kind="metric",
+        model="",
+        sources=("https://download.pytorch.org/models/vgg16-397923af.pth",),
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        bytes=553_433_881,
+        licence="BSD-3-Clause",
+        note="torchvision's VGG-16 on ImageNet, which LPIPS looks through.",
+    ),
+    Weights(
+        name="lpips-vgg",
+        kind="metric",
+        model="",
+        sources=("wheel:lpips==0.1.4!lpips/weights/v0.1/vgg.pth",),
+        sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        bytes=7_289,
+        licence="BSD-2-Clause",
+        note="LPIPS version 0.1: the linear layers on VGG-16, as the lpips package carries them.",
+    ),
+    Weights(
+        name="fid-inception",
+        kind="metric",
+        model="",
+        sources=(
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+            "pt_inception-2015-12-05-6726825d.pth",
+        ),
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        bytes=95_628_359,
+        licence="Apache-2.0",
+        note="The Inception-v3 of 2015 that FID is defined by, converted for PyTorch by pytorch-fid.",
     ),
     Weights(
         name="centerface",

@@ -14,6 +14,8 @@ import faulthandler
 import itertools
 import json
 import os
+import socket
+import sys
 import time
 import traceback
 import warnings
@@ -24,7 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import ledger, log, plan, schema
+from pipeline import ledger, log, plan, queues, schema
 from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError, redacted
 from pipeline.ledger import Receipt
 from pipeline.metrics import Meters, Metric
@@ -105,7 +107,9 @@ def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
     if new:
         log.failed_rows(unit, table)
     rows, statuses, causes = ledger.counts(table)
-    return Receipt(unit, rows, statuses, causes, new, time.time() - start)
+    seconds = time.time() - start
+    told = ledger.timings(table), ledger.problems(table)
+    return Receipt(unit, rows, statuses, causes, new, seconds, *told)
 
 
 # --- Ray ---
@@ -149,8 +153,10 @@ def connected(address: str | None) -> Iterator[str]:
         # One logical CPU more than there are cores: reading and writing wait for the network, not for a core.
         settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
         os.environ.update(_ENVIRONMENT)
+    reachable(address)
     try:
-        ray.init(**settings)
+        with _quiet():
+            ray.init(**settings)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}"
@@ -160,6 +166,36 @@ def connected(address: str | None) -> Iterator[str]:
         yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
     finally:
         ray.shutdown()
+
+
+def reachable(address: str | None) -> None:
+    """Raise ConfigError when nothing listens at host:port or ray://host:port: Ray itself would try for minutes.
+    Other forms ("auto", "local", None) are Ray's to find."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdigit() or not host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"nothing answers at {address} ({error}). A cluster's own address ends in its GCS port, usually 6379; "
+            "ray:// goes to 10001; the dashboard's 8265 is for `cleanplate submit`"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray's C++ part writes to stderr itself while it starts ("Set ray log level ..."); its errors come as
+    exceptions too."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 _PASSED_ON = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "CLEANPLATE_TLS_VERIFY")
@@ -184,6 +220,7 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
     groups = groups_of(job.stages(job.recipe, job.last))
     workers = sizes_of([group[0].needs for group in groups], len(job.units), _resources())
     _configure(ray.data.DataContext.get_current(), job.recipe.engine.patience)
+    queues.expect(groups)
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
     light, witness = replace(job, units=()), _witness()
     for n, group in enumerate(groups):
@@ -368,7 +405,7 @@ def _receipts(batch: pa.Table) -> Iterator[Receipt]:
         if row["failure"].startswith("stop: "):
             raise ContractError(f"unit {row['name']}: {row['failure'].removeprefix('stop: ')}")
         if not row["failure"]:
-            receipt = Receipt(**json.loads(row["payload"]))
+            receipt = Receipt.read(row["payload"])
             yield replace(receipt, seconds=time.time() - row["start"])
 
 
@@ -384,6 +421,7 @@ def _configure(context: Any, patience: float) -> None:
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False
+    context.custom_execution_callback_classes = [queues.Watcher]
     context.print_on_execution_start = False
     # A unit that Ray gives up is dropped here and found missing in the ledger afterwards.
     context.max_errored_blocks = -1

@@ -45,6 +45,8 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
     weights = kit.check(recipe)
+    for store in (from_store, to_store):
+        store.reach()
     next(iter(from_store.list()), None)  # Fails now, not after an hour, when the source cannot be listed.
     digest = recipe.digest(weights)
     if new_run and _other_run(to_store, digest):
@@ -153,6 +155,7 @@ def event(run: Run, name: str, **fields: Any) -> None:
 def open_finished(output: str) -> tuple[Store, dict[str, Any]]:
     """The store and record of an existing run. Raises ConfigError when there is none."""
     store = open_store(output)
+    store.reach()
     try:
         return store, ledger.read_record(store)
     except StorageError as error:

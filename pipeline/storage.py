@@ -29,6 +29,13 @@ T = TypeVar("T")
 
 PATIENCE_S = 90.0
 """How long a store that does not answer is asked again before the caller hears of it."""
+FIRST_PATIENCE_S = 8.0
+"""... when it is asked for the first time, before any work."""
+_HINTS = {
+    "missing": "correct the bucket's name, or make the bucket first",
+    "forbidden": "`cleanplate doctor` with this place tells which credentials are used",
+    "unreachable": "AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3) names the server, AWS_REGION the region",
+}
 SILENCE_S = 10
 """A connection on which nothing comes for so long is taken for dead."""
 REQUEST_S = 300
@@ -47,6 +54,7 @@ class Object:
 class Store(Protocol):
     url: str
 
+    def reach(self) -> None: ...
     def uri(self, key: str) -> str: ...
     def list(self, prefix: str = "") -> Iterator[Object]: ...
     def get(self, key: str) -> bytes: ...
@@ -107,6 +115,9 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root.expanduser()))
         self.url = str(self.root)
+
+    def reach(self) -> None:
+        """Nothing to ask: a folder that is not there shows at its first use, at once."""
 
     def uri(self, key: str) -> str:
         return "file://" + quote_from_bytes(os.fsencode(self.root / key), safe="/")
@@ -265,8 +276,33 @@ class S3Store:
     def __reduce__(self) -> tuple[type[S3Store], tuple[str, str]]:
         return type(self), (self.bucket, self.prefix)
 
+    def reach(self) -> None:
+        """Ask for one name, with little patience: before any work, a wrong endpoint, bucket or credential is
+        likelier than a storm. Raises StorageError that says what to change."""
+        try:
+            self._patiently(
+                lambda: self._boto.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1),
+                self.url,
+                FIRST_PATIENCE_S,
+            )
+        except StorageError as error:
+            hint = _HINTS.get(error.kind, "")
+            raise StorageError(error.kind, f"{error}{hint and '; '}{hint}") from None
+
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self._full(key)}"
+
+    def who(self) -> dict[str, str]:
+        """What the usual AWS chain found: endpoint, region, and by which of its links the credentials came.
+        Never the credentials themselves."""
+        import boto3
+
+        found = boto3.session.Session().get_credentials()
+        return {
+            "endpoint": str(self._boto.meta.endpoint_url),
+            "region": str(self._boto.meta.region_name or "none set"),
+            "credentials": "none: requests go unsigned" if found is None else f"found by {found.method}",
+        }
 
     def list(self, prefix: str = "") -> Iterator[Object]:
         """Every object below the prefix, page by page; "directory" marker objects (size 0, name ending in
@@ -356,10 +392,10 @@ class S3Store:
     def _relative(self, full: str) -> str:
         return full[len(self.prefix) + 1 :] if self.prefix else full
 
-    def _patiently(self, call: Callable[[], T], what: str) -> T:
-        """Ask again while the store is unreachable, up to PATIENCE_S. obstore retries whole requests by
+    def _patiently(self, call: Callable[[], T], what: str, patience: float | None = None) -> T:
+        """Ask again while the store is unreachable, up to `patience` (PATIENCE_S). obstore retries whole requests by
         itself but never a conditional put, and boto3 gives up on a body that breaks off: hence this loop."""
-        deadline, pause = time.monotonic() + PATIENCE_S, 0.1
+        deadline, pause = time.monotonic() + (PATIENCE_S if patience is None else patience), 0.1
         while True:
             try:
                 return call()

@@ -56,6 +56,16 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return state
 
 
+def load_best(folder: Path) -> dict[str, Any]:
+    """What folder/best.pt holds: the averaged weights with the best score. Raises CheckpointError."""
+    path = folder / "best.pt"
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # as above
+        raise CheckpointError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    return state
+
+
 def export_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> int:
     """Write weights as safetensors with floating tensors in fp16; gives the file's size in bytes.
 

@@ -1,4 +1,5 @@
-"""Photographs for training: listed once, decoded once into memory, cropped by a seed for each step."""
+"""Photographs for training: listed once, decoded once into memory as far as it goes, cropped by a seed for
+each step."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ import csv
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,29 +21,64 @@ from models.regions import Image
 
 log = logging.getLogger(__name__)
 
+DEFAULT_MEMORY = 8 << 30
+"""Bytes of decoded photographs that are kept."""
+_TRIES = 20
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph on disk. source: the collection it belongs to, by which sampling is balanced."""
+    """One encoded photograph. file: its name; source: the collection it belongs to, by which sampling is
+    balanced; read: gives its bytes."""
 
-    path: Path
+    file: str
     source: str
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
 class PhotoBank:
-    """Decoded photographs in memory. images: HWC uint8 RGB each; weights: chance of each, sums to 1."""
+    """Photographs to draw from. images: HWC uint8 RGB each; weights: chance of each, sums to 1."""
 
     names: tuple[str, ...]
-    images: tuple[Image, ...]
+    images: Sequence[Image]
     weights: npt.NDArray[np.float64]
+
+    @cached_property
+    def _rising(self) -> npt.NDArray[np.float64]:
+        rising = self.weights.cumsum()
+        return np.asarray(rising / rising[-1])
+
+    def draw(self, rng: np.random.Generator) -> Image:
+        """One photograph by the weights; another when the drawn one can no longer be read (said in the log)."""
+        for _ in range(_TRIES):
+            number = int(self._rising.searchsorted(rng.random(), side="right"))
+            try:
+                return self.images[number]
+            except (ValueError, OSError) as error:
+                log.warning("drawn again: %s: %s", self.names[number], error)
+        raise ValueError(f"{_TRIES} photographs in a row cannot be read")
+
+
+class _Kept(Sequence[Image]):
+    """Photographs of which the first are in memory and the others are read at each use."""
+
+    def __init__(self, kept: list[Image], others: Sequence[Photo], short_side: int) -> None:
+        self.kept, self.others, self.short_side = kept, others, short_side
+
+    def __len__(self) -> int:
+        return len(self.kept) + len(self.others)
+
+    def __getitem__(self, number: Any) -> Any:
+        if number < len(self.kept):
+            return self.kept[number]
+        return decoded(self.others[number - len(self.kept)], self.short_side)
 
 
 def name_of(photo: Photo) -> str:
     """source/file: what a photograph is called in lists of training data."""
-    return f"{photo.source}/{photo.path.name}"
+    return f"{photo.source}/{photo.file}"
 
 
 def names_digest(names: Sequence[str]) -> str:
@@ -48,26 +86,17 @@ def names_digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
-def list_photos(folder: Path, split: str = "train") -> list[Photo]:
-    """The photographs of a folder, sorted by path.
+def choose_photos(keys: Iterable[str], index: str | None, split: str) -> list[tuple[str, str]]:
+    """(key, source) of the photographs among relative paths with "/", sorted.
 
-    A folder with INDEX.csv (columns path, source, split) gives its rows of that split; any other gives every
-    image file below it, each sub-folder being one source. Raises FileNotFoundError when there is no folder,
-    ValueError when nothing is found.
+    index: the text of INDEX.csv (columns path, source, split), whose rows of that split they then are; without
+    it every image file is one, and each sub-folder one source.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder of photographs: {folder}")
-    index = folder / "INDEX.csv"
-    if index.exists():
-        with index.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-        photos = [Photo(folder / row["path"], row["source"]) for row in rows if row["split"] == split]
-    else:
-        files = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
-        photos = [Photo(p, str(p.parent.relative_to(folder))) for p in files]
-    if not photos:
-        raise ValueError(f"no photographs of split {split!r} in {folder}; expected {sorted(IMAGE_SUFFIXES)}")
-    return sorted(photos, key=lambda photo: str(photo.path))
+    if index is not None:
+        rows = csv.DictReader(index.splitlines())
+        return sorted((row["path"], row["source"]) for row in rows if row["split"] == split)
+    images = (key for key in keys if PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES)
+    return sorted((key, str(PurePosixPath(key).parent)) for key in images)
 
 
 def hold_out(photos: Sequence[Photo], share: float) -> tuple[list[Photo], list[Photo]]:
@@ -77,7 +106,7 @@ def hold_out(photos: Sequence[Photo], share: float) -> tuple[list[Photo], list[P
     """
     if len(photos) < 2 or not 0 < share < 1:
         raise ValueError(f"cannot hold out a share of {share} of {len(photos)} photographs")
-    ranked = sorted(photos, key=lambda photo: hashlib.sha256(photo.path.name.encode()).hexdigest())
+    ranked = sorted(photos, key=lambda photo: hashlib.sha256(photo.file.encode()).hexdigest())
     count = min(max(1, round(share * len(photos))), len(photos) - 1)
     return ranked[count:], ranked[:count]
 
@@ -92,36 +121,56 @@ def shrink(image: Image, short_side: int) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def read_rgb(path: Path) -> Image:
-    """HWC uint8 RGB, upright. Raises ValueError when the file is no image that OpenCV can read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+def decoded(photo: Photo, short_side: int) -> Image:
+    """HWC uint8 RGB, upright, shrunk. Raises ValueError when it is no image that OpenCV can read, OSError."""
+    data = np.frombuffer(photo.read(), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
-        raise ValueError(f"cannot decode {path}")
-    return np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        raise ValueError(f"cannot decode {name_of(photo)}")
+    return shrink(np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), short_side)
 
 
-def load_bank(photos: Sequence[Photo], short_side: int, source_power: float = 0.5) -> PhotoBank:
+def load_bank(
+    photos: Sequence[Photo], short_side: int, source_power: float = 0.5, memory: int = DEFAULT_MEMORY
+) -> PhotoBank:
     """Decode and shrink every photograph. One that cannot be read is logged and left out.
 
     A source with n photographs is drawn in proportion to n ** source_power: 1 treats all photographs alike,
-    0 all sources alike. Raises ValueError when none can be read.
+    0 all sources alike. When the decoded ones fill `memory` bytes, the others are read again at each use.
+    Raises ValueError when none can be read.
     """
     names: list[str] = []
     sources: list[str] = []
     images: list[Image] = []
-    for photo in photos:
+    others: Sequence[Photo] = ()
+    held = 0
+    for number, photo in enumerate(photos):
+        if held >= memory:
+            others = photos[number:]
+            log.info("%d photographs are in memory, %d are read at each use", len(images), len(others))
+            break
         try:
-            images.append(shrink(read_rgb(photo.path), short_side))
-        except ValueError as error:
+            images.append(decoded(photo, short_side))
+        except (ValueError, OSError) as error:
             log.warning("left out: %s", error)
             continue
+        held += images[-1].nbytes
         names.append(name_of(photo))
         sources.append(photo.source)
     if not images:
         raise ValueError(f"none of {len(photos)} photographs can be read")
+    names += map(name_of, others)
+    sources += (photo.source for photo in others)
     counts = Counter(sources)
     weights = np.array([counts[source] ** (source_power - 1) for source in sources])
-    return PhotoBank(tuple(names), tuple(images), weights / weights.sum())
+    kept = _Kept(images, others, short_side) if others else tuple(images)
+    return PhotoBank(tuple(names), kept, weights / weights.sum())
+
+
+def count_smaller(bank: PhotoBank, side: int) -> int:
+    """How many photographs in memory have a side below `side` pixels."""
+    known = bank.images.kept if isinstance(bank.images, _Kept) else bank.images
+    return sum(min(image.shape[:2]) < side for image in known)
 
 
 def random_crop(rng: np.random.Generator, image: Image, size: int, zoom: tuple[float, float]) -> Image:
@@ -157,8 +206,7 @@ def augment(rng: np.random.Generator, crop: Image) -> Image:
 
 def draw_crop(rng: np.random.Generator, bank: PhotoBank, size: int, zoom: tuple[float, float]) -> Image:
     """One augmented crop of a photograph drawn by the bank's weights (size x size x 3 uint8 RGB)."""
-    image = bank.images[int(rng.choice(len(bank.images), p=bank.weights))]
-    return augment(rng, random_crop(rng, image, size, zoom))
+    return augment(rng, random_crop(rng, bank.draw(rng), size, zoom))
 
 
 def evaluation_crop(image: Image, size: int) -> Image:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from models.regions import Mask
 
@@ -49,14 +48,13 @@ class Boxes:
 class MaskRecipe:
     """One kind of shape is chosen per mask, with these relative weights (they need not sum to 1).
 
-    segm_weight needs a bank of object shapes at drawing time: see `random_mask`.
+    The paper's third kind, outlines of objects, depends on the image: models.training.objects.
     """
 
     strokes: Strokes
     boxes: Boxes | None = None
     strokes_weight: float = 1.0
     boxes_weight: float = 0.0
-    segm_weight: float = 0.0
 
 
 MASKS: dict[str, MaskRecipe] = {
@@ -110,56 +108,19 @@ def box_mask(rng: np.random.Generator, height: int, width: int, params: Boxes) -
     return mask
 
 
-def segmentation_mask(
-    rng: np.random.Generator, height: int, width: int, shapes: Sequence[Mask], max_area: float = 0.5
-) -> Mask:
-    """An object's outline, mirrored, scaled and moved to a random place (HW bool, True = hole).
-
-    shapes: HW bool outlines of any size, from a segmenter. The paper moves masks of detected objects so that
-    the hole does not cover the object itself; its exact parameters are not published in the text, so scale
-    (30-100 % of the largest that fits) is ours.  max_area: share of the image that the hole may cover.
-    Raises ValueError when shapes is empty or the chosen one has no True pixel.
-    """
-    if not shapes:
-        raise ValueError("segmentation masks need at least one object shape")
-    shape = shapes[int(rng.integers(len(shapes)))]
-    ys, xs = np.nonzero(shape)
-    if not len(ys):
-        raise ValueError("an object shape has no pixel set")
-    cut: npt.NDArray[np.uint8] = shape[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1].astype(np.uint8)
-    if rng.random() < 0.5:
-        cut = cut[:, ::-1]
-    fit = min(height / cut.shape[0], width / cut.shape[1], math.sqrt(max_area * height * width / cut.sum()))
-    scale = fit * rng.uniform(0.3, 1.0)
-    cut_h = min(max(int(cut.shape[0] * scale), 1), height)
-    cut_w = min(max(int(cut.shape[1] * scale), 1), width)
-    cut = np.asarray(
-        cv2.resize(np.ascontiguousarray(cut), (cut_w, cut_h), interpolation=cv2.INTER_NEAREST), np.uint8
-    )
-    y, x = int(rng.integers(height - cut_h + 1)), int(rng.integers(width - cut_w + 1))
-    mask = np.zeros((height, width), bool)
-    mask[y : y + cut_h, x : x + cut_w] = cut.astype(bool)
-    return mask
-
-
-def random_mask(
-    rng: np.random.Generator, height: int, width: int, recipe: MaskRecipe, shapes: Sequence[Mask] = ()
-) -> Mask:
+def random_mask(rng: np.random.Generator, height: int, width: int, recipe: MaskRecipe) -> Mask:
     """One mask of one kind, chosen by the recipe's weights (HW bool, True = hole; it may be empty).
 
-    Raises ValueError when the recipe asks for boxes without parameters or for object shapes without a bank.
+    Raises ValueError when the recipe asks for boxes without parameters.
     """
-    weights = np.array([recipe.strokes_weight, recipe.boxes_weight, recipe.segm_weight])
+    weights = np.array([recipe.strokes_weight, recipe.boxes_weight])
     if weights.sum() <= 0 or weights.min() < 0:
         raise ValueError("a mask recipe needs weights >= 0, one of them above 0")
-    kind = int(rng.choice(3, p=weights / weights.sum()))
-    if kind == 0:
+    if rng.choice(2, p=weights / weights.sum()) == 0:
         return stroke_mask(rng, height, width, recipe.strokes)
-    if kind == 1:
-        if recipe.boxes is None:
-            raise ValueError("the mask recipe gives boxes a weight but no parameters")
-        return box_mask(rng, height, width, recipe.boxes)
-    return segmentation_mask(rng, height, width, shapes)
+    if recipe.boxes is None:
+        raise ValueError("the mask recipe gives boxes a weight but no parameters")
+    return box_mask(rng, height, width, recipe.boxes)
 
 
 def bounded_mask(
@@ -200,5 +161,26 @@ def scaled(recipe: MaskRecipe, factor: float) -> MaskRecipe:
         and Boxes(px(boxes.margin), px(boxes.min_size), px(boxes.max_size), boxes.min_times, boxes.max_times),
         recipe.strokes_weight,
         recipe.boxes_weight,
-        recipe.segm_weight,
     )
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of many masks: the hole's share of the image (mean, 10th percentile, median, 90th), and the median over
+    masks of the largest inscribed radius in pixels."""
+
+    mean: float
+    low: float
+    median: float
+    high: float
+    radius: float
+
+
+def statistics(masks: Sequence[Mask]) -> Statistics:
+    """Raises ValueError for no masks."""
+    if not masks:
+        raise ValueError("there are no statistics of no masks")
+    areas = np.array([mask.mean() for mask in masks])
+    radii = [float(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5).max()) for mask in masks]
+    low, median, high = (float(value) for value in np.quantile(areas, (0.1, 0.5, 0.9)))
+    return Statistics(float(areas.mean()), low, median, high, float(np.median(radii)))

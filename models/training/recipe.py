@@ -12,12 +12,14 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from models.lama import LAMA
+from models.lama import LAMA, LamaParams
 from models.losses import LossWeights
 from models.training.masks import MASKS
 from models.training.precision import TrainPrecision
 
-_LATER = {"precision": "fp32"}
+SEGMENTATION = "segmentation"
+"""The kind of mask that is cut from the crop itself (models.training.objects) and so has no parameters."""
+_LATER = {"precision": "fp32", "shape": None}
 _STRICT = {"extra": "forbid"}  # for pydantic, which jobs use to read recipes: an unknown key is an error
 
 
@@ -68,7 +70,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """model: a key of LAMA.  masks: kind of MASKS -> chance; their sizes are for 256 px, scaled to the crop.
+    """model: a key of LAMA.  shape: a generator that is not in LAMA; model is then only its name.
+    masks: kind of MASKS, or 'segmentation' -> chance; sizes are for 256 px, scaled.
 
     max_hole: share of the crop that a hole may cover.  ema: decay of the averaged weights; 0 for none.
     clip: limit of each gradient's norm.  warmup: steps of linear warm-up at the very start.
@@ -103,10 +106,16 @@ class TrainRecipe:
     checkpoint_seconds: float = 150.0
     validate_every: int = 250
     precision: TrainPrecision = "fp32"
+    shape: LamaParams | None = None
 
     @property
     def steps(self) -> int:
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def params(self) -> LamaParams:
+        """The generator's shape. Raises KeyError for an unknown model without one."""
+        return self.shape or LAMA[self.model]
 
     def digest(self) -> str:
         """sha256 of every field; fields that came later count only where they are used, so that a recipe
@@ -123,11 +132,12 @@ class TrainRecipe:
 
 def check_recipe(recipe: TrainRecipe, world: int = 1) -> None:
     """Raises ValueError, saying what to change, when the recipe cannot be trained by `world` workers."""
-    if recipe.model not in LAMA:
+    if recipe.shape is None and recipe.model not in LAMA:
         raise ValueError(f"model {recipe.model!r} is not one of {sorted(LAMA)}")
-    unknown = [name for name, _ in recipe.masks if name not in MASKS]
+    kinds = [*sorted(MASKS), SEGMENTATION]
+    unknown = [name for name, _ in recipe.masks if name not in kinds]
     if unknown or not recipe.masks:
-        raise ValueError(f"masks {unknown} are not among {sorted(MASKS)}; name at least one")
+        raise ValueError(f"masks {unknown} are not among {kinds}; name at least one")
     if not recipe.phases:
         raise ValueError("the recipe has no phases")
     for number, phase in enumerate(recipe.phases):

@@ -43,11 +43,11 @@ def recipe_file(tmp_path):
     return path
 
 
-def test_train_stop_go_on_export_and_measure(tmp_path, photos, recipe_file, capsys):
+def test_train_stop_go_on_and_export(tmp_path, photos, recipe_file, capsys):
     command = [str(recipe_file), str(photos), str(tmp_path / "out"), "--threads", "1"]
     weights = tmp_path / "tiny.safetensors"
     assert main([*command, "--stop-after", "1"]) == 0
-    assert main([*command, "--export", str(weights), "--measure", "1"]) == 0
+    assert main([*command, "--export", str(weights)]) == 0
     with (tmp_path / "out" / "train.csv").open(newline="") as stream:
         assert [row["step"] for row in csv.DictReader(stream)] == ["1", "2", "3"]
     with safe_open(weights, "pt") as opened:
@@ -56,9 +56,7 @@ def test_train_stop_go_on_export_and_measure(tmp_path, photos, recipe_file, caps
     assert facts["prefill"] == "pyramid"
     assert facts["photographs"] == "6"  # 8, less one of split=test and one held out
     assert facts["recipe_sha256"] == read_recipe(str(recipe_file)).digest()
-    out = capsys.readouterr().out
-    assert out.count("| Telea |") == out.count("| tiny |") == 2  # medium and thick
-    assert (tmp_path / "out" / "test.jpg").stat().st_size > 1000
+    assert str(weights) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -67,7 +65,7 @@ def test_train_stop_go_on_export_and_measure(tmp_path, photos, recipe_file, caps
         (["--set", "model=huge"], "is not one of"),
         (["--set", "colour=red"], "colour"),
         (["--set", "seed"], "KEY=VALUE"),
-        (["--encoder", "nowhere.pth"], "cannot read weights"),
+        (["--encoder", "nowhere.pth"], "no such file"),
     ],
 )
 def test_bad_configuration_is_said_before_work(tmp_path, photos, recipe_file, capsys, extra, message):

@@ -12,18 +12,19 @@ from safetensors.torch import load_file
 
 from models.lama import LAMA, build_generator, params_of
 from models.losses import LossWeights
+from models.training.batches import Batches, draw_batch
 from models.training.checkpoint import CheckpointError, export_weights, load_checkpoint, save_checkpoint
 from models.training.data import (
     Photo,
     PhotoBank,
+    count_smaller,
     draw_crop,
     evaluation_crop,
     hold_out,
-    list_photos,
     load_bank,
     shrink,
 )
-from models.training.loop import TrainingDiverged, draw_batch, train
+from models.training.loop import Extras, TrainingDiverged, train
 from models.training.muon import orthogonalised
 from models.training.objective import fill_losses
 from models.training.peers import Peers
@@ -237,49 +238,62 @@ def test_weights_beyond_fp16_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_photos_of_a_folder_with_and_without_an_index(tmp_path):
-    (tmp_path / "a").mkdir()
-    for name in ("a/1.png", "a/2.png", "3.png"):
-        cv2.imwrite(str(tmp_path / name), drawn_photo(1))
-    (tmp_path / "notes.txt").write_text("no image")
-    found = list_photos(tmp_path)
-    assert [str(p.path.relative_to(tmp_path)) for p in found] == ["3.png", "a/1.png", "a/2.png"]
-    (tmp_path / "INDEX.csv").write_text("path,source,split\na/1.png,a,train\na/2.png,a,test\n")
-    assert list_photos(tmp_path) == [Photo(tmp_path / "a/1.png", "a")]
-    assert list_photos(tmp_path, "test") == [Photo(tmp_path / "a/2.png", "a")]
-    with pytest.raises(ValueError, match="no photographs of split 'valid'"):
-        list_photos(tmp_path, "valid")
-    with pytest.raises(FileNotFoundError):
-        list_photos(tmp_path / "nowhere")
+def photo(file, source="s", data=None):
+    """An encoded photograph in memory."""
+    encoded = cv2.imencode(".png", drawn_photo(1))[1].tobytes() if data is None else data
+    return Photo(file, source, lambda: encoded)
 
 
-def test_an_unreadable_photo_is_left_out_and_said(tmp_path, caplog):
-    cv2.imwrite(str(tmp_path / "good.png"), drawn_photo(1))
-    (tmp_path / "bad.png").write_bytes(b"not a picture")
-    bank = load_bank(list_photos(tmp_path), 64)
-    assert [name.rpartition("/")[2] for name in bank.names] == ["good.png"]
+def test_an_unreadable_photo_is_left_out_and_said(caplog):
+    bad = photo("bad.png", data=b"not a picture")
+    bank = load_bank([bad, photo("good.png"), photo("empty.png", data=b"")], 64)
+    assert bank.names == ("s/good.png",)
     assert "bad.png" in caplog.text
-    (tmp_path / "good.png").unlink()
+    assert "empty.png" in caplog.text
     with pytest.raises(ValueError, match="none of 1"):
-        load_bank(list_photos(tmp_path), 64)
+        load_bank([bad], 64)
 
 
-def test_sources_are_balanced_by_the_power(tmp_path):
-    for name in ("many/1.png", "many/2.png", "many/3.png", "many/4.png", "few/1.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(tmp_path / name), drawn_photo(1))
-    photos = list_photos(tmp_path)
+def test_photos_beyond_the_memory_are_read_at_each_use_and_drawn_alike(caplog):
+    photos = [photo(f"{n}.png", data=cv2.imencode(".png", drawn_photo(n))[1].tobytes()) for n in range(5)]
+    held = load_bank(photos, 64)
+    spare = load_bank(photos, 64, memory=1)
+    assert spare.names == held.names
+    for step in range(4):
+        for a, b in zip(*(draw_batch(RECIPE, bank, step, Peers()) for bank in (held, spare)), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+    lost = load_bank([photos[0], photo("lost.png", data=b"gone")], 64, memory=1)
+    assert lost.draw(np.random.default_rng(0)) is not None  # what cannot be read is drawn again
+    for seed in range(8):
+        lost.draw(np.random.default_rng(seed))
+    assert "drawn again: s/lost.png" in caplog.text
+
+
+def test_batches_drawn_ahead_are_those_drawn_when_asked_for(bank):
+    with Batches(RECIPE, bank, Peers()) as plain, Batches(RECIPE, bank, Peers(), threads=3) as ahead:
+        for step in range(RECIPE.steps):
+            for a, b in zip(plain.at(step), ahead.at(step), strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_small_photos_are_counted(caplog):
+    assert count_smaller(load_bank([photo("a.png"), photo("b.png")], 64), 65) == 2
+    assert count_smaller(load_bank([photo("a.png"), photo("b.png")], 64), 64) == 0
+
+
+def test_sources_are_balanced_by_the_power():
+    photos = [*(photo(f"{n}.png", "many") for n in range(4)), photo("1.png", "few")]
     for power, share in ((1.0, 1 / 5), (0.5, 1 / 3), (0.0, 1 / 2)):
         bank = load_bank(photos, 64, power)
         few = sum(w for n, w in zip(bank.names, bank.weights, strict=True) if n.startswith("few"))
         assert few == pytest.approx(share)
 
 
-def test_hold_out_is_disjoint_complete_and_fixed(tmp_path):
-    photos = [Photo(tmp_path / f"{n}.jpg", "s") for n in range(40)]
+def test_hold_out_is_disjoint_complete_and_fixed():
+    photos = [photo(f"{n}.jpg") for n in range(40)]
     kept, held = hold_out(photos, 0.05)
     assert len(held) == 2
-    assert sorted(p.path.name for p in (*kept, *held)) == sorted(p.path.name for p in photos)
+    assert sorted(p.file for p in (*kept, *held)) == sorted(p.file for p in photos)
     assert hold_out(list(reversed(photos)), 0.05)[1] == held
     with pytest.raises(ValueError, match="cannot hold out"):
         hold_out(photos[:1], 0.5)
@@ -309,7 +323,7 @@ def test_a_missing_encoder_is_said_in_the_log_and_in_the_checkpoint(tmp_path, ba
 
 def test_an_encoder_takes_the_place_of_the_substitute(tmp_path, bank, validation):
     recipe = dataclasses.replace(ADVERSARIAL, phases=(Phase(1, 64, 2, 1e-3, 1e-3, paper=PAPER),))
-    train(recipe, bank, validation, tmp_path, encoder=lambda x: [x, x[:, :, ::2, ::2]])
+    train(recipe, bank, validation, tmp_path, extras=Extras(encoder=lambda x: [x, x[:, :, ::2, ::2]]))
     (row,) = rows(tmp_path / "train.csv")
     assert float(row["perceptual"]) > 0
     assert row["perceptual_substitute"] == ""

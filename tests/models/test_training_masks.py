@@ -1,4 +1,3 @@
-import cv2
 import numpy as np
 import pytest
 
@@ -11,7 +10,7 @@ from models.training.masks import (
     box_mask,
     random_mask,
     scaled,
-    segmentation_mask,
+    statistics,
     stroke_mask,
 )
 
@@ -39,11 +38,13 @@ def test_statistics_are_the_reference_generators(name):
     rng = np.random.default_rng(1)
     masks = [random_mask(rng, side, side, MASKS[name]) for _ in range(500)]
     areas = np.array([mask.mean() for mask in masks])
-    radii = [cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5).max() for mask in masks[:250]]
+    told = statistics(masks[:250])
     # Both means are estimates: 4 standard errors of their difference.
     assert areas.mean() == pytest.approx(mean, abs=4 * deviation * np.sqrt(1 / 500 + 1 / 1000))
     assert areas.std() == pytest.approx(deviation, rel=0.12)
-    assert np.median(radii) == pytest.approx(radius, rel=0.12)
+    assert told.radius == pytest.approx(radius, rel=0.12)
+    assert told.mean == pytest.approx(areas[:250].mean())
+    assert told.low < told.median < told.high
 
 
 def test_the_two_shapes_of_the_large_recipe_match_apart():
@@ -104,29 +105,6 @@ def test_scaled_masks_cover_about_the_same_share():
     half = scaled(MASKS["medium-256"], 0.5)
     areas = [random_mask(rng, 128, 128, half).mean() for _ in range(500)]
     assert np.mean(areas) == pytest.approx(REFERENCE["medium-256"][1], abs=0.06)
-
-
-def test_segmentation_masks_are_the_moved_outline():
-    shape = np.zeros((50, 70), bool)
-    shape[10:20, 5:45] = True  # 1 : 4
-    rng = np.random.default_rng(7)
-    places = set()
-    for _ in range(100):
-        mask = segmentation_mask(rng, 96, 96, [shape], max_area=0.2)
-        ys, xs = np.nonzero(mask)
-        assert mask.mean() <= 0.2
-        assert mask.sum() == (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
-        assert (np.ptp(xs) + 1) / (np.ptp(ys) + 1) == pytest.approx(4, rel=0.2)
-        places.add((int(ys.min()), int(xs.min())))
-    assert len(places) > 50
-
-
-def test_segmentation_masks_need_shapes():
-    recipe = MaskRecipe(Strokes(1, 1, 5, 5), strokes_weight=0.0, segm_weight=1.0)
-    with pytest.raises(ValueError, match="at least one object shape"):
-        random_mask(np.random.default_rng(0), 64, 64, recipe)
-    with pytest.raises(ValueError, match="no pixel set"):
-        random_mask(np.random.default_rng(0), 64, 64, recipe, [np.zeros((5, 5), bool)])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Photographs to train on and to measure with: from a folder, from S3, or out of Parquet parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+from models.training.data import IMAGE_SUFFIXES, Photo, choose_photos
+from pipeline.errors import ConfigError
+from pipeline.storage import open_store
+
+INDEX = "INDEX.csv"
+
+
+def open_photos(url: str, split: str) -> list[Photo]:
+    """The photographs at a local folder or s3://bucket/prefix, listed but not read.
+
+    A place with INDEX.csv (columns path, source, split) gives its rows of that split. One with Parquet files
+    gives the rows of these that have an image: a struct column `image` with `bytes`, as in the parts that
+    `cleanplate run` writes and in Hugging Face datasets. Any other gives all its image files, each
+    folder one source. Raises ConfigError when nothing is found, StorageError.
+    """
+    store = open_store(url)
+    keys = [entry.key for entry in store.list()]
+    index = store.get(INDEX).decode("utf-8") if INDEX in keys else None
+    parts = sorted(key for key in keys if key.endswith(".parquet"))
+    if parts and index is None:
+        photos = [photo for key in parts for photo in _rows(store.url, key)]
+    else:
+        photos = [
+            Photo(PurePosixPath(key).name, source, partial(store.get, key))
+            for key, source in choose_photos(keys, index, split)
+        ]
+    if not photos:
+        what = f"of split {split!r} in {INDEX}" if index is not None else f"({sorted(IMAGE_SUFFIXES)})"
+        raise ConfigError(f"no photographs {what} in {url}")
+    return photos
+
+
+def _rows(url: str, key: str) -> list[Photo]:
+    names = _part(url, key, "names")
+    source = str(PurePosixPath(key).parent)
+    return [Photo(name, source, _reader(url, key, row)) for row, name in enumerate(names) if name is not None]
+
+
+def _reader(url: str, key: str, row: int) -> Callable[[], bytes]:
+    return lambda: bytes(_part(url, key, "bytes")[row].as_py())
+
+
+@lru_cache(maxsize=4)
+def _part(url: str, key: str, what: str) -> Any:
+    """A part's names (None for rows without an image) or its encoded images; the last few parts are kept."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    store = open_store(url)
+    try:
+        table = pq.read_table(pa.BufferReader(store.get(key)))
+        images = table.column("image").combine_chunks()
+        if what == "bytes":
+            return images.field("bytes")
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise ConfigError(
+            f"{store.uri(key)}: no Parquet file with an `image` struct of `bytes`: {error}"
+        ) from error
+    uris = table.column("source_uri").to_pylist() if "source_uri" in table.column_names else None
+    fallback = f"{PurePosixPath(key).stem}-{{}}"
+    names: list[str | None] = []
+    for row, image in enumerate(images.field("bytes")):
+        known = uris[row] if uris else None
+        name = PurePosixPath(unquote(known)).name if known else fallback.format(row)
+        names.append(name if image.is_valid else None)
+    return names

@@ -1,0 +1,103 @@
+"""What a fill is judged by, and what is missing where something cannot be measured here.
+
+A metric that needs what is not there has no function and says what it needs; nothing stands in for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from models import metrics
+from models.checkpoints import load_tensors
+from models.evaluation.inception import FidInception, features_of
+from models.evaluation.lpips import load_lpips, lpips
+from models.regions import Image, Mask
+from models.weights import WeightsError, find, resolve
+
+Judge = Callable[[Image, Image, Mask], float]
+"""(fill, truth, hole) -> value."""
+Embed = Callable[[Image], npt.NDArray[np.float64]]
+"""An image -> the features whose distribution FID compares."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """name: a column. needs: what to install or fetch when `of` is None, in the words of a table's cell."""
+
+    name: str
+    title: str
+    higher_is_better: bool
+    of: Judge | None
+    needs: str = ""
+    decimals: int = 4
+
+
+def pair_metrics(device: str = "cpu") -> list[Metric]:
+    """Every metric of one fill: over the whole image, and in the hole (PSNR in dB, the others in [0, 1])."""
+    return [
+        Metric("l1", "L1", False, lambda fill, truth, _: metrics.l1(fill, truth)),
+        Metric("psnr", "PSNR", True, lambda fill, truth, _: min(metrics.psnr(fill, truth), 100.0), "", 2),
+        Metric("ssim", "SSIM", True, lambda fill, truth, _: metrics.ssim(fill, truth)),
+        Metric("hole_l1", "L1 in hole", False, metrics.l1),
+        Metric(
+            "hole_psnr", "PSNR in hole", True, lambda f, t, m: min(metrics.psnr(f, t, m), 100.0), decimals=2
+        ),
+        Metric("hole_ssim", "SSIM in hole", True, metrics.ssim),
+        flip_metric(),
+        lpips_metric(device),
+    ]
+
+
+def flip_metric(package: str = "flip_evaluator") -> Metric:
+    """FLIP, or what it needs where `package` is not installed."""
+    if find_spec(package) is None:
+        return Metric("flip", "FLIP", False, None, "needs flip-evaluator: pip install 'cleanplate[eval]'")
+    return Metric("flip", "FLIP", False, flip)
+
+
+def flip(fill: Image, truth: Image, _: Mask | None = None) -> float:
+    """LDR-FLIP (Andersson et al. 2020) of the whole image at its authors' default viewing distance."""
+    import flip_evaluator
+
+    both = [np.ascontiguousarray(image, np.float32) / 255 for image in (truth, fill)]
+    _map, mean, _parameters = flip_evaluator.evaluate(both[0], both[1], "LDR", applyMagma=False)
+    return float(mean)
+
+
+def lpips_metric(device: str = "cpu", names: tuple[str, str] = ("vgg16", "lpips-vgg")) -> Metric:
+    """LPIPS from its two files by their names in the weights table, or what it needs."""
+    if needs := missing_weights(*names):
+        return Metric("lpips", "LPIPS", False, None, needs)
+    vgg, linear = (load_tensors(resolve(name, download=False)) for name in names)
+    network = load_lpips(vgg, linear).to(device)
+    return Metric("lpips", "LPIPS", False, lambda fill, truth, _: lpips(network, fill, truth))
+
+
+def fid_embedding(device: str = "cpu") -> Embed | str:
+    """The embedding of FID, or what it needs."""
+    if needs := missing_weights("fid-inception"):
+        return needs
+    network: nn.Module = FidInception()
+    try:
+        network.load_state_dict(load_tensors(resolve("fid-inception", download=False)))
+    except RuntimeError as error:
+        raise WeightsError(f"fid-inception does not hold the network of FID: {error}") from error
+    network = network.requires_grad_(False).eval().to(device)
+    return lambda image: features_of(network, [image])[0]
+
+
+def missing_weights(*names: str) -> str:
+    """'needs weights: a, b' for those that are not on this machine, "" when all are."""
+    absent = []
+    for name in names:
+        try:
+            resolve(find(name), download=False)
+        except WeightsError:
+            absent.append(name)
+    return f"needs weights: {', '.join(absent)}" if absent else ""

@@ -1,0 +1,160 @@
+"""What a training holds: the networks, their optimisers, the averaged weights; from and to its checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.discriminator import NLayerDiscriminator
+from models.lama import LamaGenerator, Predict, build_generator
+from models.prefill import prefilled
+from models.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from models.training.muon import AdamOnly, KernelsAndRest, Optimizer
+from models.training.recipe import TrainRecipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights that a new training starts from, and the sha256 of their file, kept in every checkpoint."""
+
+    sha256: str
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass
+class Run:
+    """What a checkpoint holds, alive."""
+
+    model: LamaGenerator
+    optimizer: Optimizer
+    discriminator: nn.Module | None
+    discriminator_optimizer: Optimizer | None
+    average: dict[str, Tensor]
+    step: int = 0
+    best: float = -math.inf
+    best_step: int = -1
+    initial: str = ""
+    recipes: list[str] = field(default_factory=list)
+    substitutes: list[str] = field(default_factory=list)
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state to save and load, by its name in the checkpoint."""
+        found = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "discriminator": self.discriminator,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+        return {name: part for name, part in found.items() if part is not None}
+
+
+def generator_of(recipe: TrainRecipe, device: torch.device) -> LamaGenerator:
+    """The recipe's generator with seeded random weights.
+
+    Residual branches start small, so that what a block is given is not drowned by the noise of all branches
+    (as zero-init residual, Goyal et al. 2017; not zero, for the ReLU behind would never wake). One that
+    corrects a prefill starts near no correction: its last layer is scaled down.
+    """
+    torch.manual_seed(recipe.seed)
+    model = build_generator(recipe.params)
+    for name, parameter in model.named_parameters():
+        if ".conv2.bn_" in name and name.endswith("weight"):
+            nn.init.constant_(parameter, recipe.branch_gain)
+    if recipe.prefill:
+        last = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)][-1]
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            if last.bias is not None:
+                last.bias.zero_()
+    return model.to(device=device).to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
+def predictor(recipe: TrainRecipe, model: nn.Module) -> Predict:
+    """The model as it is trained and used: with the recipe's prefill, if it has one."""
+    return prefilled(model) if recipe.prefill else model
+
+
+def _new_run(recipe: TrainRecipe, device: torch.device) -> Run:
+    model = generator_of(recipe, device)
+    lr = recipe.phases[0].lr_from
+    optimizer: Optimizer = AdamOnly(model, lr, recipe.betas)
+    if recipe.muon_ratio:
+        optimizer = KernelsAndRest(model, lr, recipe.betas, recipe.muon_ratio)
+    discriminator = discriminator_optimizer = None
+    if any(phase.adversarial for phase in recipe.phases):
+        discriminator = NLayerDiscriminator(recipe.ndf).to(device)
+        discriminator_optimizer = AdamOnly(discriminator, recipe.discriminator_lr, recipe.betas)
+    average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return Run(model, optimizer, discriminator, discriminator_optimizer, average, recipes=[recipe.digest()])
+
+
+def _warm(run: Run, initial: Initial) -> None:
+    """Put initial weights into a new run. Raises ValueError when they are another model's."""
+    try:
+        run.model.load_state_dict(initial.tensors)
+    except RuntimeError as error:
+        raise ValueError(f"the initial weights are not the recipe's model's: {error}") from error
+    run.average = {name: tensor.detach().clone() for name, tensor in run.model.state_dict().items()}
+    run.initial = initial.sha256
+
+
+def start(
+    recipe: TrainRecipe, out_dir: Path, device: torch.device, allow_changed: bool, initial: Initial | None
+) -> Run:
+    """A new run, or the one of out_dir's checkpoint. Raises CheckpointError when it is another training."""
+    run = _new_run(recipe, device)
+    state = load_checkpoint(out_dir)
+    if state is None:
+        if initial is not None:
+            _warm(run, initial)
+        return run
+    if state["recipes"][-1] != recipe.digest():
+        if not allow_changed:
+            raise CheckpointError(
+                f"{out_dir} holds a training with another recipe; take another folder, or say that the "
+                "recipe may change on the way"
+            )
+        state["recipes"].append(recipe.digest())
+    for name, part in run.parts().items():
+        if name not in state:
+            log.warning("the checkpoint has no %s: it starts new", name)
+            continue
+        try:
+            part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"the checkpoint in {out_dir} does not fit {recipe.model} ({name}): {error}"
+            ) from error
+    run.average = {name: tensor.to(device) for name, tensor in state["average"].items()}
+    run.step, run.best, run.recipes = state["step"], state["best"], state["recipes"]
+    run.substitutes, run.initial = state["substitutes"], state.get("initial", "")
+    log.info("going on from step %d of %s", run.step, out_dir)
+    return run
+
+
+def save(run: Run, out_dir: Path) -> Path:
+    """Write the run's checkpoint; gives its path."""
+    facts = {"step": run.step, "best": run.best, "recipes": run.recipes, "initial": run.initial}
+    facts |= {"substitutes": run.substitutes}
+    states = {name: part.state_dict() for name, part in run.parts().items()}
+    return save_checkpoint(out_dir, {**states, **facts, "average": run.average})
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights and batch-norm statistics; quicker while the run is young."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            average[name].lerp_(tensor, 1 - decay)
+        else:
+            average[name].copy_(tensor)
