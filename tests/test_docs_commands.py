@@ -31,7 +31,7 @@ PARSED_ONLY: list[tuple[str, str]] = [
     (r"^weights (fetch|add)", "the network; tests/models/test_weights.py fetches from real places"),
     (r"^weights verify", "hashes the reader's own cache and removes what is damaged there"),
     (r"--gpus", "a GPU"),
-    (r"^(submit|stop) ", "a cluster with a dashboard; tests/jobs/test_submit.py has one"),
+    (r"^(submit|stop) |--address http:", "a cluster with a dashboard; tests/jobs/test_submit.py has one"),
     (r"^demo", "a minute; tests/jobs/test_demo_photos.py and `make demo`"),
     (r"^serve", "runs until it is stopped; its own tests drive it in a browser"),
     (r"^train ", "hours; tests/jobs/test_train_job.py"),
