@@ -81,6 +81,8 @@ class Job:
     stamp: Stamp
     last: bool = False
     stages: Stages = stages_of
+    below: str = ""
+    """uri of the source's root: the layout `files` mirrors the keys below it."""
 
 
 def run_here(job: Job) -> Iterator[Receipt]:

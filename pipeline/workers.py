@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline import ledger, log, plan, schema
+from pipeline import layouts, ledger, log, plan, schema
 from pipeline.errors import CleanplateError, StorageError, redacted
 from pipeline.ledger import Receipt
 from pipeline.metrics import Meters
@@ -32,6 +32,11 @@ Tell = Callable[..., Any]
 def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
     """Put the unit's part if it is absent; the receipt tells what it holds."""
     ledger.check_part(table)
+    layout = job.recipe.output.layout
+    if layout != "parquet" and not ledger.has(
+        job.output, unit
+    ):  # A late writer puts no pictures for no part.
+        table = layouts.place(job.output, unit, table, layout, job.below)
     new = ledger.commit(job.output, unit, table)
     if new:
         log.failed_rows(unit, table)
