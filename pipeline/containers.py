@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import arrows, tars
-from pipeline.errors import CleanplateError, RowError
+from pipeline.errors import CleanplateError, RowError, StorageError
 from pipeline.formats import SUFFIXES
 from pipeline.inner import Inner, Kind, inner_of
 from pipeline.ranges import RangeFile
