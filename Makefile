@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test lint test-slow test-gpu clean
+.PHONY: setup demo test lint test-slow test-gpu faults clean
 
 setup: $(VENV)/.ready
 
@@ -33,3 +33,7 @@ lint: setup
 
 clean:
 	rm -rf $(VENV) demo-out build *.egg-info
+
+# Every fault of the matrix, done to real runs: FAULTS="--only node-killed --images 400"
+faults: setup
+	PYTHONPATH=.:tests $(BIN)/python -m faults $(FAULTS)

@@ -6,28 +6,52 @@ Exit codes: 0 complete, 1 complete with failed or residual rows, 2 wrong use, 3 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 
+from jobs.parser import Parser
 from pipeline.errors import CleanplateError, ConfigError, RunStopped, StorageError
 
 COMPLETE, COMPLETE_WITH_ERRORS, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 
-def parser() -> argparse.ArgumentParser:
-    from jobs import ablate, demo, evaluate, inspect, plan, report, run, status, stop, submit, verify, weights
+COMMANDS = (
+    "run",
+    "plan",
+    "status",
+    "verify",
+    "report",
+    "inspect",
+    "submit",
+    "stop",
+    "weights",
+    "evaluate",
+    "ablate",
+    "doctor",
+    "demo",
+    "completion",
+)
+"""One module of `jobs` each, in the order in which --help lists them."""
 
-    top = argparse.ArgumentParser(
+
+def parser() -> Parser:
+    top = Parser(
         prog="cleanplate",
         description="Clean image datasets: find faces, text or plates, mask, inpaint, verify, and write Parquet.",
-        epilog="Example: cleanplate run photos/ cleaned/ --remove text,faces",
+        epilog="Examples: cleanplate run photos/ cleaned/   # text and faces, on this machine "
+        "cleanplate run s3://bucket/raw s3://bucket/clean --remove faces --address auto "
+        "cleanplate inspect photo.jpg   # what would happen to one image "
+        "cleanplate doctor   # what is installed, reachable and missing",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, plan, status, verify, report, submit, stop, inspect, weights, evaluate, ablate, demo):
-        module.add_parser(commands)
+    for name in COMMANDS:
+        import_module(f"jobs.{name}").add_parser(commands)
     commands.add_parser("train", help="train a LaMa on a folder of photographs; the same command goes on")
     return top
 
@@ -44,26 +68,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.evaluate import with_default
 
     args = parser().parse_args(with_default(words))
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # Not so under nohup, which must go on.
+            signal.signal(number, _interrupt)
     from models.fetch import WeightsError
 
     try:
         return int(args.run(args))
     except (ConfigError, StorageError, WeightsError) as error:
-        print(f"cleanplate: {error}", file=sys.stderr)
-        return WRONG_USE
+        away = isinstance(error, StorageError) and error.kind == "unreachable"
+        # A store that is away may come back: the same command goes on.
+        return _say(args, str(error), STOPPED if away else WRONG_USE)
     except RunStopped as error:
-        print(f"cleanplate: {error}", file=sys.stderr)
-        return STOPPED
+        return _say(args, str(error), STOPPED)
     except KeyboardInterrupt:
-        print("\ncleanplate: stopped. What is committed stays; the same command goes on.", file=sys.stderr)
-        return STOPPED
+        again = f"go on with: cleanplate {shlex.join(words)}"
+        return _say(args, f"stopped. What is committed stays; {again}", STOPPED)
     except CleanplateError as error:
-        print(f"cleanplate: {type(error).__name__}: {error}", file=sys.stderr)
-        return STOPPED
+        return _say(args, f"{type(error).__name__}: {error}", STOPPED)
     except BrokenPipeError:
         sys.stderr.close()  # The reader of our output (head, less) went away; there is no one to tell.
         return COMPLETE
+
+
+def _say(args: argparse.Namespace, message: str, code: int) -> int:
+    """One message on stderr, and where a program listens (--json) one line on stdout too."""
+    print(f"cleanplate: {message}", file=sys.stderr)
+    if getattr(args, "json", False):
+        print(json.dumps({"event": "error", "message": message, "exit_code": code}), flush=True)
+    return code
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

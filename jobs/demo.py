@@ -48,7 +48,10 @@ Draw = Callable[[tuple[int, int], random.Random], Pil.Image]
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
-        "demo", help="clean fifteen photographs with known marks and show the result"
+        "demo",
+        help="clean fifteen photographs with known marks and show the result",
+        description="Draw marks on fifteen photographs, clean them, and show before | found | after.",
+        epilog="Example: cleanplate demo --out demo-out",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), help="folder to write (default: demo-out)"

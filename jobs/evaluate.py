@@ -12,7 +12,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Enter `evaluate` and what it can evaluate; without a word it is `inpaint`."""
     from jobs import evaluate_inpaint, evaluate_masks
 
-    parser = subparsers.add_parser("evaluate", help="measure inpainters on photographs", description=__doc__)
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure inpainters on photographs",
+        description=__doc__,
+        epilog="Example: cleanplate evaluate inpaint photos/ evaluated/",
+    )
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     for module in (evaluate_inpaint, evaluate_masks):
         module.add_parser(verbs)

@@ -29,11 +29,14 @@ def run(args: argparse.Namespace) -> int:
     """0 when the picture was drawn, 1 when the image failed or something was left."""
     from jobs.flags import recipe_of
     from pipeline import kit
+    from pipeline.errors import ConfigError
     from pipeline.look import run_on_images, story
     from pipeline.sheet import before_mask_after
     from pipeline.storage import Object, open_store
 
     recipe = recipe_of(args)
+    if Path(args.image).is_dir():
+        raise ConfigError(f"{args.image} is a folder; name one image in it, or clean it all: cleanplate run")
     weights = kit.check(recipe)
     folder, _, name = args.image.rpartition("/")
     store = open_store(folder or ("/" if args.image.startswith("/") else "."))

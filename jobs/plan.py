@@ -16,7 +16,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     from jobs.flags import add_recipe_flags
 
     parser = subparsers.add_parser(
-        "plan", help="count and check without writing anything", description=__doc__
+        "plan",
+        help="count and check without writing anything",
+        description=__doc__,
+        epilog="Examples: cleanplate plan photos/ cleaned/ --remove faces "
+        "cleanplate plan --schema > recipe.schema.json   # for editors",
     )
     parser.add_argument("source", metavar="SRC", nargs="?", help="a folder or s3://BUCKET/PREFIX")
     parser.add_argument("output", metavar="DST", nargs="?", help="where a run would write")
@@ -47,6 +51,8 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
 
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
+    for store in (from_store, to_store):
+        store.reach()
     weights = kit.check(recipe)
     count = size = 0
     for row in plan.listed(from_store, recipe, limit):
@@ -55,11 +61,12 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
     console = Console()
     console.print(recipes.dump(recipe).rstrip(), highlight=False, markup=False)
     for name, sha256 in weights.items():
-        console.print(f"weights {name}  sha256 {sha256}", highlight=False)
-    console.print(f"digest {recipe.digest(weights)}", highlight=False)
+        console.print(f"weights {name}  sha256 {sha256}", highlight=False, soft_wrap=True)
+    console.print(f"digest {recipe.digest(weights)}", highlight=False, soft_wrap=True)
     console.print(
         f"{count:,} images, {size / 2**20:,.1f} MiB in {from_store.url}; "
         f"{committed:,} rows committed in {to_store.url}",
         highlight=False,
+        soft_wrap=True,
     )
     return 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 if TYPE_CHECKING:
     from pipeline.ledger import Tally
+    from pipeline.progress import Shown
     from pipeline.review import Marks
     from pipeline.run import Run
 
@@ -20,9 +22,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "run",
         help="clean a source into an output; the same command resumes",
         description=__doc__,
-        epilog="Examples: cleanplate run photos/ cleaned/     "
-        "cleanplate run s3://bucket/raw s3://bucket/clean --remove faces --address auto     "
-        "cleanplate run photos/ cleaned/ --review marks.json",
+        epilog="Examples: cleanplate run photos/ cleaned/ "
+        "cleanplate run photos/ cleaned/ --remove faces --inpainter pixelate --limit 20 "
+        "cleanplate run s3://bucket/raw s3://bucket/clean --recipe recipe.yaml --address auto "
+        "cleanplate run photos/ cleaned/ --review marks.json "
+        "cleanplate run photos/ cleaned/ --json   # JSON lines for machines: docs/progress.md",
     )
     parser.add_argument("source", metavar="SRC", help="a folder or s3://BUCKET/PREFIX")
     parser.add_argument("output", metavar="DST", help="a folder or s3://BUCKET/PREFIX, outside SRC")
@@ -37,6 +41,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--new-run", action="store_true", help="give another recipe a folder of its own in DST"
     )
+    parser.add_argument("--json", action="store_true", help="JSON lines on stdout instead of words")
+    parser.add_argument(
+        "--every", type=float, default=10.0, metavar="SECONDS", help="between plain or JSON lines (10)"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--address", help='a Ray cluster: "auto" or host:port; default: Ray on this machine')
     where.add_argument(
@@ -49,18 +57,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """0 complete, 1 complete with failed or residual rows. Raises what `jobs.__main__` turns into 2 and 3."""
     from jobs.flags import recipe_of
+    from pipeline import graph
     from pipeline import run as runs
+    from pipeline.errors import ConfigError
 
     recipe = recipe_of(args)
     if args.limit is not None and args.limit < 1:
-        from pipeline.errors import ConfigError
-
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
+    if not args.every > 0:
+        raise ConfigError(f"--every {args.every:g}: must be more than 0 seconds")
     marks = marks_of(args) if args.review else None
     if args.dry_run:
         from jobs.plan import describe
 
         return describe(args.source, args.output, recipe, args.limit)
+    graph.reachable(args.address)
     started = runs.start(args.source, args.output, recipe, new_run=args.new_run)
     return carry_out(
         started,
@@ -69,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         marks=marks,
         address=args.address,
         here=args.here,
+        machine=args.json,
+        every=args.every,
     )
 
 
@@ -96,51 +109,100 @@ def carry_out(
     marks: Marks | None = None,
     address: str | None = None,
     here: bool = False,
+    machine: bool = False,
+    every: float = 10.0,
 ) -> int:
-    """Plan, do what is not committed, and print the closing table. Returns the exit code."""
+    """Plan, do what is not committed, and print the closing table, or, for a machine, JSON lines. Returns the
+    exit code."""
     from contextlib import nullcontext
 
-    from jobs.progress import Progress
-    from pipeline import graph, ledger
+    from pipeline import graph, ledger, log
     from pipeline import run as runs
+    from pipeline.progress import Progress
 
-    console = Console(stderr=True)
-    console.print(f"source {run.source.url}   output {run.output.url}   run {run.run_id}", highlight=False)
-    console.print(_loudly(run), highlight=False)
+    log.start()
+    tell = _machine if machine else _person
+    tell("start", **_identity(run))
     units = runs.plan_new(run, limit=limit, retry_failed=retry_failed, marks=marks)
     todo = runs.missing(run.output, units)
     rows, left = sum(u.rows for u in units), sum(u.rows for u in todo)
-    console.print(
-        f"{rows:,} images in {len(units):,} units; {rows - left:,} committed before", highlight=False
-    )
+    tell("planned", images=rows, units=len(units), committed_before=rows - left)
     runs.event(run, "started", rows=rows, todo=left)
     if todo:
-        with (
-            nullcontext("this process") if here else graph.connected(address) as where,
-            Progress(rows, rows - left) as progress,
-        ):
-            console.print(f"on {where}", highlight=False)
-            runs.execute(run, units, "here" if here else "ray", progress)
+        shown: Shown | None = "json" if machine else None
+        with nullcontext("this process, without Ray") if here else graph.connected(address) as where:
+            tell("engine", where=where)
+            with Progress(rows, rows - left, shown=shown, every=every, title=run.output.url) as progress:
+                try:
+                    runs.execute(run, units, "here" if here else "ray", progress)
+                except (Exception, KeyboardInterrupt) as error:
+                    _stopped(run, error, progress.tally.rows)
+                    raise
     tally = ledger.tally(run.output)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes)
-    return close(tally, run.output.url)
+    code = close(tally, run.output.url, table=not machine)
+    if machine:
+        tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
+    return code
 
 
-def _loudly(run: Run) -> str:
+def _stopped(run: Run, error: BaseException, rows: int) -> None:
+    """The run's own history tells why it stopped, where the store still takes it."""
+    from contextlib import suppress
+
+    from pipeline import run as runs
+    from pipeline.errors import StorageError, redacted
+
+    said = redacted(str(error)) or "interrupted"
+    with suppress(StorageError):  # Perhaps the very store that stopped the run.
+        runs.event(run, "stopped", why=type(error).__name__, said=said, rows=rows)
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    recipe = run.recipe
+    return {
+        "source": run.source.url,
+        "output": run.output.url,
+        "run_id": run.run_id,
+        "recipe_digest": run.stamp.recipe_digest,
+        "remove": list(recipe.remove),
+        "segmenter": recipe.masks.segmenter,
+        "inpainter": recipe.inpaint.name,
+    }
+
+
+def _machine(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def _person(event: str, **fields: Any) -> None:
+    """The same events in words, on stderr."""
+    words = {
+        "start": lambda: (
+            f"{fields['source']} > {fields['output']}   run {fields['run_id']}\n"
+            f"remove {', '.join(fields['remove'])}   masks {fields['segmenter']}   {_filler(fields['inpainter'])}"
+        ),
+        "planned": lambda: (
+            f"{fields['images']:,} images in {fields['units']:,} unit{'s' * (fields['units'] != 1)}; "
+            f"{fields['committed_before']:,} committed before"
+        ),
+        "engine": lambda: f"on {fields['where']}",
+    }
+    Console(stderr=True).print(words[event](), highlight=False, soft_wrap=True, markup=False)
+
+
+def _filler(name: str) -> str:
     """What fills the masks, said on screen: a classic filler smears, and nobody should be surprised by it."""
     from pipeline.recipe import CLASSIC_INPAINTERS
 
-    name = run.recipe.inpaint.name
-    classic = name in CLASSIC_INPAINTERS
-    told = f"inpainter {name}" + (
-        " (OpenCV, no neural network; --inpainter lama-lite for LaMa)" if classic else ""
-    )
-    return f"remove {', '.join(run.recipe.remove)}   masks {run.recipe.masks.segmenter}   {told}"
+    classic = " (OpenCV, no neural network; --inpainter lama-lite for LaMa)"
+    return f"inpainter {name}{classic if name in CLASSIC_INPAINTERS else ''}"
 
 
-def close(tally: Tally, url: str) -> int:
+def close(tally: Tally, url: str, *, table: bool = True) -> int:
     """Print the closing table; 1 when rows failed or residue was left, else 0."""
     from jobs.progress import summary
 
-    Console().print(summary(tally, url))
+    if table:
+        Console().print(summary(tally, url))
     return 1 if tally.statuses.get("failed") or tally.statuses.get("residual") else 0

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from rich.console import Console
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
-        "status", help="how far a run is, from its ledger alone", description=__doc__
+        "status",
+        help="how far a run is, from its ledger alone",
+        description=f"{__doc__} Exit code 0 complete, 1 with failed or residual rows, 3 not complete.",
+        epilog="Examples: cleanplate status cleaned/ cleanplate status s3://bucket/clean --json",
     )
     parser.add_argument("output", metavar="DST", help="the output of a run")
+    parser.add_argument("--json", action="store_true", help="as one JSON document: docs/progress.md")
     parser.set_defaults(run=run)
 
 
@@ -25,13 +30,25 @@ def run(args: argparse.Namespace) -> int:
     units = runs.planned(output)
     left = runs.missing(output, units)
     tally = ledger.tally(output)
-    console = Console()
-    console.print(f"source {record['source']}   started {record['started']}", highlight=False)
-    console.print(f"recipe {record['recipe_digest'][:12]}   code {record['code_version']}", highlight=False)
     rows, rows_left = sum(u.rows for u in units), sum(u.rows for u in left)
-    console.print(f"{len(units) - len(left):,} of {len(units):,} units committed", highlight=False)
-    console.print(f"{rows - rows_left:,} of {rows:,} planned rows committed", highlight=False)
+    failing = tally.statuses.get("failed") or tally.statuses.get("residual")
+    code = 3 if left or not units else 1 if failing else 0
+    if args.json:
+        told = {
+            name: record[name] for name in ("source", "started", "recipe_digest", "code_version", "run_id")
+        }
+        told |= {"event": "status", "output": output.url, "units": len(units), "units_left": len(left)}
+        told |= {"images": rows, "images_left": rows_left, "exit_code": code}
+        print(json.dumps(told | {"rows": tally.rows, "statuses": tally.statuses, "causes": tally.causes}))
+        return code
+    console = Console()
+    said = (
+        f"source {record['source']}   started {record['started']}",
+        f"recipe {record['recipe_digest'][:12]}   code {record['code_version']}",
+        f"{len(units) - len(left):,} of {len(units):,} units committed",
+        f"{rows - rows_left:,} of {rows:,} planned rows committed",
+    )
+    for line in said:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(summary(tally, output.url))
-    if left or not units:
-        return 3
-    return 1 if tally.statuses.get("failed") or tally.statuses.get("residual") else 0
+    return code

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.console import wide
+
 if TYPE_CHECKING:
     from pipeline.audit import Audit
     from pipeline.storage import Store
@@ -62,9 +64,8 @@ def run(args: argparse.Namespace) -> int:
     source = open_store(args.source) if args.source else None
     compare = not args.output_only and (source is not None or readable(open_store(record["source"])))
     found = audit(output, compare=compare, source=source, told=_progress())
-    console = Console()
-    width = None if console.is_terminal else max(console.width, 140)
-    console.print(_table(found, output.url), width=width)
+    console = wide()
+    console.print(_table(found, output.url))
     if not compare and not args.output_only:
         console.print(
             f"the source {record['source']} cannot be listed: not compared", soft_wrap=True, highlight=False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from rich.console import Console
 from rich.table import Table
 
+from jobs.console import wide
 from models.weights import (
     Kind,
     WeightsError,
@@ -20,9 +20,6 @@ from models.weights import (
     resolve,
 )
 
-_SHORTEST = 110
-"""Columns of a table that is written to a file or a pipe, where rich would assume 80 and cut names."""
-
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Enter `weights` and its four verbs."""
@@ -30,19 +27,37 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "weights",
         help="list, fetch, verify or add model weights",
         description=f"{__doc__} The cache folder is $CLEANPLATE_WEIGHTS, else ~/.cache/cleanplate/weights.",
+        epilog="Examples: cleanplate weights list cleanplate weights fetch big-lama sam-vit-h",
     )
     parser.set_defaults(run=run)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    verbs.add_parser("list", help="every known name, its size and licence, and whether it is cached")
+    verbs.add_parser(
+        "list",
+        help="every known name, its size and licence, and whether it is cached",
+        epilog="Example: cleanplate weights list",
+    )
 
-    one = verbs.add_parser("fetch", help="bring weights into the cache folder")
+    one = verbs.add_parser(
+        "fetch",
+        help="bring weights into the cache folder",
+        epilog="Example: cleanplate weights fetch text-det text-rec centerface",
+    )
     one.add_argument("names", nargs="+", metavar="NAME")
 
-    one = verbs.add_parser("verify", help="hash what is cached; remove what is not the pinned file")
+    one = verbs.add_parser(
+        "verify",
+        help="hash what is cached; remove what is not the pinned file",
+        epilog="Example: cleanplate weights verify",
+    )
     one.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all that are cached)")
 
-    one = verbs.add_parser("add", help="name, pin and cache a weights file of your own")
+    one = verbs.add_parser(
+        "add",
+        help="name, pin and cache a weights file of your own",
+        epilog="Examples: cleanplate weights add big-lama s3://bucket/weights/best.ckpt "
+        "cleanplate weights add my-lama ./my-lama.safetensors --kind lama --licence CC0-1.0",
+    )
     one.add_argument("name", metavar="NAME")
     one.add_argument("source", metavar="PATH_OR_URL", help="a path, file://, https:// or s3://bucket/key")
     one.add_argument("--sha256", help="refuse the file if it has another (default: pin what is found now)")
@@ -72,8 +87,8 @@ def _list() -> int:
         size = "?" if weights.bytes is None else f"{weights.bytes:,}"
         cached = "yes" if cached_path(weights).is_file() else "no"
         table.add_row(name, weights.kind, size, weights.licence, cached)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else max(console.width, _SHORTEST))
+    console = wide()
+    console.print(table)
     console.print(f"cache folder: {cache_folder()}", soft_wrap=True, highlight=False)
     return 0
 

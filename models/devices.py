@@ -32,3 +32,25 @@ def limit_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def describe() -> dict[str, str]:
+    """What this machine computes with, in words: "CPU", "bf16" and, a line each, "GPU 0", ...; "CUDA" tells
+    why there is none. Starts no GPU context beyond asking for names and memory."""
+    import torch
+
+    from models.fast import bf16_is_native
+
+    # The cores that this process may use: a container or a batch system often gives fewer than there are.
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = {"CPU": f"{usable} of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"}
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    native = "AMX" if tiles else "AVX-512" if bf16_is_native("cpu") else ""
+    told["bf16"] = f"in hardware ({native})" if native else "emulated: slower than fp32"
+    for n in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(n)
+        told[f"GPU {n}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        told["CUDA"] = "no GPU seen" if built else "this torch is built for CPUs"
+    return told

@@ -8,6 +8,7 @@ are in `weights.yaml` beside the files. Nothing is read or made on import.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -94,7 +95,9 @@ def find(name: str | Weights, *, cache_dir: Path | str | None = None) -> Weights
             note="a path that the user named",
         )
     hint = "pin it first: cleanplate weights add NAME " + name if "://" in name else "no such file either"
-    raise WeightsError(f"unknown weights {name!r} ({hint}); known names: {', '.join(sorted(entries))}")
+    near = difflib.get_close_matches(name, entries, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    raise WeightsError(f"unknown weights {name!r} ({hint}); {meant}known names: {', '.join(sorted(entries))}")
 
 
 def describe(name: str | Weights, *, cache_dir: Path | str | None = None) -> tuple[str, str, str]:

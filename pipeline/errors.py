@@ -16,6 +16,26 @@ they enter: object stores in `storage.py`, decoders in `images.py`.
 
 from __future__ import annotations
 
+import os
+import re
+
+_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s'\"@]+@", re.IGNORECASE)
+_SIGNED = re.compile(
+    r"([?&;](?:x-amz-[a-z-]+|x-goog-[a-z-]+|awsaccesskeyid|signature|sig|se|token|key|secret|password)=)[^&;\s'\")]+",
+    re.IGNORECASE,
+)
+_HELD = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "RAY_AUTH_TOKEN")
+
+
+def redacted(text: str) -> str:
+    """The text without credentials: a URL's user and password, signed queries, and the values that this
+    process's own environment holds. For everything that is logged, shown or written to a row."""
+    text = _SIGNED.sub(r"\1***", _USER.sub(r"\1", text))
+    for name in _HELD:
+        if len(value := os.environ.get(name, "")) >= 6:
+            text = text.replace(value, "***")
+    return text
+
 
 class CleanplateError(Exception):
     """The root of the tree above."""
@@ -32,7 +52,7 @@ class StorageError(CleanplateError):
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(redacted(message))
         self.kind = kind
 
     def __reduce__(self) -> tuple[type[StorageError], tuple[str, str]]:

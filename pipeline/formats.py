@@ -78,7 +78,7 @@ def sniff(data: bytes) -> str | None:
 def header(data: bytes) -> Header:
     """Format, declared size and frame count without decoding.
 
-    Raises ImageError: 'empty', 'not_an_image', 'unsupported', 'truncated', 'corrupt'.
+    Raises ImageError: 'empty', 'not_an_image', 'unsupported', 'truncated', 'corrupt', 'too_large'.
     TIFF gives the first page's size and the length of its page chain.
     """
     if not data:
@@ -316,11 +316,15 @@ def _tiff_header(data: bytes) -> Header:
         count = struct.unpack_from(order + "H", data, at)[0]
         for i in range(count if len(seen) == 1 else 0):
             tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * i)
-            if tag in (256, 257):
+            if tag in (256, 257, 322, 323):
                 code = {1: "B", 3: "H", 4: "I"}.get(kind, "I")
                 size[tag] = struct.unpack_from(order + code, data, at + 10 + 12 * i)[0]
         at = struct.unpack_from(order + "I", data, at + 2 + 12 * count)[0]
-    return Header("tiff", size.get(256, 0), size.get(257, 0), len(seen))
+    width, height = size.get(256, 0), size.get(257, 0)
+    # A decoder holds one whole tile: a thumbnail of one gigantic tile would take gigabytes.
+    if size.get(322, 0) * size.get(323, 0) > 16 * width * height + 2**20:
+        raise ImageError("too_large", f"tiles of {size[322]} x {size[323]} for {width} x {height} pixels")
+    return Header("tiff", width, height, len(seen))
 
 
 def _u32le(data: bytes, at: int) -> int:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
+import sys
 import time
 import traceback
 import warnings
@@ -23,12 +25,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import ledger, plan, schema
-from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
+from pipeline import ledger, log, plan, queues, schema
+from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError, redacted
 from pipeline.ledger import Receipt
+from pipeline.metrics import Meters, Metric
+from pipeline.packing import pack, packed_row, unpack
+from pipeline.pools import sizes_of
 from pipeline.recipe import Recipe
+from pipeline.rules import Engine, ModelStage, StageEngine
 from pipeline.stage import Needs, Stage, Worker
 from pipeline.storage import Store
+from pipeline.witness import Case, Witness
 
 from .stages.detect import Detect
 from .stages.inpaint import Inpaint
@@ -41,15 +48,29 @@ from .stages.write import Stamp, Write, finish
 def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
     """The stages of a recipe, in order. last: a source that stays unreachable fails its row now."""
     engine = recipe.engine
-    model = Needs(engine.cpus, engine.gpus, engine.batch, (1, engine.workers or 0))
     return (
         Read(recipe.limits, last),
-        Detect(recipe, model),
-        Segment(recipe, model),
-        Inpaint(recipe, model),
-        Verify(recipe, model),
+        Detect(recipe, _needs(engine, "detect")),
+        Segment(recipe, _needs(engine, "segment")),
+        Inpaint(recipe, _needs(engine, "inpaint")),
+        Verify(recipe, _needs(engine, "verify")),
         Write(recipe.output),
     )
+
+
+def _needs(engine: Engine, stage: ModelStage) -> Needs:
+    """A stage's own wishes laid over the engine's. Most workers 0: as many as fit."""
+    own = engine.stages.get(stage, StageEngine())
+
+    def pick(name: str) -> Any:
+        return getattr(engine if getattr(own, name) is None else own, name)
+
+    return Needs(pick("cpus"), pick("gpus"), pick("batch"), (1, pick("workers") or 0))
+
+
+Stages = Callable[[Recipe, bool], tuple[Stage, ...]]
+"""A recipe's stages in order. Another function of this form puts stages of your own into the flow; it must be
+importable where the workers run."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +82,7 @@ class Job:
     recipe: Recipe
     stamp: Stamp
     last: bool = False
-    stages: Callable[[Recipe, bool], tuple[Stage, ...]] = stages_of
-    """A recipe's stages in order; another function of this form puts stages of your own into the flow. It must be
-    importable where the workers run."""
+    stages: Stages = stages_of
 
 
 def run_here(job: Job) -> Iterator[Receipt]:
@@ -84,8 +103,12 @@ def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
     """Put the unit's part if it is absent; the receipt tells what it holds."""
     ledger.check_part(table)
     new = ledger.commit(job.output, unit, table)
+    if new:
+        log.failed_rows(unit, table)
     rows, statuses, causes = ledger.counts(table)
-    return Receipt(unit, rows, statuses, causes, new, time.time() - start)
+    seconds = time.time() - start
+    told = ledger.timings(table), ledger.problems(table)
+    return Receipt(unit, rows, statuses, causes, new, seconds, *told)
 
 
 # --- Ray ---
@@ -124,13 +147,15 @@ def connected(address: str | None) -> Iterator[str]:
         return
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
-        settings |= {"address": address, "runtime_env": {"env_vars": _ENVIRONMENT}}
+        settings |= {"address": address, "runtime_env": {"env_vars": _environment()}}
     else:
         # One logical CPU more than there are cores: reading and writing wait for the network, not for a core.
         settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
         os.environ.update(_ENVIRONMENT)
+    reachable(address)
     try:
-        ray.init(**settings)
+        with _quiet():
+            ray.init(**settings)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}"
@@ -140,6 +165,44 @@ def connected(address: str | None) -> Iterator[str]:
         yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
     finally:
         ray.shutdown()
+
+
+def reachable(address: str | None) -> None:
+    """Raise ConfigError when nothing listens at host:port or ray://host:port: Ray itself would try for minutes.
+    Other forms ("auto", "local", None) are Ray's to find."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdigit() or not host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"nothing answers at {address} ({error}). A cluster's own address ends in its GCS port, usually 6379; "
+            "ray:// goes to 10001; the dashboard's 8265 is for `cleanplate submit`"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray's C++ part writes to stderr itself while it starts ("Set ray log level ..."); its errors come as
+    exceptions too."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+_PASSED_ON = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "CLEANPLATE_TLS_VERIFY")
+"""What the driver was told about its puts, and no secret, holds for the workers too."""
+
+
+def _environment() -> dict[str, str]:
+    return _ENVIRONMENT | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 _ENVIRONMENT = {
@@ -154,28 +217,44 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
     import ray.data
 
     groups = groups_of(job.stages(job.recipe, job.last))
-    workers = _workers(job.recipe, len(job.units), _resources())
+    workers = sizes_of([group[0].needs for group in groups], len(job.units), _resources())
     _configure(ray.data.DataContext.get_current())
+    queues.expect(groups)
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
-    light = replace(job, units=())
+    light, witness = replace(job, units=()), _witness()
     for n, group in enumerate(groups):
-        dataset = _apply(dataset, light, group, workers, ends=(n == 0, n == len(groups) - 1))
+        place = Place(light, group, n == 0, n == len(groups) - 1, witness)
+        dataset = _apply(dataset, place, workers[n])
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from _receipts(batch)
 
 
-def _apply(dataset: Any, job: Job, group: tuple[Stage, ...], workers: int, ends: tuple[bool, bool]) -> Any:
+@dataclass(frozen=True)
+class Place:
+    """What a worker must know: the job without its units, its stages, and where in the flow they are."""
+
+    job: Job
+    group: tuple[Stage, ...]
+    first: bool
+    final: bool
+    witness: Any
+    """The handle of the wave's Witness."""
+
+
+def _apply(dataset: Any, place: Place, workers: int) -> Any:
     """One group of stages as one Ray Data operator: tasks for stateless stages, else a pool of actors."""
     from ray.data import ActorPoolStrategy
 
-    needs = group[0].needs
+    needs = place.group[0].needs
     placed: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus or None}
     if needs.workers == (0, 0):
-        placed |= {"fn_args": (job, group, ends), "max_retries": _RETRIES}
+        placed |= {"fn_args": (place,), "max_retries": -1}
     else:
         pool = ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=2)
-        placed |= {"fn_constructor_args": (job, group, ends), "compute": pool}
-        placed |= {"max_restarts": _RESTARTS, "max_task_retries": _RETRIES}
+        placed |= {"fn_constructor_args": (place,), "compute": pool}
+        # Without bounds: the witness tells what kills its worker each time, and bounds that. Ten retries were
+        # spent by the units queued behind such an image, and three in the seconds before a dead node is noticed.
+        placed |= {"max_restarts": -1, "max_task_retries": -1}
     with warnings.catch_warnings():
         # Ray 2.60 has no named parameter for these bounds; the old form is announced to go in 2.64.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -183,9 +262,15 @@ def _apply(dataset: Any, job: Job, group: tuple[Stage, ...], workers: int, ends:
         return dataset.map_batches(function, batch_format="pyarrow", batch_size=1, **placed)
 
 
-_RESTARTS, _RETRIES = 20, 10
-# Below ten, the retries burn out in the seconds before Ray notices a dead node; without a bound, an image that
-# crashes its process would be tried for ever.
+def _witness() -> Any:
+    """A Witness in a process of its own, beside the driver where that is possible; it restarts with the
+    memory lost, which costs an image that kills its workers some more of them."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    made = ray.remote(Witness).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+    return made.remote()
 
 
 class _Group:
@@ -195,40 +280,104 @@ class _Group:
     exception that Ray would retry or count as one more errored block.
     """
 
-    def __init__(self, job: Job, group: tuple[Stage, ...], ends: tuple[bool, bool]) -> None:
-        self.job, self.group, self.ends = job, group, ends
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.worker: Worker | None = None
+        log.start("-")
+        self.meters = Meters(_metric)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return pa.concat_tables([self._one(batch.slice(n, 1)) for n in range(batch.num_rows)])
 
     def _one(self, packed: pa.Table) -> pa.Table:
-        first, final = self.ends
         row = {name: packed[name][0].as_py() for name in packed.schema.names if name != "payload"}
-        start = time.time() if first else row["start"]
+        start = time.time() if self.place.first else row["start"]
         if row.get("failure"):
             return packed
+        work = f"{row['name']}/{self.place.group[0].name}"
         try:
-            if self.worker is None:
-                settle_threads(self.group[0].needs.cpus)
-                self.worker = Worker(self.group)
-            table = plan.read_unit(self.job.output, plan.Unit(**row)) if first else unpack(packed)
-            table = self.worker(table)
-            if final:
-                receipt = commit(self.job, row["name"], finish(table, self.job.stamp), start)
-                return _packed(row["name"], start, json.dumps(asdict(receipt)).encode())
-            return pack(row["name"], start, table)
+            case = self._witness("begin", work) or Case()
+            if case.careful:
+                self.meters.add("cleanplate_deaths", 1)
+                log.event("begun again after its worker ended", unit=row["name"])
+            done = self._do(row, packed, start, work, case)
+            self._witness("end", work)
+            return done
         except StorageError as error:
+            self._witness("end", work)
+            self.meters.add("cleanplate_units", 1, outcome="later")
             again = error.kind == "unreachable"
-            return _packed(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
+            return packed_row(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
         except Exception as error:  # noqa: BLE001 - told to the driver, which stops the run
             said = str(error) if isinstance(error, CleanplateError) else traceback.format_exc()
-            return _packed(row["name"], start, b"", f"stop: {type(error).__name__}: {said}")
+            return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {redacted(said)}")
+
+    def _do(self, row: dict[str, Any], packed: pa.Table, start: float, work: str, case: Case) -> pa.Table:
+        place = self.place
+        if case.hopeless:
+            return packed_row(row["name"], start, b"", "stop: workers end while they load their models")
+        if self.worker is None:
+            settle_threads(place.group[0].needs.cpus)
+            self.worker = Worker(place.group, self.meters.stage)
+        table = plan.read_unit(place.job.output, plan.Unit(**row)) if place.first else unpack(packed)
+        table = self._carefully(table, work, case) if case.careful else self.worker(table)
+        if place.first:
+            self.meters.add("cleanplate_bytes", table["source"].nbytes, way="read")
+        if not place.final:
+            return pack(row["name"], start, table)
+        table = finish(table, place.job.stamp)
+        receipt = commit(place.job, row["name"], table, start)
+        self.meters.unit(receipt.statuses, receipt.causes, receipt.new, receipt.seconds)
+        if receipt.new:
+            self.meters.add("cleanplate_bytes", table["image"].nbytes, way="written")
+        return packed_row(row["name"], start, json.dumps(asdict(receipt)).encode())
+
+    def _carefully(self, table: pa.Table, work: str, case: Case) -> pa.Table:
+        """The unit in its usual batches, each announced; suspects one at a time, the guilty failed untried."""
+        assert self.worker is not None
+        pieces = []
+        for batch in self.worker.batches(table):
+            ids = batch["image_id"].to_pylist()
+            together = [i for i, name in enumerate(ids) if name not in case.alone]
+            for chosen in [together, *([i] for i, name in enumerate(ids) if name in case.alone)]:
+                if not chosen:
+                    continue
+                piece = batch.take(chosen)
+                if ids[chosen[0]] in case.guilty:
+                    piece = schema.with_columns(piece, schema.columns("error"), {"error": [_CRASHED]})
+                self._witness("at", work, piece["image_id"].to_pylist())
+                pieces.append(self.worker(piece))
+        self._witness("at", work, [])
+        return pa.concat_tables(pieces)
+
+    def _witness(self, verb: str, *words: Any) -> Any:
+        """Tell the witness; None when it is away (its node went down): then nothing is known, and work goes on."""
+        import ray
+
+        try:
+            return ray.get(getattr(self.place.witness, verb).remote(*words))
+        except ray.exceptions.RayActorError:
+            return None
 
 
-def _in_a_task(batch: pa.Table, job: Job, group: tuple[Stage, ...], ends: tuple[bool, bool]) -> pa.Table:
+_CRASHED = {
+    "stage": "worker",
+    "kind": "crashed",
+    "message": "this image alone ended its worker's process, twice: a crash, or killed for memory",
+}
+
+
+def _in_a_task(batch: pa.Table, place: Place) -> pa.Table:
     """A stateless group: opened for each unit, which costs nothing where no model is loaded."""
-    return _Group(job, group, ends)(batch)
+    return _Group(place)(batch)
+
+
+def _metric(metric: Metric) -> Any:
+    from ray.util import metrics
+
+    if metric.kind == "counter":
+        return metrics.Counter(metric.name, metric.doc, tag_keys=metric.tags)
+    return metrics.Histogram(metric.name, metric.doc, boundaries=list(metric.bounds), tag_keys=metric.tags)
 
 
 def settle_threads(cpus: float) -> None:
@@ -237,37 +386,12 @@ def settle_threads(cpus: float) -> None:
     limit_threads(max(1, int(cpus)))
 
 
-_PACKED = pa.schema(
-    [("name", pa.string()), ("start", pa.float64()), ("payload", pa.large_binary()), ("failure", pa.string())]
-)
-
-
-def pack(name: str, start: float, table: pa.Table) -> pa.Table:
-    """A unit as one row: its table in Arrow's IPC stream format."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return _packed(name, start, sink.getvalue())
-
-
-def unpack(packed: pa.Table) -> pa.Table:
-    return pa.ipc.open_stream(packed["payload"][0].as_buffer()).read_all()
-
-
-def _packed(name: str, start: float, payload: bytes | pa.Buffer, failure: str = "") -> pa.Table:
-    # pa.array() copies and cannot take a Buffer; from_buffers takes it as it is.
-    buffer = pa.py_buffer(payload)
-    offsets = pa.array([0, buffer.size], pa.int64()).buffers()[1]
-    column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
-    return pa.table([pa.array([name]), pa.array([start]), column, pa.array([failure])], schema=_PACKED)
-
-
 def _receipts(batch: pa.Table) -> Iterator[Receipt]:
     for row in batch.to_pylist():
         if row["failure"].startswith("stop: "):
             raise ContractError(f"unit {row['name']}: {row['failure'].removeprefix('stop: ')}")
         if not row["failure"]:
-            receipt = Receipt(**json.loads(row["payload"]))
+            receipt = Receipt.read(row["payload"])
             yield replace(receipt, seconds=time.time() - row["start"])
 
 
@@ -278,79 +402,14 @@ def _resources() -> dict[str, float]:
     return found
 
 
-def _workers(recipe: Recipe, units: int, resources: dict[str, float]) -> int:
-    """How many workers of the model stages. A pool holds its CPUs for the whole run, so reading and writing
-    keep one for themselves: without it they would wait for ever, and Ray would not say why."""
-    engine = recipe.engine
-    if engine.workers:
-        return min(engine.workers, units)  # Trusted: an autoscaler may still have to add the nodes.
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    fit = int((cpus - 1) / engine.cpus + 1e-6)
-    if fit < 1:
-        raise ConfigError(
-            f"the Ray cluster has {cpus:g} CPUs; the stages need {engine.cpus + 1:g}. "
-            "Add a node, lower engine.cpus, or set engine.workers if the cluster scales up by itself"
-        )
-    if engine.gpus:
-        fit = min(fit, int(gpus / engine.gpus + 1e-6))
-        if fit < 1:
-            raise ConfigError(
-                f"the Ray cluster has {gpus:g} GPUs; a worker needs {engine.gpus:g}. "
-                "Lower engine.gpus (0 = run on CPUs), or set engine.workers if the cluster scales up by itself"
-            )
-    return min(fit, units)
-
-
 def _configure(context: Any) -> None:
     import logging
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False
+    context.custom_execution_callback_classes = [queues.Watcher]
     context.print_on_execution_start = False
-    # A unit whose worker died too often is dropped here and found missing in the ledger afterwards.
+    # A unit that Ray gives up is dropped here and found missing in the ledger afterwards.
     context.max_errored_blocks = -1
     context.max_consecutive_actor_init_deaths = 3
     context.execution_no_progress_timeout_s = 1800
-
-
-# --- units that crash their process ---
-
-
-def isolate(job: Job) -> Iterator[Receipt]:
-    """Units that no pool could finish: halve them until the rows that kill their process stand alone, fail
-    those, and commit the rest. For an image that makes a decoder or a model crash or be killed for memory."""
-    for unit in job.units:
-        start = time.time()
-        table = finish(_bisect(job, plan.read_unit(job.output, unit)), job.stamp)
-        yield commit(job, unit.name, table, start)
-
-
-def _bisect(job: Job, table: pa.Table) -> pa.Table:
-    import ray
-
-    task = ray.remote(_fold_alone).options(
-        num_cpus=job.recipe.engine.cpus,
-        num_gpus=job.recipe.engine.gpus,
-        max_retries=1 if table.num_rows == 1 else 0,
-    )
-    try:
-        return ray.get(task.remote(replace(job, units=()), table))
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        if table.num_rows > 1:
-            half = table.num_rows // 2
-            return pa.concat_tables(
-                [_bisect(job, table.slice(0, half)), _bisect(job, table.slice(half))],
-                promote_options="default",
-            )
-        cause = "killed_for_memory" if isinstance(error, ray.exceptions.OutOfMemoryError) else "crashed"
-        said = {
-            "stage": "worker",
-            "kind": cause,
-            "message": "this image alone ended its worker's process, twice",
-        }
-        return schema.with_columns(table, schema.columns("error"), {"error": [said]})
-
-
-def _fold_alone(job: Job, table: pa.Table) -> pa.Table:
-    settle_threads(job.recipe.engine.cpus)
-    return Worker(job.stages(job.recipe, True))(table)

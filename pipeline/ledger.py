@@ -9,21 +9,34 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import plan, schema
 from pipeline.errors import ConfigError
+from pipeline.ranges import RangeFile
 from pipeline.storage import Store
 
 PARTS = "parts"
 RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why one image failed or was skipped: its uri, "stage/kind", and the message."""
+
+    uri: str
+    cause: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,16 @@ class Receipt:
     new: bool = True
     """False when an earlier attempt had committed the unit."""
     seconds: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)
+    """stage -> milliseconds, summed over the rows."""
+    problems: tuple[Problem, ...] = ()
+    """Some of the failed and skipped rows, not all: a unit may hold hundreds."""
+
+    @classmethod
+    def read(cls, stored: bytes) -> Receipt:
+        """A receipt from its JSON (of `dataclasses.asdict`)."""
+        fields = json.loads(stored)
+        return cls(**{**fields, "problems": tuple(Problem(**problem) for problem in fields["problems"])})
 
 
 def done(output: Store) -> set[str]:
@@ -96,52 +119,68 @@ def _leaves(whole: pa.Schema, names: list[str]) -> list[str]:
 
 
 def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(pa.BufferReader(output.get(f"{PARTS}/{name}")), columns=columns)
+    """A part, or some columns of it, of which only these are fetched."""
+    key = f"{PARTS}/{name}"
+    if columns is None:
+        return pq.read_table(pa.BufferReader(output.get(key)))
+    return pq.read_table(RangeFile(output, key), columns=columns)
 
 
 def open_part(output: Store, name: str) -> pq.ParquetFile:
     """A part whose columns and row groups are fetched only as they are read."""
-    return pq.ParquetFile(plan._RangeFile(output, f"{PARTS}/{name}"), pre_buffer=True)
+    return pq.ParquetFile(RangeFile(output, f"{PARTS}/{name}"), pre_buffer=True)
 
 
 def rows(output: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Every committed row, newest attempt only, a part at a time."""
+    """Every committed row, newest attempt only, a part at a time. Some parts are read ahead: whole ones are
+    large, and of a few columns the waiting is the work."""
     newest = _retried(output)
-    for name in part_keys(output):
-        wanted = None if columns is None else list(dict.fromkeys([*columns, "image_id", "attempt"]))
-        table = read_part(output, name, wanted)
+    wanted = None if columns is None else list(dict.fromkeys([*columns, "image_id", "attempt"]))
+    names = part_keys(output)
+    for table in _ahead(lambda name: read_part(output, name, wanted), names, 2 if columns is None else 16):
         if newest:
             pairs = zip(table["image_id"].to_pylist(), table["attempt"].to_pylist(), strict=True)
             table = table.filter(pa.array([attempt >= newest.get(image, 1) for image, attempt in pairs]))
         yield table if columns is None else table.select(columns)
 
 
+def _ahead(read: Callable[[str], pa.Table], names: list[str], width: int) -> Iterator[pa.Table]:
+    """read(name) for each name, in order, `width` of them at a time."""
+    with ThreadPoolExecutor(width) as threads:
+        waiting: deque[Future[pa.Table]] = deque()
+        try:
+            for name in names:
+                waiting.append(threads.submit(read, name))
+                if len(waiting) >= width:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # Whoever reads stopped early, or a part cannot be read.
+            for future in waiting:
+                future.cancel()
+
+
 def _retried(output: Store) -> dict[str, int]:
     """image_id -> newest committed attempt, for the few rows that were tried again."""
     newest: dict[str, int] = {}
-    again = {unit.name for g in plan.generations(output) for unit in plan.read_index(output, g) if g}
-    for name in part_keys(output):
-        if name.removesuffix(".parquet") in again:
-            table = read_part(output, name, ["image_id", "attempt"])
-            for image, attempt in zip(*(table[c].to_pylist() for c in ("image_id", "attempt")), strict=True):
-                if attempt > 1:
-                    newest[image] = max(attempt, newest.get(image, 1))
+    again = {
+        f"{unit.name}.parquet" for g in plan.generations(output) if g for unit in plan.read_index(output, g)
+    }
+    names = sorted(again.intersection(part_keys(output))) if again else []
+    for table in _ahead(lambda name: read_part(output, name, ["image_id", "attempt"]), names, 16):
+        for image, attempt in zip(*(table[c].to_pylist() for c in ("image_id", "attempt")), strict=True):
+            if attempt > 1:
+                newest[image] = max(attempt, newest.get(image, 1))
     return newest
 
 
 def unseen(output: Store, planned: Iterable[plan.Planned]) -> Iterator[plan.Planned]:
-    """The rows that no generation of the plan holds. Ids are held as 16 bytes each: 160 MB for ten million."""
-    ids = [
-        np.array([bytes.fromhex(i[:32]) + b"." for i in table["image_id"].to_pylist()], dtype="S17")
-        for generation in plan.generations(output)
-        for table in plan.read_rows(output, generation)
-    ]
-    known = np.sort(np.concatenate(ids)) if ids else np.array([], dtype="S17")
-    for row in planned:
-        name = np.bytes_(bytes.fromhex(row.image_id[:32]) + b".")
-        at = int(np.searchsorted(known, name))
-        if at >= len(known) or known[at] != name:
-            yield row
+    """The rows that no generation of the plan holds."""
+    known = plan.known(output)
+    rest = iter(planned)
+    while some := list(itertools.islice(rest, 8192)):
+        held = known.holds([row.image_id for row in some])
+        yield from (row for row, seen in zip(some, held.tolist(), strict=True) if not seen)
 
 
 def failed(output: Store) -> Iterator[plan.Planned]:
@@ -151,11 +190,10 @@ def failed(output: Store) -> Iterator[plan.Planned]:
     names = ["image_id", "source_uri", "source_version", "source_bytes", "attempt", "status"]
     reviews = plan.reviews(output)
     for table in rows(output, names):
-        for row in table.to_pylist():
-            if row["status"] == "failed":
-                item = Object("", row["source_bytes"], row["source_version"])
-                review = reviews.get(row["image_id"])
-                yield plan.Planned(row["source_uri"], item, row["attempt"] + 1, review)
+        for row in table.filter(pc.equal(table["status"], "failed")).to_pylist():
+            item = Object("", row["source_bytes"], row["source_version"])
+            review = reviews.get(row["image_id"])
+            yield plan.Planned(row["source_uri"], item, row["attempt"] + 1, review)
 
 
 @dataclass
@@ -183,14 +221,32 @@ def tally(output: Store) -> Tally:
 
 def counts(table: pa.Table) -> tuple[int, dict[str, int], dict[str, int]]:
     """rows, rows by status, and rows by "stage/kind" of their error."""
-    statuses: dict[str, int] = {}
-    causes: dict[str, int] = {}
-    for row in table.select(["status", "error"]).to_pylist():
-        statuses[row["status"]] = statuses.get(row["status"], 0) + 1
-        if row["error"]:
-            cause = f"{row['error']['stage']}/{row['error']['kind']}"
-            causes[cause] = causes.get(cause, 0) + 1
-    return table.num_rows, statuses, causes
+    statuses = Counter(table["status"].to_pylist())
+    errors = table["error"].filter(pc.is_valid(table["error"])).to_pylist()
+    causes = Counter(f"{error['stage']}/{error['kind']}" for error in errors)
+    return table.num_rows, dict(statuses), dict(causes)
+
+
+_PROBLEMS_TOLD = 3
+
+
+def timings(table: pa.Table) -> dict[str, float]:
+    """stage -> milliseconds, summed over the rows of a part."""
+    spent: dict[str, float] = {}
+    for row in table["timings_ms"].to_pylist():
+        for stage, ms in (row or {}).items():
+            if ms is not None:
+                spent[stage] = spent.get(stage, 0.0) + ms
+    return spent
+
+
+def problems(table: pa.Table) -> tuple[Problem, ...]:
+    """The first failed and skipped rows of a part, for a person to read."""
+    bad = table.filter(pc.is_valid(table["error"])).slice(0, _PROBLEMS_TOLD).select(["source_uri", "error"])
+    return tuple(
+        Problem(row["source_uri"], f"{row['error']['stage']}/{row['error']['kind']}", row["error"]["message"])
+        for row in bad.to_pylist()
+    )
 
 
 # --- the run's own record ---

@@ -36,6 +36,9 @@ _PLUGINS: dict[str, type[ImageFile]] = {
     "tiff": TiffImagePlugin.TiffImageFile,
 }
 
+_MOST_SCANS = 200
+"""Each scan of a progressive JPEG is a pass over the whole picture; encoders make about ten."""
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -90,6 +93,8 @@ def decode(data: bytes, *, max_pixels: int = 256_000_000) -> Decoded:
     if head.frames > 1:
         kind = "multipage" if head.format == "tiff" else "animated"
         raise ImageError(kind, f"{head.frames} pictures in one {head.format} file are not handled")
+    if head.format == "jpeg" and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise ImageError("too_large", f"a JPEG of more than {_MOST_SCANS} scans")
     try:
         return _decode(data, head)
     except ImageError:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.hints import explained
 from pipeline.rules import (
     CLASSIC_INPAINTERS,
     KINDS,
@@ -143,7 +144,9 @@ def load(path: str | Path | None, overrides: dict[str, Any] | None = None) -> Re
     try:
         return Recipe.model_validate(body)
     except ValidationError as error:
-        raise ConfigError("wrong recipe: " + "; ".join(_said(e) for e in error.errors())) from error
+        raise ConfigError(
+            "wrong recipe: " + "; ".join(explained(e, Recipe) for e in error.errors())
+        ) from error
 
 
 def dump(recipe: Recipe) -> str:
@@ -159,9 +162,3 @@ def _put(body: dict[str, Any], dotted: str, value: Any) -> None:
             raise ConfigError(f"wrong recipe: {name} must be a mapping of keys")
         body = inner
     body[last] = value
-
-
-def _said(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "recipe"
-    hint = f" (got {error['input']!r})" if not isinstance(error["input"], dict) else ""
-    return f"{where}: {error['msg']}{hint}"

@@ -13,7 +13,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from pipeline import schema
-from pipeline.recipe import Recipe, dump
+from pipeline.recipe import Detect, Recipe, dump
+from pipeline.rules import StageEngine
 
 
 def columns_page() -> str:
@@ -59,10 +60,8 @@ def recipe_page() -> str:
                 "",
                 *_table(f"{name}.", kind),
             ]
-    detect = Recipe.model_fields["detect"].annotation
-    rule = detect.__args__[1] if detect is not None else None
-    if isinstance(rule, type):
-        lines += ["", "## detect.KIND", "", (rule.__doc__ or "").strip(), "", *_table("detect.KIND.", rule)]
+    for name, kind in (("detect.KIND", Detect), ("engine.stages.STAGE", StageEngine)):
+        lines += ["", f"## {name}", "", (kind.__doc__ or "").strip(), "", *_table(f"{name}.", kind)]
     return "\n".join([*lines, "", "## All defaults", "", "```yaml", dump(Recipe()).rstrip(), "```"]) + "\n"
 
 

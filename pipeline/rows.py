@@ -24,7 +24,8 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
     if key in _decoded:
         _decoded.move_to_end(key)
         return _decoded[key]
-    found = images.decode(row["source"])
+    # Its size has been held against the recipe's limit by `read`.
+    found = images.decode(row["source"], max_pixels=row["width"] * row["height"])
     if (found.height, found.width) != (row["height"], row["width"]):
         raise images.ImageError(
             "corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise"

@@ -213,6 +213,18 @@ class Units(Part):
     bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="source bytes in a unit, at most")
 
 
+ModelStage = Literal["detect", "segment", "inpaint", "verify"]
+
+
+class StageEngine(Part):
+    """What one model stage's workers take; null = as `engine` says. Neighbours with equal needs share workers."""
+
+    gpus: Annotated[float, Field(ge=0)] | None = Field(None, description="GPUs per worker")
+    cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPUs per worker")
+    workers: Annotated[int, Field(ge=1)] | None = Field(None, description="most workers of this stage")
+    batch: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="images at a time")
+
+
 class Engine(Part):
     """Where and how wide it runs. Not part of the recipe's digest: a resume may use another cluster."""
 
@@ -224,4 +236,8 @@ class Engine(Part):
         None, description="most workers; null = as many as fit"
     )
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="images a worker handles at a time")
+    stages: dict[ModelStage, StageEngine] = Field(
+        default_factory=dict,
+        description="another size for one stage, in a pool of its own: {inpaint: {gpus: 0.5, workers: 4}}",
+    )
     wave: Annotated[int, Field(ge=1)] = Field(5000, description="units per engine run: keeps the driver flat")

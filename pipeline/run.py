@@ -1,6 +1,6 @@
 """A run: claim the output, plan what is new, and pass over what is not committed until all is.
 
-    claim > plan > pass, pass, pass > isolate      truth is the ledger's listing, never an engine's return
+    claim > plan > pass, pass      truth is the ledger's listing, never an engine's return
 
 The same call resumes: units that the ledger lists are not done again.
 """
@@ -45,6 +45,8 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
     weights = kit.check(recipe)
+    for store in (from_store, to_store):
+        store.reach()
     next(iter(from_store.list()), None)  # Fails now, not after an hour, when the source cannot be listed.
     digest = recipe.digest(weights)
     if new_run and _other_run(to_store, digest):
@@ -105,10 +107,15 @@ def _extend(run: Run, rows: Iterator[plan.Planned]) -> None:
     plan.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest)
 
 
-def execute(run: Run, units: list[plan.Unit], engine: Engine, told: Callable[[Receipt], None]) -> None:
-    """Do every unit that is not committed, telling of each receipt. Several passes: a unit that a dead node,
-    a crash or an unreachable source left behind is taken again; on Ray, one that no pass could finish is
-    taken apart until the image that kills its process stands alone.
+def execute(
+    run: Run,
+    units: list[plan.Unit],
+    engine: Engine,
+    told: Callable[[Receipt], None],
+    stages: graph.Stages = graph.stages_of,
+) -> None:
+    """Do every unit that is not committed, telling of each receipt. Two passes: a unit that a dead node or an
+    unreachable source left behind is taken again.
 
     Raises RunStopped when units are left all the same.
     """
@@ -117,12 +124,9 @@ def execute(run: Run, units: list[plan.Unit], engine: Engine, told: Callable[[Re
         todo = missing(run.output, units)
         if not todo:
             return
-        job = graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=number == PASSES)
+        event(run, f"pass-{number}", units=len(todo), rows=sum(unit.rows for unit in todo))
+        job = graph.Job(tuple(todo), run.output, run.recipe, run.stamp, number == PASSES, stages)
         _listen(run, go(job), told)
-    if engine == "ray" and (todo := missing(run.output, units)):
-        _listen(
-            run, graph.isolate(graph.Job(tuple(todo), run.output, run.recipe, run.stamp, last=True)), told
-        )
     if todo := missing(run.output, units):
         raise RunStopped(
             f"{len(todo)} of {len(units)} units are not committed ({todo[0].name}, ...); "
@@ -142,7 +146,8 @@ def _listen(run: Run, receipts: Iterator[Receipt], told: Callable[[Receipt], Non
 
 
 def event(run: Run, name: str, **fields: Any) -> None:
-    """One file a start and an end in `events/`: the run's own history, for people."""
+    """One file in `events/`: the run's own history, for people. started, pass-1, pass-2, then complete or stopped
+    (with what was said); a start without an end was killed."""
     body = {"event": name, "run_id": run.run_id, "time": provenance.now(), **fields}
     run.output.put(f"events/{run.run_id}-{name}.json", json.dumps(body, indent=1, sort_keys=True).encode())
 
@@ -150,6 +155,7 @@ def event(run: Run, name: str, **fields: Any) -> None:
 def open_finished(output: str) -> tuple[Store, dict[str, Any]]:
     """The store and record of an existing run. Raises ConfigError when there is none."""
     store = open_store(output)
+    store.reach()
     try:
         return store, ledger.read_record(store)
     except StorageError as error:

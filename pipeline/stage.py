@@ -16,12 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.errors import ConfigError, ContractError, RowError, StorageError
+from pipeline.errors import ConfigError, ContractError, RowError, StorageError, redacted
 from pipeline.formats import ImageError
 
 Row = dict[str, Any]
 Work = Callable[[pa.Table], pa.Table]
 """Healthy rows in; the same rows, in any order, with more columns out. A row may be given an `error`."""
+
+Told = Callable[[str, int, float, float], None]
 
 _BUGS = (TypeError, KeyError, NameError, AttributeError, ImportError, AssertionError, NotImplementedError)
 _BUGS_IN_A_ROW = 8
@@ -54,18 +56,25 @@ class Stage(Protocol):
 class Worker:
     """One or more stages, opened, folded over batches so that a batch's pixels stay warm between them."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self.stages = tuple(stages)
+    def __init__(
+        self, stages: Sequence[Stage], told: Told = lambda stage, rows, share, seconds: None
+    ) -> None:
+        """told: called after each stage's batch with the stage's name, the rows it worked on, their share of
+        the largest batch, and the seconds."""
+        self.stages, self.told = tuple(stages), told
         self.works = [stage.open() for stage in self.stages]
+        self.batch = min(stage.needs.batch for stage in self.stages)
         self._bugs = 0
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """A unit's table through every stage. Raises ContractError when a stage broke its promise, and
         passes on StorageError "unreachable" and ConfigError, which no single image can be blamed for."""
-        batch = min(stage.needs.batch for stage in self.stages)
+        return pa.concat_tables([self._fold(piece) for piece in self.batches(unit)])
+
+    def batches(self, unit: pa.Table) -> list[pa.Table]:
+        """The slices in which a unit is worked on."""
         # A unit never comes empty from the plan; one slice keeps the schema right all the same.
-        slices = [unit.slice(at, batch) for at in range(0, max(1, unit.num_rows), batch)]
-        return pa.concat_tables([self._fold(piece) for piece in slices])
+        return [unit.slice(at, self.batch) for at in range(0, max(1, unit.num_rows), self.batch)]
 
     def _fold(self, table: pa.Table) -> pa.Table:
         for stage, work in zip(self.stages, self.works, strict=True):
@@ -80,7 +89,9 @@ class Worker:
         if good.num_rows:
             start = time.perf_counter()
             done = self._guarded(stage, work, good)
-            each_ms = (time.perf_counter() - start) * 1000 / good.num_rows
+            seconds = time.perf_counter() - start
+            self.told(stage.name, good.num_rows, good.num_rows / self.batch, seconds)
+            each_ms = seconds * 1000 / good.num_rows
             _check(stage, good, done, promised)
             pieces.append(_timed(done, stage.name, each_ms))
         return pa.concat_tables(pieces)
@@ -115,7 +126,7 @@ class Worker:
 def error_of(stage: str, error: BaseException) -> Row:
     """The `error` column's struct for an exception."""
     kind = error.kind if isinstance(error, RowError | StorageError | ImageError) else _kind_of(error)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = redacted(" ".join(str(error).split())) or type(error).__name__
     return {"stage": stage, "kind": kind, "message": text[:500]}
 
 

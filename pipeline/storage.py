@@ -11,6 +11,7 @@ that are not UTF-8 and stops the whole listing at the first one.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import time
@@ -22,12 +23,23 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import ConfigError, StorageError, redacted
 
 T = TypeVar("T")
 
 PATIENCE_S = 90.0
 """How long a store that does not answer is asked again before the caller hears of it."""
+FIRST_PATIENCE_S = 8.0
+"""... when it is asked for the first time, before any work."""
+_HINTS = {
+    "missing": "correct the bucket's name, or make the bucket first",
+    "forbidden": "`cleanplate doctor` with this place tells which credentials are used",
+    "unreachable": "AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3) names the server, AWS_REGION the region",
+}
+SILENCE_S = 10
+"""A connection on which nothing comes for so long is taken for dead."""
+REQUEST_S = 300
+"""The most time for one request, body and all: 512 MiB at 2 MB/s."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Object:
 class Store(Protocol):
     url: str
 
+    def reach(self) -> None: ...
     def uri(self, key: str) -> str: ...
     def list(self, prefix: str = "") -> Iterator[Object]: ...
     def get(self, key: str) -> bytes: ...
@@ -58,6 +71,11 @@ def open_store(url: str) -> Store:
     Raises ConfigError for another scheme. Touches nothing: a missing bucket shows at the first use.
     """
     scheme = urlsplit(url).scheme if "://" in url else ""
+    if scheme and redacted(url) != url:
+        raise ConfigError(
+            f"{redacted(url)!r}: a location must not hold credentials, because rows and logs tell it. "
+            "Use the environment, a profile or a role"
+        )
     if scheme == "s3":
         parts = urlsplit(url, allow_fragments=False)
         if not parts.netloc:
@@ -97,6 +115,9 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root.expanduser()))
         self.url = str(self.root)
+
+    def reach(self) -> None:
+        """Nothing to ask: a folder that is not there shows at its first use, at once."""
 
     def uri(self, key: str) -> str:
         return "file://" + quote_from_bytes(os.fsencode(self.root / key), safe="/")
@@ -163,18 +184,22 @@ class LocalStore:
     def put(self, key: str, data: bytes) -> None:
         """Replace whole: a reader sees the old bytes or the new ones, never half."""
         with self._written(key, data) as (temporary, path):
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except OSError as error:
+                raise _local_error(error, path) from error
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write `key` if it is absent; False when it exists (nothing is changed then). Atomic: a link()."""
-        path = self._inside(key)
-        if path.exists():
+        if self._inside(key).exists():
             return False
         with self._written(key, data) as (temporary, path):
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                raise _local_error(error, path) from error
         return True
 
     def delete(self, key: str) -> None:
@@ -190,6 +215,10 @@ class LocalStore:
         """The path of a key, refused when it would leave the root: keys can come from a hostile source."""
         if "\0" in key or key.startswith("/") or ".." in key.split("/"):
             raise StorageError("forbidden", f"key leaves the output folder: {key!r}")
+        try:
+            os.fsencode(key)
+        except UnicodeEncodeError as error:
+            raise StorageError("forbidden", f"no file can be called {key!r}") from error
         return self.root / key
 
 
@@ -228,6 +257,8 @@ def _local_error(error: OSError, path: Path) -> StorageError:
         return StorageError("missing", f"no such file: {path}")
     if isinstance(error, PermissionError):
         return StorageError("forbidden", f"not allowed: {path}")
+    if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EISDIR):
+        return StorageError("other", f"{error.strerror}: {str(path)[:200]}")
     # A full disk or a stale mount may pass: a later attempt, perhaps on another node, takes the unit again.
     return StorageError("unreachable", f"{error.strerror or error}: {path}")
 
@@ -245,8 +276,33 @@ class S3Store:
     def __reduce__(self) -> tuple[type[S3Store], tuple[str, str]]:
         return type(self), (self.bucket, self.prefix)
 
+    def reach(self) -> None:
+        """Ask for one name, with little patience: before any work, a wrong endpoint, bucket or credential is
+        likelier than a storm. Raises StorageError that says what to change."""
+        try:
+            self._patiently(
+                lambda: self._boto.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1),
+                self.url,
+                FIRST_PATIENCE_S,
+            )
+        except StorageError as error:
+            hint = _HINTS.get(error.kind, "")
+            raise StorageError(error.kind, f"{error}{hint and '; '}{hint}") from None
+
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self._full(key)}"
+
+    def who(self) -> dict[str, str]:
+        """What the usual AWS chain found: endpoint, region, and by which of its links the credentials came.
+        Never the credentials themselves."""
+        import boto3
+
+        found = boto3.session.Session().get_credentials()
+        return {
+            "endpoint": str(self._boto.meta.endpoint_url),
+            "region": str(self._boto.meta.region_name or "none set"),
+            "credentials": "none: requests go unsigned" if found is None else f"found by {found.method}",
+        }
 
     def list(self, prefix: str = "") -> Iterator[Object]:
         """Every object below the prefix, page by page; "directory" marker objects (size 0, name ending in
@@ -306,7 +362,8 @@ class S3Store:
             self._patiently(lambda: obstore.put(self._fast, full, data), self.uri(key))
         else:
             self._patiently(
-                lambda: self._boto.put_object(Bucket=self.bucket, Key=full, Body=data), self.uri(key)
+                lambda: self._boto.put_object(Bucket=self.bucket, Key=full, Body=data, **_encryption()),
+                self.uri(key),
             )
 
     def put_new(self, key: str, data: bytes) -> bool:
@@ -335,13 +392,15 @@ class S3Store:
     def _relative(self, full: str) -> str:
         return full[len(self.prefix) + 1 :] if self.prefix else full
 
-    def _patiently(self, call: Callable[[], T], what: str) -> T:
-        """Ask again while the store is unreachable, up to PATIENCE_S. obstore retries whole requests by
+    def _patiently(self, call: Callable[[], T], what: str, patience: float | None = None) -> T:
+        """Ask again while the store is unreachable, up to `patience` (PATIENCE_S). obstore retries whole requests by
         itself but never a conditional put, and boto3 gives up on a body that breaks off: hence this loop."""
-        deadline, pause = time.monotonic() + PATIENCE_S, 0.1
+        deadline, pause = time.monotonic() + (PATIENCE_S if patience is None else patience), 0.1
         while True:
             try:
                 return call()
+            except ConfigError:
+                raise
             except Exception as error:  # noqa: BLE001 - mapped to our own tree here, and nowhere else
                 mapped = _s3_error(error, what)
                 if mapped.kind != "unreachable" or time.monotonic() + pause > deadline:
@@ -356,11 +415,12 @@ class S3Store:
 
         config = Config(
             retries={"mode": "standard", "max_attempts": 3},
-            connect_timeout=10,
-            read_timeout=30,
+            connect_timeout=5,
+            read_timeout=SILENCE_S,
             s3={"addressing_style": _addressing()},
         )
-        return boto3.session.Session().client("s3", config=config)
+        # verify=None: AWS_CA_BUNDLE and the profile decide, as everywhere.
+        return boto3.session.Session().client("s3", config=config, verify=None if _verified() else False)
 
     @cached_property
     def _fast(self) -> Any:
@@ -379,15 +439,17 @@ class S3Store:
             placed["skip_signature"] = True
         else:
             placed["credential_provider"] = Boto3CredentialProvider(session)
+        client: Any = {
+            "timeout": f"{REQUEST_S}s",
+            "read_timeout": f"{SILENCE_S}s",
+            "connect_timeout": "5s",
+            "allow_http": endpoint.startswith("http:"),
+        }
         return ObstoreS3(
             self.bucket,
             region=region,
             **placed,
-            client_options={
-                "timeout": "30s",
-                "connect_timeout": "5s",
-                "allow_http": endpoint.startswith("http:"),
-            },
+            client_options=client | _trust(),
             retry_config={
                 "max_retries": 5,
                 "backoff": {
@@ -403,6 +465,33 @@ class S3Store:
 def _addressing() -> Literal["path", "auto"]:
     # Servers at an address of their own (tests, on-premises) seldom have a wildcard DNS name for buckets.
     return "path" if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") else "auto"
+
+
+def _verified() -> bool:
+    """CLEANPLATE_TLS_VERIFY=0 takes any certificate: for trying out, never for pictures of people."""
+    return os.environ.get("CLEANPLATE_TLS_VERIFY", "1").lower() not in ("0", "false", "no")
+
+
+def _trust() -> dict[str, Any]:
+    """obstore's TLS settings: those that boto3 takes from AWS_CA_BUNDLE by itself."""
+    if not _verified():
+        return {"allow_invalid_certificates": True}
+    bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    if not bundle:
+        return {}
+    try:
+        return {"root_certificate": Path(bundle).read_bytes()}
+    except OSError as error:
+        raise ConfigError(f"AWS_CA_BUNDLE: cannot read {bundle}: {error.strerror}") from error
+
+
+def _encryption() -> dict[str, str]:
+    """boto3's words for what obstore reads from the environment by itself: server-side encryption of puts."""
+    asked = {
+        "ServerSideEncryption": os.environ.get("AWS_SERVER_SIDE_ENCRYPTION", ""),
+        "SSEKMSKeyId": os.environ.get("AWS_SSE_KMS_KEY_ID", ""),
+    }
+    return {name: value for name, value in asked.items() if value}
 
 
 def _plain(key: str) -> bool:
@@ -437,4 +526,4 @@ def _s3_error(error: Exception, what: str) -> StorageError:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    return text[0][:200].split("?X-Amz")[0] if text else ""
+    return redacted(text[0])[:200] if text else ""

@@ -65,3 +65,27 @@ def test_ray_is_the_same_everywhere() -> None:
     pinned = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     assert pinned
     assert read("kuberay-job.yaml")["spec"]["rayClusterSpec"]["rayVersion"] == pinned[1]
+
+
+def test_the_dashboard_asks_for_metrics_that_exist_by_the_names_they_have() -> None:
+    from pipeline.metrics import METRICS
+
+    board = read("grafana.json")  # JSON is YAML.
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    queries += [variable["definition"] for variable in board["templating"]["list"]]
+    exported = {
+        f"ray_{m.name}{suffix}": m
+        for m in METRICS.values()
+        for suffix in (("_total",) if m.kind == "counter" else ("_bucket", "_sum", "_count"))
+    }
+    asked = {name for query in queries for name in re.findall(r"ray_cleanplate_\w+", query)}
+    assert asked <= exported.keys()
+    assert {exported[name].name for name in asked} == METRICS.keys(), "every metric is drawn"
+    for query in queries:
+        tags = {tag for name in re.findall(r"ray_cleanplate_\w+", query) for tag in exported[name].tags}
+        for grouped in re.findall(r"by \((\w+)\) \((?:rate\()?ray_cleanplate", query):
+            assert grouped in {*tags, "le"}, query
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(set(ids)) == len(ids)
+    places = [tuple(panel["gridPos"].values()) for panel in board["panels"]]
+    assert all(x + w <= 24 for x, _, w, _ in places)

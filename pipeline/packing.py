@@ -1,0 +1,32 @@
+"""A unit as one row of the engine: its table in Arrow's IPC format as the payload, so that no block is ever split.
+
+name: the unit's. start: when its first stage began, seconds since the epoch. failure: why there is no payload.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+PACKED = pa.schema(
+    [("name", pa.string()), ("start", pa.float64()), ("payload", pa.large_binary()), ("failure", pa.string())]
+)
+
+
+def pack(name: str, start: float, table: pa.Table) -> pa.Table:
+    """A unit as one row: its table in Arrow's IPC stream format."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return packed_row(name, start, sink.getvalue())
+
+
+def unpack(packed: pa.Table) -> pa.Table:
+    return pa.ipc.open_stream(packed["payload"][0].as_buffer()).read_all()
+
+
+def packed_row(name: str, start: float, payload: bytes | pa.Buffer, failure: str = "") -> pa.Table:
+    # pa.array() copies and cannot take a Buffer; from_buffers takes it as it is.
+    buffer = pa.py_buffer(payload)
+    offsets = pa.array([0, buffer.size], pa.int64()).buffers()[1]
+    column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
+    return pa.table([pa.array([name]), pa.array([start]), column, pa.array([failure])], schema=PACKED)

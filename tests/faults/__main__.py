@@ -1,0 +1,61 @@
+"""make faults: every fault of the matrix, done to a real run, judged by what is committed.
+
+    python -m faults [--images 120] [--rows 8] [--seed 0] [--engine ray|here] [--only driver-killed ...]
+
+Each fault: start the real command, do the fault, start the same command again where it ended, and compare: every
+input in one committed row, its bytes and columns equal to those of a run without faults. Prints a table with the
+time lost; exit code 1 when a row is missing, twice or different. Lives beside the tests (it needs their S3 server,
+fault proxy and Ray), which run it at a small size (tests/test_faults.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import uuid
+
+from rich.console import Console
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=120)
+    parser.add_argument("--rows", type=int, default=8, help="of a unit")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", choices=("here", "ray"), help="default: both")
+    parser.add_argument("--only", nargs="+", default=(), metavar="FAULT")
+    parser.add_argument("--list", action="store_true", help="the faults' names")
+    parser.add_argument(
+        "--quick", action="store_true", help="let Ray notice a dead node in 3 s instead of 16"
+    )
+    args = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex * 2)
+    from faults import matrix
+
+    if args.list:
+        for scenario in matrix.SCENARIOS:
+            print(f"{scenario.name:24} {'+'.join(scenario.engines):9} {scenario.about}")
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    engines = (args.engine,) if args.engine else ("here", "ray")
+    outcomes = []
+    with matrix.benches(engines, args.images, args.rows, args.seed, args.quick) as benches:
+        for bench in benches:
+            bench.measure()
+            console.print(f"{bench.engine}: {bench.plain_s:.1f} s without faults", highlight=False)
+            for scenario in matrix.chosen(bench.engine, tuple(args.only)):
+                outcomes.append(matrix.carry_out(bench, scenario))
+                console.print(f"  {scenario.name}: {'ok' if outcomes[-1].good else 'WRONG'}", highlight=False)
+                if outcomes[-1].error:
+                    console.print(outcomes[-1].error, markup=False, highlight=False)
+    console.print(matrix.table(outcomes, args.images))
+    return 0 if all(outcome.good for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""The bench of the fault matrix: a source in a real S3 server behind the fault proxy, starts of the real command,
+and the comparison of what they committed with a run that nothing happened to.
+
+A start is a process of its own, forked from a server that has imported everything: it is `cleanplate run` from the
+parsing of its words on, it can be killed, frozen or given limits, and it costs no three seconds of imports. The
+starts reach S3 through the proxy; this process, which checks, goes past it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from faultproxy import FaultProxy
+from flow_rig import comparable, rows_of
+from s3server import Bucket, S3Server, aws_environment
+from scenes import photos
+
+from pipeline import graph, ledger
+from pipeline.storage import open_store
+
+Engine = Literal["here", "ray"]
+FLAGS = ["--remove", "faces", "--inpainter", "telea", "--passes", "1"]
+_FORKED = [
+    "jobs.run",
+    "jobs.progress",
+    "pipeline.run",
+    "pipeline.kit",
+    "cv2",
+    "onnxruntime",
+    "boto3",
+    "obstore",
+]
+
+
+@dataclass
+class Start:
+    """One start of the command."""
+
+    process: Any
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return int(self.process.pid)
+
+    def wait(self, timeout: float = 400) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.kill()
+            raise AssertionError(f"still going after {timeout:.0f} s:\n{self.said()}")
+        return int(self.process.exitcode)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.process.join()
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
+
+
+@dataclass
+class Bench:
+    """One source, one engine, and the rows of a run that nothing happened to (`plain`, by image id)."""
+
+    engine: Engine
+    server: S3Server
+    proxy: FaultProxy
+    bucket: Bucket
+    folder: Path
+    rows: int = 4
+    cluster: Any = None
+    add_node: Callable[[], None] = lambda: None
+    plain: dict[str, Any] = field(default_factory=dict)
+    plain_s: float = 0.0
+    starts: list[Start] = field(default_factory=list)
+
+    @property
+    def source(self) -> str:
+        return self.bucket.url("in")
+
+    def fill(self, images: int, seed: int) -> None:
+        """The source: photographs, and one each that stages.py goes wrong over (else photographs as others)."""
+        files = photos(images - 3, seed)
+        files += [(f"{word}.jpg", files[n][1]) for n, word in enumerate(("poison", "heavy", "crowded"))]
+        for key, data in files:
+            self.bucket.put(f"in/{key}", data)
+
+    def measure(self) -> None:
+        """The run without faults: its rows, and its time from start to end. A short one before it warms up."""
+        for name, flags in (("warm", ["--limit", "4"]), ("plain", [])):
+            begun = time.monotonic()
+            start = self.start(self.output(name), flags=flags)
+            assert start.wait() in (0, 1), start.said()
+            self.plain_s = time.monotonic() - begun
+        self.plain = {row["image_id"]: row for row in comparable(rows_of(self.output("plain")))}
+
+    def output(self, name: str) -> str:
+        return self.bucket.url(f"{self.engine}-{name}")
+
+    def start(
+        self,
+        output: str,
+        stages: graph.Stages | None = None,
+        file_limit: int | None = None,
+        flags: Sequence[str] = (),
+    ) -> Start:
+        """Start the command. stages: other stages than the recipe's. file_limit: the most bytes that a file of
+        this process can have: what a full disk looks like to a writer, without the rights to make one."""
+        words = ["run", self.source, output, *FLAGS, "--set", f"units.rows={self.rows}", *flags]
+        words += (
+            ["--here"] if self.engine == "here" else ["--address", self.cluster.address, "--workers", "2"]
+        )
+        log = self.folder / f"{uuid.uuid4().hex}.log"
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_FORKED)
+        environment = aws_environment(self.proxy.endpoint) | {"CLEANPLATE_CODE_VERSION": "faults"}
+        process = context.Process(target=_run, args=(words, stages, file_limit, environment, str(log)))
+        process.start()
+        self.starts.append(Start(process, log))
+        return self.starts[-1]
+
+    def parts(self, output: str) -> list[str]:
+        return ledger.part_keys(open_store(output))
+
+    def wait_for_parts(self, output: str, count: int, start: Start) -> None:
+        """Until so many parts are committed, while the command goes on."""
+        deadline = time.monotonic() + 200
+        while len(self.parts(output)) < count:
+            assert start.process.is_alive(), f"ended before the fault:\n{start.said()}"
+            assert time.monotonic() < deadline, f"no parts came:\n{start.said()}"
+            time.sleep(0.02)
+
+    def compare(self, output: str, expected: dict[str, str]) -> Verdict:
+        """expected: file name -> kind of error, of the rows that must have failed instead."""
+        rows = comparable(rows_of(output))
+        counts = Counter(row["image_id"] for row in rows)
+        different = []
+        for row in rows:
+            plain, name = self.plain.get(row["image_id"]), row["source_uri"].rpartition("/")[2]
+            kind = (row["error"] or {}).get("kind")
+            right = kind == expected[name] if name in expected else row == plain
+            if not right:
+                different.append(f"{name}: {row['status']} {row['error'] or ''}")
+        return Verdict(
+            len(rows),
+            len(self.plain.keys() - counts.keys()),
+            sum(n - 1 for n in counts.values()) + len(counts.keys() - self.plain.keys()),
+            different,
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """rows committed; inputs without one; rows too many; rows that are not as without the fault."""
+
+    rows: int
+    lost: int
+    extra: int
+    different: list[str]
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.extra or self.different)
+
+
+def _run(
+    words: list[str],
+    stages: graph.Stages | None,
+    file_limit: int | None,
+    environment: dict[str, str],
+    log: str,
+) -> None:
+    """In the start's own process."""
+    import sys
+
+    os.setsid()
+    os.environ.update(environment)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
+    from jobs.__main__ import main
+
+    code = _with_stages(words, stages) if stages else main(words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # As a command ends: nothing of the fork server's is to be cleaned up here.
+
+
+def _with_stages(words: list[str], stages: graph.Stages) -> int:
+    """The command with other stages, which no flag can name."""
+    from jobs.__main__ import parser
+    from jobs.flags import recipe_of
+    from pipeline import run as runs
+
+    args = parser().parse_args(words)
+    run = runs.start(args.source, args.output, recipe_of(args))
+    units = runs.plan_new(run)
+    with nullcontext() if args.here else graph.connected(args.address):
+        runs.execute(run, units, "here" if args.here else "ray", lambda receipt: None, stages)
+    return 0
+
+
+@contextmanager
+def limited(pids: list[int], file_limit: int) -> Any:
+    """Processes that cannot write a file of more than file_limit bytes, for the length of a `with`."""
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    for pid in pids:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        for pid in pids:
+            if Path(f"/proc/{pid}").exists():
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+def processes(*, title: str = "", below: int | None = None) -> list[int]:
+    """Ids of living processes whose command line has the words of `title`, of the children's children of
+    `below` if given."""
+    found, parents = [], {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if title.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # It ended while we looked.
+    if below is None:
+        return found
+
+    def descends(pid: int) -> bool:
+        while pid not in (0, below):
+            pid = parents.get(pid, 0)
+        return pid == below
+
+    return [pid for pid in found if descends(pid)]

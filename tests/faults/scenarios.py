@@ -1,0 +1,293 @@
+"""The faults, one function each: do it to a run, start the same command again where it ended, leave it complete.
+
+A scenario fails by an assertion when its fault could not be done (the run was over before). What it returns is
+said in the table: what was done, and how often.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from faultproxy import Fault
+
+from faults.bench import Bench, Engine, Start, limited, processes
+from faults.stages import poisoned, starved
+
+Do = Callable[[Bench, str], str]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """do(bench, output). expected: file name -> kind of error of the rows that the fault must have cost."""
+
+    do: Do
+    engines: tuple[Engine, ...]
+    expected: dict[str, str] = field(default_factory=dict)
+    local: bool = False
+    """Into a folder instead of the bucket: its fault is of a local disk."""
+
+    @property
+    def name(self) -> str:
+        return self.do.__name__.replace("_", "-")
+
+    @property
+    def about(self) -> str:
+        return (self.do.__doc__ or "").splitlines()[0].rstrip(".")
+
+
+def complete(start: Start) -> None:
+    code = start.wait()
+    assert code in (0, 1), f"exit code {code}:\n{start.said()}"
+
+
+def driver_killed(bench: Bench, output: str) -> str:
+    """kill -9 of the driver, twice."""
+    before = 0
+    for _ in range(2):
+        start = bench.start(output)
+        bench.wait_for_parts(output, before + 1, start)
+        start.kill()
+        before = len(bench.parts(output))
+    complete(bench.start(output))
+    return f"{before} parts when killed for the second time"
+
+
+def actors_killed(bench: Bench, output: str) -> str:
+    """kill -9 of actors and of tasks."""
+    start = bench.start(output)
+    killed: list[int] = []
+    for title in ("MapWorker", "_in_a_task", "MapWorker"):
+        bench.wait_for_parts(output, 1, start)
+        deadline = time.monotonic() + 20
+        while start.process.is_alive() and time.monotonic() < deadline:
+            victims = [pid for pid in processes(title=title) if pid not in killed and _is_worker(pid)]
+            if victims:
+                os.kill(victims[-1], signal.SIGKILL)
+                killed.append(victims[-1])
+                break
+            time.sleep(0.01)
+    assert killed, "no worker was there to be killed"
+    complete(start)
+    return f"{len(killed)} workers killed"
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().startswith(b"ray::")
+    except OSError:
+        return False
+
+
+def node_killed(bench: Bench, output: str) -> str:
+    """kill -9 of a whole node."""
+    start = bench.start(output)
+    bench.wait_for_parts(output, 1, start)
+    bench.cluster.remove_node(next(iter(bench.cluster.worker_nodes)), allow_graceful=False)
+    bench.add_node()
+    complete(start)
+    return "1 of 2 nodes killed"
+
+
+def server_killed(bench: Bench, output: str) -> str:
+    """kill -9 of the S3 server, started again."""
+    start = bench.start(output)
+    bench.wait_for_parts(output, 1, start)
+    bench.server.kill()
+    time.sleep(1)
+    bench.server.start()
+    complete(start)
+    return "back after 1 s and its own start"
+
+
+def two_at_once(bench: Bench, output: str) -> str:
+    """Two starts of the same command at once."""
+    starts = [bench.start(output), bench.start(output)]
+    for start in starts:
+        complete(start)
+    return "2 starts"
+
+
+def late_writer(bench: Bench, output: str) -> str:
+    """A start that hangs (SIGSTOP), and wakes after another has finished."""
+    hung = bench.start(output)
+    bench.wait_for_parts(output, 1, hung)
+    os.kill(hung.pid, signal.SIGSTOP)
+    before = len(bench.parts(output))
+    complete(bench.start(output))
+    finished = bench.parts(output)
+    assert before < len(finished), "nothing was left to be done late"
+    os.kill(hung.pid, signal.SIGCONT)
+    complete(hung)
+    assert bench.parts(output) == finished
+    return f"frozen at {before} of {len(finished)} parts"
+
+
+def hung_node(bench: Bench, output: str) -> str:
+    """A node that hangs (SIGSTOP), and wakes after the run has finished on others."""
+    start = bench.start(output)
+    bench.wait_for_parts(output, 1, start)
+    node = next(iter(bench.cluster.worker_nodes))
+    raylet = node.all_processes["raylet"][0].process.pid
+    frozen = [*processes(below=raylet), raylet]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    bench.add_node()
+    complete(start)
+    finished = bench.parts(output)
+    for pid in frozen:
+        if os.path.exists(f"/proc/{pid}"):
+            os.kill(pid, signal.SIGCONT)
+    time.sleep(3)  # For what its workers were about to put.
+    assert bench.parts(output) == finished
+    bench.cluster.remove_node(node, allow_graceful=False)
+    return f"{len(frozen)} processes frozen"
+
+
+def through(*rules: Fault) -> Callable[[Bench, str], str]:
+    """One start through the proxy with these rules."""
+
+    def do(bench: Bench, output: str) -> str:
+        bench.proxy.set(*rules, seed=len(bench.starts))
+        try:
+            complete(bench.start(output))
+        finally:
+            done = dict(bench.proxy.done)
+            bench.proxy.set()
+        assert sum(done.values()) > 0, "no request met the fault"
+        return ", ".join(f"{kind} x {times}" for kind, times in sorted(done.items()))
+
+    return do
+
+
+def lost_acknowledgements(bench: Bench, output: str) -> str:
+    """Half of all puts are carried out and never answered."""
+    return through(Fault("lost_ack", 0.5, "PUT"))(bench, output)
+
+
+def server_errors(bench: Bench, output: str) -> str:
+    """500 and 503 SlowDown for a fifth of all requests."""
+    return through(Fault("e503", 0.1), Fault("e500", 0.1))(bench, output)
+
+
+def slow_down(bench: Bench, output: str) -> str:
+    """503 SlowDown for four in five requests."""
+    return through(Fault("e503", 0.8))(bench, output)
+
+
+def timeouts(bench: Bench, output: str) -> str:
+    """Requests that are never answered."""
+    return through(Fault("hang", 1, "GET", "in/", times=2))(bench, output)
+
+
+def truncated_bodies(bench: Bench, output: str) -> str:
+    """Answers that break off halfway."""
+    return through(Fault("trunc", 0.2))(bench, output)
+
+
+def resets(bench: Bench, output: str) -> str:
+    """Connections reset in a fifth of all requests."""
+    return through(Fault("reset", 0.2))(bench, output)
+
+
+def refused(bench: Bench, output: str, seconds: float = 2) -> str:
+    """Connections refused for a while."""
+    start = bench.start(output)
+    bench.wait_for_parts(output, 1, start)
+    bench.proxy.set(Fault("refuse", seconds=seconds))
+    complete(start)
+    times = bench.proxy.done["refuse"]
+    bench.proxy.set()
+    assert times, "no request met the fault"
+    return f"{seconds:g} s, {times} times"
+
+
+def refused_for_a_minute(bench: Bench, output: str) -> str:
+    """Connections refused for a minute."""
+    return refused(bench, output, 60)
+
+
+def disk_full_for_the_plan(bench: Bench, output: str) -> str:
+    """No room for the plan's temporary files; then there is."""
+    start = bench.start(output, file_limit=1024)
+    code = start.wait()
+    assert code == 3, f"exit code {code}:\n{start.said()}"
+    assert "Traceback" not in start.said()
+    complete(bench.start(output))
+    return "files of 1 KiB at most (RLIMIT_FSIZE), exit code 3"
+
+
+def disk_full_for_parts(bench: Bench, output: str) -> str:
+    """No room for parts on the output's disk; then there is."""
+    limit = 24 * 1024
+    if bench.engine == "here":
+        start = bench.start(output, file_limit=limit)
+        code = start.wait()
+    else:
+        start = bench.start(output)
+        code = _with_full_workers(bench, start, limit)
+    assert code == 3, f"exit code {code}:\n{start.said()}"
+    assert "Traceback" not in start.said()
+    before = len(bench.parts(output))
+    complete(bench.start(output))
+    assert before < len(bench.parts(output)), "every part had room"
+    return f"files of {limit // 1024} KiB at most (RLIMIT_FSIZE), {before} parts fitted, exit code 3"
+
+
+def _with_full_workers(bench: Bench, start: Start, limit: int) -> int:
+    """The start's exit code, while every worker of the cluster, old or new, has no room."""
+    over = threading.Event()
+
+    def keep_full() -> None:
+        while not over.wait(0.05):
+            with limited([pid for pid in processes(title="ray::") if _is_worker(pid)], limit):
+                over.wait(0.5)
+
+    thread = threading.Thread(target=keep_full)
+    thread.start()
+    try:
+        return start.wait()
+    finally:
+        over.set()
+        thread.join()
+
+
+def out_of_memory(bench: Bench, output: str) -> str:
+    """A batch that does not fit the memory is halved; an image that does not fit alone fails."""
+    complete(bench.start(output, starved))
+    return "heavy.jpg failed, crowded.jpg did not"
+
+
+def poison(bench: Bench, output: str) -> str:
+    """An image that ends its worker's process (abort)."""
+    complete(bench.start(output, poisoned))
+    return "poison.jpg failed"
+
+
+BOTH: tuple[Engine, ...] = ("here", "ray")
+SCENARIOS = (
+    Scenario(driver_killed, BOTH),
+    Scenario(actors_killed, ("ray",)),
+    Scenario(node_killed, ("ray",)),
+    Scenario(server_killed, BOTH),
+    Scenario(two_at_once, BOTH),
+    Scenario(late_writer, BOTH),
+    Scenario(hung_node, ("ray",)),
+    Scenario(lost_acknowledgements, BOTH),
+    Scenario(server_errors, BOTH),
+    Scenario(slow_down, BOTH),
+    Scenario(timeouts, BOTH),
+    Scenario(truncated_bodies, BOTH),
+    Scenario(resets, BOTH),
+    Scenario(refused, BOTH),
+    Scenario(refused_for_a_minute, ("ray",)),
+    Scenario(disk_full_for_the_plan, BOTH),
+    Scenario(disk_full_for_parts, BOTH, local=True),
+    Scenario(out_of_memory, BOTH, {"heavy.jpg": "out_of_memory"}),
+    Scenario(poison, ("ray",), {"poison.jpg": "crashed"}),
+)

@@ -1,0 +1,52 @@
+"""Flows with a stage that goes wrong over one image, as decoders and models do.
+
+An image is chosen by a word in its name: "poison" ends its worker's process (a segfault), "heavy" does not fit
+the memory even alone, "crowded" does not fit beside another image.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.graph import stages_of
+from pipeline.recipe import Recipe
+from pipeline.stage import Needs, Stage, Work
+
+
+@dataclass(frozen=True)
+class Fragile:
+    """Passes rows through, or goes wrong. kind: "poison" or "memory"."""
+
+    kind: str
+    needs: Needs
+    name: str = "detect"
+    adds: pa.Schema = schema.columns("status")
+
+    def open(self) -> Work:
+        return self._work
+
+    def _work(self, table: pa.Table) -> pa.Table:
+        uris = table["source_uri"].to_pylist()
+        if self.kind == "poison" and any("poison" in uri for uri in uris):
+            os.abort()
+        heavy = any("heavy" in uri for uri in uris)
+        if self.kind == "memory" and (heavy or (len(uris) > 1 and any("crowded" in uri for uri in uris))):
+            raise MemoryError(f"{len(uris)} images do not fit")
+        return schema.with_columns(table, self.adds, {"status": [None] * table.num_rows})
+
+
+def poisoned(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
+    return _with("poison", stages_of(recipe, last))
+
+
+def starved(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
+    return _with("memory", stages_of(recipe, last))
+
+
+def _with(kind: str, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    read, detect, *rest = stages
+    return (read, Fragile(kind, detect.needs), detect, *rest)

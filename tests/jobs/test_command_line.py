@@ -1,0 +1,103 @@
+"""Help, hints and completion of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import completion
+from jobs.__main__ import main, parser
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def every_parser() -> Iterator[argparse.ArgumentParser]:
+    """The parser of every command and of every verb below one."""
+    waiting: list[argparse.ArgumentParser] = [parser()]
+    while waiting:
+        one = waiting.pop(0)
+        yield one
+        for action in one._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += [p for name, p in action.choices.items() if name != "train"]
+
+
+@pytest.mark.parametrize("one", list(every_parser()), ids=lambda p: p.prog)
+def test_help_shows_examples_that_are_understood(one: argparse.ArgumentParser) -> None:
+    shown = one.format_help()
+    assert one.description or one.prog.count(" ") > 1, one.prog
+    head, _, examples = shown.rpartition("example")
+    lines = re.findall(r"^  (?:eval \"\$\()?(cleanplate .*?)(?:\)\".*)?$", examples, re.MULTILINE)
+    assert (head and lines) or one.prog.count(" ") > 1, f"{one.prog} --help shows no example"
+    for line in lines:
+        words = shlex.split(line.partition(" > ")[0], comments=True)
+        assert words[0] == "cleanplate"
+        args = parser().parse_args(words[1:])
+        assert args.run is not None
+        assert line.startswith(one.prog)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("rnu a b", "did you mean 'run'?"),
+        ("run a b --removee text", "did you mean '--remove'?"),
+        ("run a b --inpanter=ns", "did you mean '--inpainter'?"),
+        ("weights fecth x", "did you mean 'fetch'?"),
+        ("run a", "the following arguments are required: DST"),
+        ("run a b --quality high", "invalid int value: 'high'"),
+        ("", "required: COMMAND"),
+    ],
+)
+def test_a_wrong_word_is_one_message_with_a_hint(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(shlex.split(line))
+    assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert len(shown.splitlines()) <= 2
+    assert "--help" in shown
+
+
+def test_a_folder_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_completion_knows_commands_flags_and_words(shell: str) -> None:
+    script = completion.script(shell)
+    for word in ("doctor", "retry-failed", "grabcut", "lama-lite", "centerface"):
+        assert word in script, (shell, word)
+
+
+def complete(line: str) -> list[str]:
+    """What bash offers at the end of a line, with our script sourced."""
+    words = line.split(" ")
+    ask = (
+        f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; "
+        f"COMP_LINE={shlex.quote(line)}; COMP_POINT={len(line)}; "
+        '_shtab_cleanplate; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    script = completion.script("bash").replace("complete -o", "#complete -o")
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f"{script}\n{ask}"], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_bash_really_completes() -> None:
+    assert complete("cleanplate ru") == ["run"]
+    assert "--remove" in complete("cleanplate run --re")
+    assert set(complete("cleanplate run --segmenter s")) == {"stroke", "sam"}
+    assert "lama-lite" in complete("cleanplate run --inpainter l")
+    assert complete("cleanplate weights fetch center") == ["centerface"]
