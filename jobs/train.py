@@ -161,8 +161,8 @@ def train_on_ray(args: argparse.Namespace) -> None:
             failure_config=FailureConfig(max_failures=3),
         ),
     ).fit()
-    kind, message = (result.metrics or {}).get("refused", ("", ""))
-    if kind:
+    if result.return_value is not None:
+        kind, message = result.return_value
         raise _REFUSALS[kind](message)
 
 
@@ -172,15 +172,14 @@ _REFUSALS: dict[str, type[Exception]] = {
 }
 
 
-def _ray_worker(config: dict[str, Any]) -> None:
-    import ray.train
-
+def _ray_worker(config: dict[str, Any]) -> tuple[str, str] | None:
+    """None, or what was refused: (an exception's name, its message)."""
     set_up_logging()
     try:
         train_here(config["args"])
-        ray.train.report({})
     except tuple(_REFUSALS.values()) as error:
-        ray.train.report({"refused": (type(error).__name__, str(error))})
+        return type(error).__name__, str(error)
+    return None
 
 
 def _ray_storage(out: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
