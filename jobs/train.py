@@ -150,8 +150,9 @@ def train_on_ray(args: argparse.Namespace) -> None:
         url = getattr(args, name)
         setattr(args, name, url if urlsplit(url).scheme else str(Path(url).resolve()))
     path, filesystem = _ray_storage(args.out)
-    result = TorchTrainer(
-        _ray_worker,
+    worker: Any = _ray_worker  # Ray's annotation knows no value, its Result has one
+    result: Any = TorchTrainer(
+        worker,
         train_loop_config={"args": args},
         scaling_config=ScalingConfig(num_workers=args.workers, use_gpu=args.device == "cuda"),
         run_config=RunConfig(
