@@ -35,6 +35,7 @@ PARSED_ONLY: list[tuple[str, str]] = [
     (r"^demo", "a minute; tests/jobs/test_demo_photos.py and `make demo`"),
     (r"^serve", "runs until it is stopped; its own tests drive it in a browser"),
     (r"^train ", "hours; tests/jobs/test_train_job.py"),
+    (r"^ablate ", "minutes of training; tests/jobs/test_evaluate.py"),
     (r"^benchmark", "minutes of a quiet machine"),
 ]
 GOOD = {"run": (0, 1), "status": (0, 1), "inspect": (0, 1), "doctor": (0,)}
