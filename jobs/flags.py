@@ -44,7 +44,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
         "--inpainter",
         help="lama-lite (default), big-lama, telea, ns, blur, pixelate, fill, or a LaMa checkpoint file",
     )
-    group.add_argument("--precision", help="of LaMa: fp32 or bf16")
+    group.add_argument("--precision", help="of LaMa: fp32, bf16, or auto (bf16 where it is native)")
     group.add_argument("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
     group.add_argument(
         "--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)"
@@ -62,8 +62,9 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe file with the flags laid over it. Raises ConfigError."""
+def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Recipe:
+    """The recipe file with the flags laid over it. own: the keys of a run's recipe, which stand in where no file is
+    named. Raises ConfigError."""
     overrides: dict[str, Any] = {
         key: getattr(args, flag) for flag, key in _MIRRORED.items() if getattr(args, flag) is not None
     }
@@ -78,4 +79,4 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
         overrides[key] = yaml.safe_load(value)
-    return load(args.recipe, overrides)
+    return load(args.recipe, overrides if args.recipe or not own else own | overrides)

@@ -24,6 +24,8 @@ Boxes = npt.NDArray[np.int64]
 class CropSettings:
     """How crops are cut; all in pixels.
 
+    context: a side is at least (1 + context) times its hole's. margin: ... and at least so many pixels longer at
+    each end.
     min_side: no side is shorter where the image allows; 256 is what LaMa was trained on.
     bucket: sides are multiples of it where the image allows, so that few different sizes occur.
     max_side: a crop whose longer side exceeds it is filled at a reduced scale. Holes are never joined beyond
@@ -31,8 +33,10 @@ class CropSettings:
     whole_image: one crop, the image, at full size, whatever its cost.
     """
 
+    context: float = 1.0
+    margin: int = 0
     min_side: int = 256
-    bucket: int = 64
+    bucket: int = 32
     max_side: int = 768
     whole_image: bool = False
 
@@ -140,14 +144,17 @@ def _join_groups(boxes: Boxes, group: npt.NDArray[np.int64]) -> Boxes:
 
 
 def with_context(holes: Boxes, shape: tuple[int, int], settings: CropSettings) -> Boxes:
-    """Boxes (Nx4) grown so that each side is twice its hole's and at least min_side: as much context as hole.
+    """Boxes (Nx4) grown by the context, the margin and the smallest side that the settings ask for.
 
     A box that would leave the image (height, width) is moved inwards; a side longer than the image is the
     image's.
     """
     limits = np.array([shape[1], shape[0]])
     low, high = holes[:, :2], holes[:, 2:]
-    sides = np.minimum(np.maximum(2 * (high - low), settings.min_side), limits)
+    wanted = np.maximum(
+        ((1 + settings.context) * (high - low)).astype(np.int64), high - low + 2 * settings.margin
+    )
+    sides = np.minimum(np.maximum(wanted, settings.min_side), limits)
     start = np.clip((low + high - sides) // 2, 0, limits - sides)
     return np.concatenate([start, start + sides], axis=1)
 

@@ -1,14 +1,22 @@
 """The same Fourier generator, rearranged for speed: inference only, the same numbers to rounding.
 
-What is gained, and where: batch norm is folded into the convolutions; all maps are channels-last (NHWC in
-memory), which is what CPU and GPU convolutions like best; the two convolutions that read the local channels
-are one; the spectrum of an NHWC map is again NHWC with real and imaginary parts side by side, so the Fourier
-unit copies nothing. Only public torch operations are used.
+What is gained, and where (measured in docs/notebook.md):
+
+* batch norm is folded into the convolutions, whose ReLU and sums are fused into them (`models.convs`);
+* all maps are channels-last (NHWC in memory), which is what CPU and GPU convolutions like best;
+* the Fourier transform gets planes (NCHW), which it likes best: turning the maps, as matrices, costs less
+  than that saves;
+* the last convolution has three outputs, too few to fill a vector: neighbours along a row are computed as one
+  pixel of twelve channels;
+* where the processor has a matrix unit for bf16 and integers only (Intel AMX), the 3x3 convolutions of 'fp32'
+  are put together from exact 8-bit ones (`models.split`);
+* with `holes_only` only the box round the holes is decoded: behind the blocks nothing looks further than a
+  few pixels. Exact; on a crop round a hole it saves more than half of the decoder.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -16,68 +24,154 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.convs import Conv, conv
 from models.ffc import FFC_BN_ACT, FFCResnetBlock
 from models.lama import LamaGenerator, Precision, Predict
+from models.split import SplitConv, digits, split_conv, splitting_pays
 
+ROW = 4
+"""Neighbours along a row that the last convolution takes as one pixel; sides are multiples of 8."""
 
-@dataclass(frozen=True)
-class _Conv:
-    """A convolution with its batch norm folded in. reflect: pixels mirrored on each side before it."""
+SPLIT_FROM = 256
+"""Channels of the blocks from which splitting pays: cutting a value into digits costs the same for few of them."""
 
-    weight: Tensor
-    bias: Tensor | None
-    stride: int = 1
-    reflect: int = 0
-    transposed: bool = False
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.transposed:
-            return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1, output_padding=1)
-        if self.reflect:
-            x = F.pad(x, (self.reflect,) * 4, mode="reflect")
-        return F.conv2d(x, self.weight, self.bias, stride=self.stride)
-
-    def cast(self, dtype: torch.dtype) -> _Conv:
-        weight = self.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
-        return replace(self, weight=weight, bias=None if self.bias is None else self.bias.detach().to(dtype))
+Span = tuple[int, int]
+"""Pixels from .. to (exclusive) along one axis."""
 
 
 @dataclass(frozen=True)
 class _Spectral:
-    """Global to global: 1x1 down, Fourier unit with a skip, 1x1 up."""
+    """Global to global: 1x1 down, Fourier unit with a skip. The 1x1 up is the layer's, which adds it."""
 
-    down: _Conv
-    unit: _Conv
-    up: _Conv
+    down: Conv
+    unit: Conv
 
     def __call__(self, x: Tensor) -> Tensor:
-        s = F.relu_(self.down(x))
-        return self.up(s + self._fourier(s))
+        s = self.down(x, relu=True)
+        size = (s.shape[2], s.shape[3])
+        spectrum = torch.fft.rfft2(_to_planes(s).float(), norm="ortho")
+        # A complex channel is two real ones side by side, as the unit wants them.
+        parts = torch.view_as_real(_to_pixels(spectrum)).flatten(3).permute(0, 3, 1, 2)
+        mixed = self.unit(parts.to(s.dtype), relu=True).permute(0, 2, 3, 1).float()
+        spectrum = _to_planes(
+            torch.view_as_complex(mixed.reshape(*mixed.shape[:3], -1, 2)).permute(0, 3, 1, 2)
+        )
+        back = torch.fft.irfft2(spectrum, s=size, norm="ortho")
+        return s.add_(_to_pixels(back).permute(0, 3, 1, 2).to(s.dtype))
 
-    def _fourier(self, s: Tensor) -> Tensor:
-        nhwc = s.permute(0, 2, 3, 1)
-        spectrum = torch.view_as_real(torch.fft.rfft2(nhwc.float(), dim=(1, 2), norm="ortho"))
-        planes = spectrum.flatten(3).permute(0, 3, 1, 2)
-        planes = F.relu_(self.unit(planes.to(s.dtype))).permute(0, 2, 3, 1).float()
-        pairs = torch.view_as_complex(planes.reshape(*planes.shape[:3], -1, 2).contiguous())
-        out: Tensor = torch.fft.irfft2(pairs, s=nhwc.shape[1:3], dim=(1, 2), norm="ortho")
-        return out.permute(0, 3, 1, 2).to(s.dtype)
+
+def _to_planes(x: Tensor) -> Tensor:
+    """BxCxHxW, channels-last -> the same, contiguous planes."""
+    b, c, h, w = x.shape
+    return _turned(x.permute(0, 2, 3, 1).reshape(b, h * w, c)).view(b, c, h, w)
+
+
+def _to_pixels(x: Tensor) -> Tensor:
+    """BxCxHxW, contiguous planes -> BxHxWxC, contiguous."""
+    b, c, h, w = x.shape
+    return _turned(x.reshape(b, c, h * w)).view(b, h, w, c)
+
+
+def _turned(x: Tensor) -> Tensor:
+    """BxMxN -> BxNxM, contiguous. On a CPU torch has a fast copy for single matrices only."""
+    if x.device.type != "cpu":
+        return x.transpose(1, 2).contiguous()
+    turned = [matrix.t().contiguous() for matrix in x]
+    return turned[0][None] if len(turned) == 1 else torch.stack(turned)
 
 
 @dataclass(frozen=True)
 class _Layer:
     """FFC, batch norm, ReLU between maps that both have local and global channels."""
 
-    from_local: _Conv
-    to_local: _Conv
+    local_to_local: Conv
+    global_to_local: Conv
+    local_to_global: Conv
     spectral: _Spectral
-    n_local: int
+    up: Conv
 
     def __call__(self, local: Tensor, glob: Tensor) -> tuple[Tensor, Tensor]:
-        both = self.from_local(local)
-        new_local = both[:, : self.n_local] + self.to_local(glob)
-        new_global = both[:, self.n_local :] + self.spectral(glob)
-        return F.relu_(new_local), F.relu_(new_global)
+        near, far = _reflected(local, 1), _reflected(glob, 1)
+        new_local = self.global_to_local.onto(self.local_to_local(near), far)
+        return new_local, self.up.onto(self.local_to_global(near), self.spectral(glob))
+
+
+@dataclass(frozen=True)
+class _Down:
+    """A layer of the encoder: reflected at the borders, convolution, ReLU. A split one takes no negative x."""
+
+    conv: Conv | SplitConv
+    reflect: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if isinstance(self.conv, SplitConv):
+            return self.conv(digits([x], reflect=self.reflect), relu=True)
+        return self.conv(_reflected(x, self.reflect), relu=True)
+
+
+@dataclass(frozen=True)
+class _SplitLayer:
+    """A _Layer whose 3x3 convolutions are split into exact 8-bit ones. Its maps are never negative."""
+
+    to_local: SplitConv
+    local_to_global: SplitConv
+    spectral: _Spectral
+    up: Conv
+
+    def __call__(self, local: Tensor, glob: Tensor) -> tuple[Tensor, Tensor]:
+        both = digits([local, glob], reflect=1)
+        new_global = self.local_to_global(both.part(local.shape[1]))
+        return self.to_local(both, relu=True), self.up.onto(new_global, self.spectral(glob))
+
+
+@dataclass(frozen=True)
+class _Up:
+    """Twice as large: transposed convolution with its batch norm folded in, ReLU."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.relu_(F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1, output_padding=1))
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """From the blocks' map to RGB in [0, 1]: the upsampling layers, then the 7x7 convolution."""
+
+    ups: tuple[_Up, ...]
+    last: Conv
+
+    def __call__(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
+        """x: BxCxhxw -> Bx3x(rows)x(columns) float32: the prediction at these pixels; ends are multiples of
+        ROW."""
+        cell = 1 << len(self.ups)
+        height, width = x.shape[2] * cell, x.shape[3] * cell
+        (top, bottom), (left, right) = _cells(rows, cell), _cells(columns, cell)
+        x = x[:, :, top:bottom, left:right].contiguous(memory_format=torch.channels_last)
+        for up in self.ups:
+            x = up(x)
+        # Two more columns on the right than the kernel reaches fill up the last pixel of ROW; their weight is 0.
+        (y0, y1), above, below = _within(rows, 3, 3, height)
+        (x0, x1), before, after = _within(columns, 3, 5, width)
+        x = x[:, :, y0 - top * cell : y1 - top * cell, x0 - left * cell : x1 - left * cell]
+        x = F.pad(x, (before, after, above, below), mode="reflect")
+        x = x.permute(0, 2, 3, 1).reshape(x.shape[0], x.shape[2], x.shape[3] // ROW, ROW * x.shape[1])
+        out = self.last(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).float()
+        return torch.sigmoid(out.reshape(*out.shape[:2], -1, 3).permute(0, 3, 1, 2)).contiguous()
+
+
+def _cells(pixels: Span, cell: int) -> Span:
+    """The cells of the blocks' map that the prediction at these pixels depends on; may end behind the map.
+
+    The 7x7 convolution looks 3 pixels round; pixel p of an upsampled map depends on p // 2 and the next."""
+    return max(0, (pixels[0] - 3) // cell), (pixels[1] + 2 + cell - 1) // cell + 1
+
+
+def _within(pixels: Span, before: int, after: int, side: int) -> tuple[Span, int, int]:
+    """The pixels grown at both ends, cut to 0..side, and how much was cut off at each end."""
+    low, high = pixels[0] - before, pixels[1] + after
+    return (max(low, 0), min(high, side)), max(-low, 0), max(high - side, 0)
 
 
 def bf16_is_native(device: str | torch.device) -> bool:
@@ -88,12 +182,15 @@ def bf16_is_native(device: str | torch.device) -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
 
 
-def fast_generator(model: LamaGenerator, precision: Precision = "fp32") -> Predict:
+def fast_generator(
+    model: LamaGenerator, precision: Precision = "fp32", *, holes_only: bool = False
+) -> Predict:
     """The generator as a function, Bx4xHxW float32 -> Bx3xHxW float32 in [0, 1], on the model's device.
 
     'fp32' gives what the model gives in eval mode, to rounding; 'bf16' runs the convolutions in bf16, the
-    FFT and the sigmoid in fp32. The weights are copied: later changes to the model do not show. Raises
-    ValueError for a generator without FFC blocks.
+    FFT and the sigmoid in fp32. holes_only: the prediction is made in the box round all holes (channel 3 of
+    the input) of the batch, and is 0 elsewhere. The weights are copied: later changes to the model do not
+    show. Raises ValueError for a generator without FFC blocks.
     """
     p = model.params
     if p.kind != "fourier":
@@ -101,30 +198,54 @@ def fast_generator(model: LamaGenerator, precision: Precision = "fp32") -> Predi
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     layers = list(model.model)
     n_front = 2 + p.n_downsampling
-    encoder = [_first(cast(FFC_BN_ACT, layers[1]), dtype, reflect=3)]
-    encoder += [_first(cast(FFC_BN_ACT, layer), dtype, reflect=1) for layer in layers[2:n_front]]
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    split = precision == "fp32" and on_cpu and p.width(p.n_downsampling) >= SPLIT_FROM and splitting_pays()
+    stem, *downs = (cast(FFC_BN_ACT, layer) for layer in layers[1:n_front])
+    # The stem's input has 4 channels: nothing to gain by splitting.
+    encoder = [_first(stem, dtype, 3), *(_first(layer, dtype, 1, split=split) for layer in downs)]
     blocks = [cast(FFCResnetBlock, layer) for layer in layers[n_front : n_front + p.n_blocks]]
-    pairs = [(_ffc(block.conv1, dtype), _ffc(block.conv2, dtype)) for block in blocks]
+    pairs = [
+        (_ffc(block.conv1, dtype, split=split), _ffc(block.conv2, dtype, split=split)) for block in blocks
+    ]
     decoder = _decoder(layers[n_front + p.n_blocks + 1 :], dtype)
     n_local = blocks[0].conv1.bn_l.num_features
 
     @torch.inference_mode()
     def predict(x: Tensor) -> Tensor:
+        rows, columns = box_of_holes(x[:, 3]) if holes_only else ((0, x.shape[2]), (0, x.shape[3]))
+        out = x.new_zeros(x.shape[0], 3, *x.shape[2:], dtype=torch.float32)
+        if rows[0] == rows[1]:
+            return out
         # Not under autocast: the precision is decided here, layer by layer.
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-            for conv in encoder:
-                x = F.relu_(conv(x))
-            local, glob = (part.contiguous(memory_format=torch.channels_last) for part in _parts(x, n_local))
+            z = x.to(dtype).contiguous(memory_format=torch.channels_last)
+            for layer in encoder:
+                z = layer(z)
+            local, glob = (part.contiguous(memory_format=torch.channels_last) for part in _parts(z, n_local))
             for first, second in pairs:
                 more_local, more_global = second(*first(local, glob))
-                local, glob = local + more_local, glob + more_global
-            x = torch.cat([local, glob], dim=1)
-            for conv in decoder[:-1]:
-                x = F.relu_(conv(x))
-            return torch.sigmoid(decoder[-1](x).float()).contiguous()
+                local, glob = local.add_(more_local), glob.add_(more_global)
+            z = torch.cat([local, glob], dim=1)
+            out[:, :, slice(*rows), slice(*columns)] = decoder(z, rows, columns)
+        return out
 
     return predict
+
+
+def box_of_holes(masks: Tensor) -> tuple[Span, Span]:
+    """BxHxW, above 0 = hole -> rows and columns of the box round all holes of the batch, grown to multiples
+    of ROW; empty spans without a hole."""
+    hole = (masks > 0).any(dim=0)
+    rows, columns = hole.any(dim=1).nonzero(), hole.any(dim=0).nonzero()
+    if not len(rows):
+        return (0, 0), (0, 0)
+    ends = [(int(found[0]), int(found[-1]) + 1) for found in (rows, columns)]
+    first, second = ((low // ROW * ROW, -(-high // ROW) * ROW) for low, high in ends)
+    return first, second
+
+
+def _reflected(x: Tensor, by: int) -> Tensor:
+    return F.pad(x, (by,) * 4, mode="reflect")
 
 
 def _parts(x: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
@@ -145,43 +266,58 @@ def _folded(
     return weight * scale.view(shape), bn.bias + start * scale
 
 
-def _first(layer: FFC_BN_ACT, dtype: torch.dtype, *, reflect: int) -> _Conv:
+def _first(layer: FFC_BN_ACT, dtype: torch.dtype, reflect: int, *, split: bool = False) -> _Down:
     """A layer of the encoder: local channels in; local and perhaps global ones out, as one map."""
     ffc = layer.ffc
     weight, bias = _folded(ffc.convl2l.weight, layer.bn_l)
     if ffc.convl2g is not None and layer.bn_g is not None:
         more_weight, more_bias = _folded(ffc.convl2g.weight, layer.bn_g)
         weight, bias = torch.cat([weight, more_weight]), torch.cat([bias, more_bias])
-    return _Conv(weight, bias, stride=int(ffc.convl2l.stride[0]), reflect=reflect).cast(dtype)
+    stride = int(ffc.convl2l.stride[0])
+    if split:
+        return _Down(split_conv(weight, bias, stride=stride), reflect)
+    return _Down(conv(weight, bias, dtype, stride=stride), reflect)
 
 
-def _ffc(layer: FFC_BN_ACT, dtype: torch.dtype) -> _Layer:
+def _ffc(layer: FFC_BN_ACT, dtype: torch.dtype, *, split: bool) -> _Layer | _SplitLayer:
     ffc, bn_l, bn_g = layer.ffc, layer.bn_l, layer.bn_g
-    if ffc.convg2l is None or ffc.convg2g is None or bn_g is None:
+    if ffc.convl2g is None or ffc.convg2l is None or ffc.convg2g is None or bn_g is None:
         raise ValueError("a layer of the blocks has no global channels")
     spectral = ffc.convg2g
-    unit = spectral.fu
+    down, down_bn = cast(nn.Conv2d, spectral.conv1[0]), cast(nn.BatchNorm2d, spectral.conv1[1])
+    unit = _folded(spectral.fu.conv_layer.weight, spectral.fu.bn)
+    fourier = _Spectral(conv(*_folded(down.weight, down_bn), dtype), conv(*unit, dtype))
     # The bias of each sum sits in the first of its terms.
-    to_local, _ = _folded(ffc.convg2l.weight, bn_l)
-    up, _ = _folded(spectral.conv2.weight, bn_g)
-    down = _folded(cast(nn.Conv2d, spectral.conv1[0]).weight, cast(nn.BatchNorm2d, spectral.conv1[1]))
+    up = conv(_folded(spectral.conv2.weight, bn_g)[0], None, dtype)
+    local, local_bias = _folded(ffc.convl2l.weight, bn_l)
+    from_global, _ = _folded(ffc.convg2l.weight, bn_l)
+    to_global = _folded(ffc.convl2g.weight, bn_g)
+    if split:
+        both = torch.cat([local, from_global], dim=1)
+        return _SplitLayer(split_conv(both, local_bias), split_conv(*to_global), fourier, up)
     return _Layer(
-        from_local=_first(layer, dtype, reflect=1),
-        to_local=_Conv(to_local, None, reflect=1).cast(dtype),
-        spectral=_Spectral(
-            down=_Conv(*down).cast(dtype),
-            unit=_Conv(*_folded(unit.conv_layer.weight, unit.bn)).cast(dtype),
-            up=_Conv(up, None).cast(dtype),
-        ),
-        n_local=bn_l.num_features,
+        conv(local, local_bias, dtype), conv(from_global, None, dtype), conv(*to_global, dtype), fourier, up
     )
 
 
-def _decoder(layers: list[nn.Module], dtype: torch.dtype) -> list[_Conv]:
+def _decoder(layers: list[nn.Module], dtype: torch.dtype) -> _Decoder:
     """Upsampling layers (transposed convolution, batch norm, ReLU), then the last convolution."""
-    convs = []
+    ups = []
     for up, bn in pairwise(layers):
         if isinstance(up, nn.ConvTranspose2d) and isinstance(bn, nn.BatchNorm2d):
-            convs.append(_Conv(*_folded(up.weight, bn, up.bias, dim=1), transposed=True).cast(dtype))
+            weight, bias = _folded(up.weight, bn, up.bias, dim=1)
+            weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+            ups.append(_Up(weight, bias.detach().to(dtype)))
     last = cast(nn.Conv2d, layers[-2])
-    return [*convs, _Conv(last.weight, last.bias, reflect=3).cast(dtype)]
+    bias = torch.zeros(3) if last.bias is None else last.bias
+    return _Decoder(tuple(ups), conv(_in_rows(last.weight), bias.repeat(ROW), dtype))
+
+
+def _in_rows(weight: Tensor) -> Tensor:
+    """OxIx7x7 on pixels -> (ROW*O)x(ROW*I)x7x3 on ROW pixels as one: channels are (pixel, channel) in order."""
+    o, i, height, width = weight.shape
+    blocks = -(-(width + ROW - 1) // ROW)
+    out = weight.new_zeros(ROW, o, ROW * blocks, i, height)
+    for pixel in range(ROW):
+        out[pixel, :, pixel : pixel + width] = weight.permute(0, 3, 1, 2)
+    return out.reshape(ROW * o, blocks, ROW * i, height).permute(0, 2, 3, 1)

@@ -18,13 +18,17 @@ from torch import nn
 
 from models.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, resize
 from models.fast import fast_generator
-from models.lama import LamaGenerator, Precision, Predict, inpaint_batch
+from models.graphs import graphed
+from models.lama import LamaGenerator, Precision, Predict, start_batch
 from models.prefill import prefilled
 from models.refine import RefineSettings, n_scales, refine_image
 from models.regions import Image, Inpainter, Mask
 
 Job = tuple[int, Crop]
 """(number of the image in the call, a crop of it)"""
+
+Filled = Callable[[], Image]
+"""Waits for a batch: BHWC uint8 RGB."""
 
 # Hiding takes things this near together (half the distance, pixels), so that a word is blurred as a word and
 # not letter by letter, each with a blur of a letter's size.
@@ -72,9 +76,12 @@ class LamaInpainter:
         if fast:
             if not isinstance(model, LamaGenerator):
                 raise ValueError(f"fast=True needs a LamaGenerator, not {type(model).__name__}")
-            self._predict = fast_generator(model, precision)
+            # What a box needs depends on its numbers: a graph of kernels cannot wait for them.
+            self._predict = fast_generator(model, precision, holes_only=self._device.type == "cpu")
         if prefill:
             self._predict = prefilled(self._predict)
+        if fast and self._device.type == "cuda":
+            self._predict = graphed(self._predict)
         self._refined: tuple[LamaGenerator, RefineSettings] | None = None
         if refine is not None:
             if not isinstance(model, LamaGenerator):
@@ -94,24 +101,33 @@ class LamaInpainter:
             for crop in plan_crops(mask, self.crops):
                 by_size[not crop.reduced, crop.size].append((i, crop))
         # Reduced crops first: where two fill the same pixel, the one at full resolution has the last word.
-        for _, jobs in sorted(by_size.items()):
-            for start in range(0, len(jobs), self._batch):
-                some = jobs[start : start + self._batch]
-                pieces = [cut(images[i], masks[i], crop) for i, crop in some]
-                filled = self._fill(np.stack([p[0] for p in pieces]), np.stack([p[1] for p in pieces]))
-                for (i, crop), piece in zip(some, filled, strict=True):
-                    paste(results[i], masks[i], crop, piece)
+        batches = [
+            jobs[start : start + self._batch]
+            for _, jobs in sorted(by_size.items())
+            for start in range(0, len(jobs), self._batch)
+        ]
+        waiting: list[tuple[list[Job], Filled]] = []
+        for jobs in batches:
+            pieces = [cut(images[i], masks[i], crop) for i, crop in jobs]
+            filled = self._start(np.stack([p[0] for p in pieces]), np.stack([p[1] for p in pieces]))
+            waiting.append((jobs, filled))
+            # A GPU works on this batch while the one before is put in its place and the next one is cut.
+            if len(waiting) > 1:
+                _paste_all(results, masks, *waiting.pop(0))
+        for jobs, filled in waiting:
+            _paste_all(results, masks, jobs, filled)
         return results
 
-    def _fill(self, images: Image, masks: Mask) -> Image:
-        """BHWC uint8 and BHW bool -> BHWC uint8; in halves when memory runs out."""
+    def _start(self, images: Image, masks: Mask) -> Filled:
+        """BHWC uint8 and BHW bool -> what gives BHWC uint8; in halves when memory runs out."""
         if self._refined is not None:
             generator, settings = self._refined
             if n_scales((images.shape[1], images.shape[2]), settings) > 1:
                 pairs = zip(images, masks, strict=True)
-                return np.stack([refine_image(generator, image, mask, settings) for image, mask in pairs])
+                refined = np.stack([refine_image(generator, image, mask, settings) for image, mask in pairs])
+                return lambda: refined
         try:
-            return inpaint_batch(
+            return start_batch(
                 self._predict,
                 images,
                 masks,
@@ -126,9 +142,13 @@ class LamaInpainter:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         half = len(images) // 2
-        return np.concatenate(
-            [self._fill(images[:half], masks[:half]), self._fill(images[half:], masks[half:])]
-        )
+        halves = [self._start(images[:half], masks[:half])(), self._start(images[half:], masks[half:])()]
+        return lambda: np.concatenate(halves)
+
+
+def _paste_all(results: list[Image], masks: list[Mask], jobs: list[Job], filled: Filled) -> None:
+    for (i, crop), piece in zip(jobs, filled(), strict=True):
+        paste(results[i], masks[i], crop, piece)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -281,12 +281,16 @@ def pad_symmetric(
 def to_input(images: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]) -> Tensor:
     """BHWC uint8 RGB and BHW bool (True = hole) -> Bx4xHxW float32: RGB/255 with the hole at 0, then the
     mask."""
-    rgb = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
-    hole = torch.from_numpy(np.ascontiguousarray(masks)).unsqueeze(1).float()
+    return _to_input(*(torch.from_numpy(np.ascontiguousarray(array)) for array in (images, masks)))
+
+
+def _to_input(images: Tensor, masks: Tensor) -> Tensor:
+    """`to_input` of tensors, on their device."""
+    rgb = images.permute(0, 3, 1, 2).float() / 255
+    hole = masks.unsqueeze(1).float()
     return torch.cat([rgb * (1 - hole), hole], dim=1)
 
 
-@torch.inference_mode()
 def inpaint_batch(
     predict: Predict,
     images: npt.NDArray[np.uint8],
@@ -305,19 +309,54 @@ def inpaint_batch(
 
     Raises ValueError for arrays of other shapes or dtypes.
     """
+    return start_batch(predict, images, masks, device=device, precision=precision, min_side=min_side)()
+
+
+@torch.inference_mode()
+def start_batch(
+    predict: Predict,
+    images: npt.NDArray[np.uint8],
+    masks: npt.NDArray[np.bool_],
+    *,
+    device: str | torch.device = "cpu",
+    precision: Precision = "fp32",
+    min_side: int = 16,
+) -> Callable[[], npt.NDArray[np.uint8]]:
+    """inpaint_batch in two halves: starts the work and gives the function that waits for its result.
+
+    On a GPU the call comes back while copies and kernels are still running, so that the caller can prepare
+    its next batch meanwhile; images go there and come back as bytes in page-locked memory. On a CPU all work is
+    done here.
+    """
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images must be BHWC uint8 RGB, not {images.dtype} {images.shape}")
     if masks.shape != images.shape[:3] or masks.dtype != np.bool_:
         raise ValueError(f"masks must be BHW bool of {images.shape[:3]}, not {masks.dtype} {masks.shape}")
     if images.size == 0:
-        return images.copy()
+        return images.copy
     height, width = images.shape[1:3]
-    x = to_input(
-        pad_symmetric(images, min_side=min_side).astype(np.uint8, copy=False),
-        pad_symmetric(masks, min_side=min_side).astype(np.bool_, copy=False),
-    ).to(device)
+    on_gpu = torch.device(device).type == "cuda"
+    staged = [
+        torch.from_numpy(np.ascontiguousarray(pad_symmetric(array, min_side=min_side)))
+        for array in (images, masks)
+    ]
+    if on_gpu:
+        staged = [tensor.pin_memory() for tensor in staged]
+    x = _to_input(*(tensor.to(device, non_blocking=on_gpu) for tensor in staged))
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         predicted = predict(x)
-    levels = (predicted[..., :height, :width].float() * 255).clamp(0, 255).to(torch.uint8)
-    filled = levels.permute(0, 2, 3, 1).cpu().numpy()
-    return np.where(masks[..., None], filled, images)
+    levels = (predicted[..., :height, :width].float() * 255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    done: torch.cuda.Event | None = None
+    if on_gpu:
+        host = torch.empty(levels.shape, dtype=torch.uint8, pin_memory=True)
+        levels = host.copy_(levels, non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+
+    def finish() -> npt.NDArray[np.uint8]:
+        if done is not None:
+            done.synchronize()
+        staged.clear()  # Until here the copies to the device may have been reading it.
+        return np.where(masks[..., None], levels.numpy(), images)
+
+    return finish

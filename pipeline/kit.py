@@ -105,7 +105,11 @@ def _sam(name: str, gpus: float) -> Segmenter:
 
 @lru_cache(maxsize=4)
 def inpainter(
-    name: str, precision: Literal["fp32", "bf16"], whole_image: bool, gpus: float, refine_pixels: int = 0
+    name: str,
+    precision: Literal["fp32", "bf16", "auto"],
+    whole_image: bool,
+    gpus: float,
+    refine_pixels: int = 0,
 ) -> Inpainter:
     """One of the classic inpainters, or a LaMa by its name in the weights table or its file.
 
@@ -114,6 +118,7 @@ def inpainter(
     from models import inpainters, lama, weights
     from models.checkpoints import load_notes, load_tensors
     from models.crops import CropSettings
+    from models.fast import bf16_is_native
     from models.refine import RefineSettings
 
     if name in CLASSIC_INPAINTERS:
@@ -123,12 +128,16 @@ def inpainter(
     tensors = load_tensors(path)
     model = lama.build_generator(lama.params_of(tensors))
     model.load_state_dict(tensors, strict=True)
+    device = pick(gpus)
+    if precision == "auto":
+        precision = "bf16" if bf16_is_native(device) else "fp32"
     # A crop that is shrunk before it is refined would lose what refinement is for.
     max_side = max(CropSettings.max_side, math.isqrt(refine_pixels) // 64 * 64)
     return inpainters.LamaInpainter(
         model,
-        name=found.name + ("+refine" if refine_pixels else ""),
-        device=pick(gpus),
+        # What a worker's hardware decides must show in the row.
+        name=found.name + ("+bf16" if precision == "bf16" else "") + ("+refine" if refine_pixels else ""),
+        device=device,
         precision=precision,
         crops=CropSettings(whole_image=whole_image, max_side=max_side),
         refine=RefineSettings(px_budget=refine_pixels) if refine_pixels else None,

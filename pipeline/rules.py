@@ -90,8 +90,10 @@ class Inpaint(Part):
         description="what fills again what verification still finds: the 1st repair takes the 1st, and so on; "
         "the last one stays; none = each repair with the filler that failed, and a larger mask",
     )
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of LaMa's convolutions; bf16 is slower, not faster, where the processor lacks it"
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32",
+        description="of LaMa's convolutions; fp32 gives the same everywhere, bf16 may differ by a grey level; "
+        "auto = bf16 where the worker's processor has it; rows filled in bf16 say so: inpainter `NAME+bf16`",
     )
     whole_image: bool = Field(
         False, description="LaMa sees the whole picture instead of crops round the masks"

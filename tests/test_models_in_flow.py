@@ -9,6 +9,7 @@ import torch
 from flow_rig import check_complete, clean, faces, folder
 
 from jobs.__main__ import main
+from models.fast import bf16_is_native
 from models.lama import LAMA, build_generator
 from models.sam import SAM, build_sam
 from pipeline.recipe import Recipe
@@ -54,6 +55,12 @@ def test_the_default_is_the_lama_in_the_package(tmp_path: Path) -> None:
     assert row["status"] == "cleaned", row["error"]
     assert row["inpainter"] == "lama-lite"
     assert "lama-lite" in {w["name"] for w in row["weights"]}  # type: ignore[attr-defined]
+
+
+def test_a_row_says_the_precision_that_its_worker_chose(tmp_path: Path) -> None:
+    row = run_one(tmp_path, faces(**{"inpaint.name": "lama-lite", "inpaint.precision": "auto"}))
+    assert row["status"] == "cleaned", row["error"]
+    assert row["inpainter"] == ("lama-lite+bf16" if bf16_is_native("cpu") else "lama-lite")
 
 
 def test_whole_image_and_crops_agree_on_what_is_outside(tmp_path: Path) -> None:

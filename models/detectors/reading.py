@@ -27,15 +27,16 @@ class Reader:
         characters = session.get_modelmeta().custom_metadata_map["character"].split("\n")
         self._characters = ["", *characters, " "]
 
-    def __call__(self, image: Image, lines: Sequence[Line]) -> list[Line]:
-        """The same lines with text and score; a line that runs up or down is read both ways."""
-        turns = [(i, line.quad) for i, line in enumerate(lines)]
-        turns += [(i, np.roll(line.quad, -2, 0)) for i, line in enumerate(lines) if _steep(line.quad)]
-        strips = [strip(image, quad) for _, quad in turns]
-        best = list(lines)
-        for (i, _), (text, score) in zip(turns, self.read(strips), strict=True):
-            if score > best[i].read:
-                best[i] = replace(best[i], text=text, read=score)
+    def __call__(self, images: Sequence[Image], lines: Sequence[Sequence[Line]]) -> list[list[Line]]:
+        """The lines of each image with text and score; a line that runs up or down is read both ways. Lines of
+        all images share the recogniser's batches."""
+        turns = [(n, i, line.quad) for n, some in enumerate(lines) for i, line in enumerate(some)]
+        turns += [(n, i, np.roll(quad, -2, 0)) for n, i, quad in turns if _steep(quad)]
+        best = [list(some) for some in lines]
+        readings = self.read([strip(images[n], quad) for n, _, quad in turns])
+        for (n, i, _), (text, score) in zip(turns, readings, strict=True):
+            if score > best[n][i].read:
+                best[n][i] = replace(best[n][i], text=text, read=score)
         return best
 
     def read(self, strips: Sequence[Image]) -> list[tuple[str, float]]:

@@ -86,7 +86,7 @@ class TextDetector:
         lines = [without_twins(some) for some in found]
         if self._reader is None:
             return lines
-        return [self._reader(image, some) for image, some in zip(images, lines, strict=True)]
+        return self._reader(images, lines)
 
     def _views(self, height: int, width: int) -> list[tiles.View]:
         views = tiles.views(height, width, self.long_side, self.enlarge, offset=self.offset)

@@ -7,13 +7,14 @@ against false alarms.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from models.detectors.windows import Window, look_at, windows
 from models.masks import grow as grow_mask
 from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
 from pipeline import kit, masks, schema
@@ -108,10 +109,7 @@ def _everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
 def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
-    finds: list[list[Region]] = [[] for _ in rows]
-    for detector in tools.detectors:
-        for found, regions, row, picture in zip(finds, detector(results), rows, results, strict=True):
-            found += [r for r in regions if _counts(r, row, picture, tools.recipe)]
+    finds = look_again(rows, results, tools.detectors, tools.recipe)
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -120,6 +118,26 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
         else:
             again.append(row)
     _refill(again, tools)
+
+
+def look_again(
+    rows: list[dict[str, Any]], results: list[Image], detectors: Sequence[Detector], recipe: Recipe
+) -> list[list[Region]]:
+    """What verifying detectors find in each row's result (HWC uint8 RGB) that counts as residue."""
+    finds: list[list[Region]] = [[] for _ in rows]
+    parts = [_parts(row, recipe) for row in rows]
+    for detector in detectors:
+        looked = look_at(detector, results, parts)
+        for found, regions, row, picture in zip(finds, looked, rows, results, strict=True):
+            found += [r for r in regions if _counts(r, row, picture, recipe)]
+    return finds
+
+
+def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:
+    """Where to look: near the edits when only finds beside them count, else everywhere."""
+    if _everywhere(row, recipe) or not row["mask_rle"]:
+        return [(0, 0, row["width"], row["height"])]
+    return windows(masks.from_rle(row["mask_rle"], row["height"], row["width"]))
 
 
 def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:

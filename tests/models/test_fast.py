@@ -11,7 +11,7 @@ import torch
 from models.crops import CropSettings
 from models.fast import bf16_is_native, fast_generator
 from models.inpainters import LamaInpainter
-from models.lama import LamaGenerator, LamaParams, build_generator, params_of, to_input
+from models.lama import LamaGenerator, LamaParams, Precision, build_generator, params_of, to_input
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 
@@ -49,6 +49,37 @@ def test_fp32_equals_the_generator_for_other_shapes(params: LamaParams) -> None:
     x = torch.rand(2, 4, 16, 40)
     with torch.inference_mode():
         torch.testing.assert_close(fast_generator(model)(x), model(x), atol=1e-4, rtol=0)
+
+
+def test_wide_generators_are_split_and_equal() -> None:
+    """Blocks wide enough to be split into 8-bit products where the processor has AMX."""
+    torch.manual_seed(1)
+    model = build_generator(LamaParams("fourier", 64, 2, 1, 0.75, 1024)).eval()
+    x = torch.rand(1, 4, 32, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast_generator(model)(x), model(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 9, 5), (40, 30, 57, 41), (87, 83, 96, 96), (0, 20, 96, 22), (33, 0, 35, 96)]
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_decoding_the_holes_only_is_exact(
+    small: LamaGenerator, box: tuple[int, int, int, int], precision: Precision
+) -> None:
+    x0, y0, x1, y1 = box
+    x = torch.rand(2, 4, 96, 96)
+    x[:, 3] = 0
+    x[1, 3, y0:y1, x0:x1] = 1
+    want = fast_generator(small, precision)(x)
+    got = fast_generator(small, precision, holes_only=True)(x)
+    hole = np.s_[:, :, y0:y1, x0:x1]
+    torch.testing.assert_close(got[hole], want[hole], atol=1e-6 if precision == "fp32" else 2e-3, rtol=0)
+    assert not got[:, :, :, -1].any() or x1 == 96, "nothing is decoded far from the hole"
+
+
+def test_without_a_hole_nothing_is_decoded(small: LamaGenerator) -> None:
+    assert not fast_generator(small, holes_only=True)(torch.zeros(1, 4, 32, 32)).any()
 
 
 def test_bf16_is_near(small: LamaGenerator) -> None:

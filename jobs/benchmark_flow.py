@@ -1,0 +1,290 @@
+"""The benchmark's parts about the flow: the engine against a bare loop, tiny images, and more workers.
+
+Ray is imported here for one thing: `ray.cluster_utils.Cluster`, several nodes on one machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from pipeline import graph, images, kit, masks, schema
+from pipeline import run as runs
+from pipeline.ledger import Receipt
+from pipeline.recipe import Recipe, load
+from pipeline.stage import Needs, Stage, Work
+from pipeline.stages.detect import wanted
+from pipeline.stages.inpaint import fill
+from pipeline.stages.read import Read
+from pipeline.stages.segment import grow
+from pipeline.stages.write import Write
+
+PASSES_OFF: dict[str, Any] = {"verify.passes": 0, "units.rows": 8}
+"""Repairs are left out, in the loop as in the run: how often they come is the pictures' affair, not the engine's."""
+
+
+# --- the engine against a bare loop ---
+
+
+def photographs(count: int, folder: Path | None) -> dict[str, bytes]:
+    """So many JPEGs, name -> bytes: those of a folder, or the demo's with a caption, all different."""
+    if folder is not None:
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:count]
+        return {f"{n:05d}.jpg": p.read_bytes() for n, p in enumerate(files)}
+    demo = sorted(
+        (p for p in resources.files("jobs").joinpath("demo_photos").iterdir() if p.name.endswith(".jpg")),
+        key=lambda p: p.name,
+    )
+    return {f"{n:05d}.jpg": _captioned(demo[n % len(demo)].read_bytes(), n) for n in range(count)}
+
+
+def _captioned(jpeg: bytes, number: int) -> bytes:
+    picture = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8).copy()
+    place = (20, picture.shape[0] - 24)
+    cv2.putText(picture, f"Nordwind {number}", place, cv2.FONT_HERSHEY_SIMPLEX, 1.1, (255, 255, 255), 3)
+    return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
+
+
+def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
+    """The steps of a run in a plain loop over images in memory: no plan, rows, hashes, parts. status -> images."""
+    finders, checkers = kit.detectors(recipe), kit.verifiers(recipe)
+    segmenter, fillers = kit.segmenter(recipe), kit.inpainters(recipe)
+    counts: dict[str, int] = {}
+    for data in blobs:
+        picture = images.decode(data)
+        pixels = picture.pixels
+        found = [r for finder in finders for r in finder([pixels])[0] if wanted(r, pixels, recipe)]
+        if not found:
+            images.encode(data, picture, None, None)
+            counts["unchanged"] = counts.get("unchanged", 0) + 1
+            continue
+        drawn = segmenter([pixels], [found])[0]
+        grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, found, strict=True)]
+        mask = masks.union(grown, *pixels.shape[:2])
+        edited = fill([pixels], [{fillers[""].name: mask}], fillers)[0]
+        for checker in checkers:
+            checker([edited])
+        images.encode(data, picture, edited, mask)
+        counts["edited"] = counts.get("edited", 0) + 1
+    return counts
+
+
+def pipeline(
+    count: int, folder: Path | None, rounds: int, overrides: dict[str, Any], ray: bool
+) -> dict[str, Any]:
+    """One worker, one thread: the bare loop and `run_here` over the same photographs, in turns; then Ray with
+    a worker a core against as many times the loop. Efficiencies are images/s over the loop's."""
+    recipe = load(None, PASSES_OFF | overrides)
+    files = photographs(count, folder)
+    graph.settle_threads(1)
+    bare(list(files.values())[:2], recipe)  # Models are loaded and warm before the first turn.
+    loops, heres, statuses = [], [], {}
+    for _ in range(rounds):
+        loops.append(_clocked(lambda: bare(list(files.values()), recipe)))
+        with _planned(files, recipe) as (run, units):
+            heres.append(_clocked(lambda: runs.execute(run, units, "here", _nothing)))
+            statuses = _statuses(run)
+    loop, here = (_median(turns) for turns in (loops, heres))
+    found: dict[str, Any] = {
+        "images": len(files),
+        "megapixels_each": _megapixels(files),
+        "statuses": statuses,
+        "loop": loop,
+        "run_here": here,
+        "overhead_ms_per_image": {k: (here[k] - loop[k]) * 1000 / len(files) for k in ("wall_s", "cpu_s")},
+        "efficiency": {k: loop[k] / here[k] for k in ("wall_s", "cpu_s")},
+        "images_per_s_one_core": len(files) / loop["wall_s"],
+    }
+    if ray:
+        found["ray"] = _on_ray(files, recipe, loop["wall_s"] / len(files))
+    return found
+
+
+def _on_ray(files: dict[str, bytes], recipe: Recipe, loop_s_per_image: float) -> dict[str, Any]:
+    workers = os.cpu_count() or 1
+    recipe = recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"workers": workers})})
+    with _planned(files, recipe) as (run, units), graph.connected(None):
+        start = time.perf_counter()
+        ends: list[tuple[float, int]] = []
+        runs.execute(run, units, "ray", lambda receipt: ends.append((time.perf_counter(), receipt.rows)))
+    # From when each worker has loaded its models and finished a unit to the last receipt.
+    (begin, _), (end, _) = ends[workers - 1], ends[-1]
+    rate = sum(rows for _, rows in ends[workers:]) / (end - begin)
+    ideal = workers / loop_s_per_image
+    return {
+        "workers": workers,
+        "start_s": ends[0][0] - start,
+        "images_per_s": rate,
+        "efficiency": rate / ideal,
+    }
+
+
+@contextmanager
+def _planned(files: dict[str, bytes], recipe: Recipe) -> Iterator[tuple[runs.Run, list[Any]]]:
+    with tempfile.TemporaryDirectory(prefix="cleanplate-bench-") as folder:
+        source = Path(folder) / "in"
+        source.mkdir()
+        for name, data in files.items():
+            (source / name).write_bytes(data)
+        run = runs.start(str(source), str(Path(folder) / "out"), recipe)
+        yield run, runs.plan_new(run)
+
+
+def _statuses(run: runs.Run) -> dict[str, int]:
+    from pipeline import ledger
+
+    return dict(ledger.tally(run.output).statuses)
+
+
+def _nothing(receipt: Receipt) -> None:
+    del receipt
+
+
+def _megapixels(files: dict[str, bytes]) -> float:
+    heads = [images.decode(data) for data in list(files.values())[:20]]
+    return statistics.fmean(h.width * h.height for h in heads) / 1e6
+
+
+def _clocked(call: Callable[[], Any]) -> dict[str, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+
+
+def _median(turns: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
+
+
+# --- tiny images, and a model that only waits ---
+
+
+@dataclass(frozen=True)
+class Still:
+    """A stage that finds nothing, after waiting `seconds` for each image as for a device."""
+
+    seconds: float
+    needs: Needs
+    name: str = "detect"
+    adds: pa.Schema = schema.columns("status", "mask_rle", "patches")
+
+    def open(self) -> Work:
+        def work(table: pa.Table) -> pa.Table:
+            time.sleep(self.seconds * table.num_rows)
+            nothing = {"status": ["unchanged"], "mask_rle": [None], "patches": [[]]}
+            return schema.with_columns(table, self.adds, {k: v * table.num_rows for k, v in nothing.items()})
+
+        return work
+
+
+def still(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
+    """Read, nothing, write."""
+    return Read(recipe.limits, last), Still(0, Needs(batch=recipe.engine.batch)), Write(recipe.output)
+
+
+WAIT_S = 0.25
+
+
+def waiting(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
+    """Read, wait as for a device, write."""
+    needs = Needs(recipe.engine.cpus, 0, recipe.engine.batch, (1, recipe.engine.workers or 1))
+    return Read(recipe.limits, last), Still(WAIT_S, needs), Write(recipe.output)
+
+
+def tiny(count: int) -> dict[str, bytes]:
+    """So many PNGs of 16 x 16 pixels, all different."""
+    rng = np.random.default_rng(0)
+    return {
+        f"{n % 100:02d}-{n:06d}.png": bytes(
+            cv2.imencode(".png", rng.integers(0, 256, (16, 16, 3), np.uint8))[1]
+        )
+        for n in range(count)
+    }
+
+
+def overhead(count: int) -> dict[str, Any]:
+    """What an image costs where no model runs: `run_here` over tiny images, and the bare decode and encode."""
+    files = tiny(count)
+    recipe = load(None, {"inpaint.name": "telea", "remove": ["face"]})
+    loop = _clocked(lambda: [images.encode(d, images.decode(d), None, None) for d in files.values()])
+    begin = time.perf_counter()
+    with _planned(files, recipe) as (run, units):
+        planned = time.perf_counter() - begin
+        job = graph.Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=still)
+        here = _clocked(lambda: list(graph.run_here(job)))
+        rows = sum(_statuses(run).values())
+    if rows != count:
+        raise RuntimeError(f"{rows} rows of {count} images")  # A benchmark that loses rows measures nothing.
+    each = {k: (here[k] - loop[k]) * 1000 / count for k in here}
+    return {
+        "images": count,
+        "plan_ms_per_image": planned * 1000 / count,
+        "overhead_ms_per_image": each,
+        "bare_ms_per_image": loop["wall_s"] * 1000 / count,
+    }
+
+
+def scaling(counts: list[int], units_a_worker: int = 6, rows: int = 8) -> list[dict[str, float]]:
+    """Images/s of a flow whose model only waits, on clusters of more and more one-CPU nodes of this machine.
+
+    Efficiency is images/s, from when every worker has finished a unit to when the queue runs dry, over
+    what so many devices could do; `whole_efficiency` counts the start and the end too."""
+    found = []
+    for workers in counts:
+        total = workers * (units_a_worker + 2)
+        settings = {
+            "inpaint.name": "telea",
+            "remove": ["face"],
+            "engine.workers": workers,
+            "units.rows": rows,
+        }
+        recipe = load(None, settings | {"engine.batch": rows})
+        with _planned(tiny(total * rows), recipe) as (run, units), cluster_of(workers):
+            job = graph.Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=waiting)
+            start, ends = time.perf_counter(), []
+            for _ in graph.run_on_ray(job):
+                ends.append(time.perf_counter())
+        last = len(ends) - workers
+        rate = (last - workers) * rows / (ends[last - 1] - ends[workers - 1])
+        ideal = workers / WAIT_S
+        found.append(
+            {
+                "workers": workers,
+                "images_per_s": rate,
+                "efficiency": rate / ideal,
+                "whole_efficiency": len(ends) * rows / (ends[-1] - start) / ideal,
+            }
+        )
+    return found
+
+
+@contextmanager
+def cluster_of(nodes: int) -> Iterator[None]:
+    """A Ray cluster on this machine: a head that reads and writes, and so many nodes of one CPU."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    store: dict[str, Any] = {"object_store_memory": 100 << 20}
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **store}
+    )
+    try:
+        for _ in range(nodes):
+            cluster.add_node(num_cpus=1, **store)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]

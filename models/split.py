@@ -1,0 +1,154 @@
+"""fp32 convolutions out of exact 8-bit ones, for processors whose matrix unit (Intel AMX) has no fp32.
+
+Ozaki's scheme (Ootomo, Ozaki, Yokota 2024, arXiv 2306.11975, for fp64 matrices): an fp32 map and its weights
+are cut into three 8-bit digits each; products of digits are summed exactly in int32 and put together in fp32.
+Of the nine products the six largest are computed, which leaves an error of about 2^-24 of the largest value:
+that of fp32 itself (tests/models/test_split.py compares both with fp64). AMX multiplies 8-bit integers some
+13 times faster than AVX-512 multiplies fp32, so six products take less than half of the time of one in fp32.
+
+The operators are those of PyTorch's x86 quantization back end. They are probed once, like those of `convs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DIGITS = 3
+_X_MAX = 2**24 - 8
+"""Largest integer of a map: a little below three full digits, so that rounding cannot carry into a fourth."""
+_AT_ONCE = 2**17
+"""Values cut at a time, so that what lies between stays in the cache."""
+_W_MAX = 126 * 2**16
+"""Largest integer of a weight: its first signed digit must not reach 128."""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """A map as integers: value = step * (2^16 first + 2^8 second + third digit).
+
+    bytes: Bx3CxHxW uint8, channels-last, the first digits of all channels, then the second, then the third.
+    """
+
+    bytes: Tensor
+    step: float
+
+    @property
+    def channels(self) -> int:
+        return self.bytes.shape[1] // DIGITS
+
+    def part(self, channels: int) -> Digits:
+        """The first so many channels."""
+        each = self.bytes.chunk(DIGITS, dim=1)
+        picked = torch.cat([digit[:, :channels] for digit in each], dim=1)
+        return Digits(picked.contiguous(memory_format=torch.channels_last), self.step)
+
+
+def digits(maps: list[Tensor], *, reflect: int) -> Digits:
+    """Maps BxCxHxW float32 channels-last without negative values, side by side, `reflect` pixels mirrored on
+    each side."""
+    top = max(float(x.amax()) for x in maps) or 1.0
+    b, _, height, width = maps[0].shape
+    channels, r = sum(x.shape[1] for x in maps), reflect
+    out = torch.empty(b, height + 2 * r, width + 2 * r, DIGITS * channels, dtype=torch.uint8)
+    inner, start = out[:, r : r + height, r : r + width], 0
+    for x in maps:
+        rows = max(1, _AT_ONCE // (width * x.shape[1]))
+        for image, target in zip(x.permute(0, 2, 3, 1), inner, strict=True):
+            for y in range(0, height, rows):
+                _cut(image[y : y + rows], _X_MAX / top, target[y : y + rows, :, start:], channels)
+        start += x.shape[1]
+    _mirror(out, r)
+    return Digits(out.permute(0, 3, 1, 2), top / _X_MAX)
+
+
+def _cut(x: Tensor, factor: float, out: Tensor, channels: int) -> None:
+    """The digits of x * factor (HxWxC), written to the channels 0.., channels.., 2 channels.. of out."""
+    whole = (x * factor).round_().to(torch.int32)
+    for digit in range(DIGITS - 1, -1, -1):
+        # The copy keeps the low byte of each integer.
+        out[..., digit * channels : digit * channels + x.shape[2]].copy_(whole)
+        whole >>= 8
+
+
+def _mirror(x: Tensor, r: int) -> None:
+    """Fills the outer r rows and columns of BxHxWxC by reflection, in place."""
+    for k in range(r):
+        x[:, k, r:-r], x[:, -1 - k, r:-r] = x[:, 2 * r - k, r:-r], x[:, -1 - (2 * r - k), r:-r]
+    for k in range(r):
+        x[:, :, k], x[:, :, -1 - k] = x[:, :, 2 * r - k], x[:, :, -1 - (2 * r - k)]
+
+
+@dataclass(frozen=True)
+class SplitConv:
+    """A convolution of Digits, float32 out. orders: one packed int8 weight for each power of 2^8 that is kept,
+    the smallest first; scale: per output channel."""
+
+    orders: tuple[Tensor, ...]
+    scale: Tensor
+    zero: Tensor
+    bias: Tensor
+    stride: int
+
+    def __call__(self, x: Digits, *, relu: bool = False) -> Tensor:
+        out: Tensor | None = None
+        c = x.channels
+        geometry = [self.stride] * 2, [0, 0], [1, 1], 1
+        for order, weight in zip(range(DIGITS - 1, -1, -1), self.orders, strict=True):
+            some = x.bytes[:, : c * (order + 1)].contiguous(memory_format=torch.channels_last)
+            given = some, x.step * 2.0 ** (32 - 8 * order), 0, weight, self.scale, self.zero
+            if out is None:
+                out = torch.ops.onednn.qconv2d_pointwise(
+                    *given, self.bias, *geometry, 1.0, 0, torch.float32, "none", [], ""
+                )
+            else:
+                last = "relu" if relu and order == 0 else "none"
+                out = torch.ops.onednn.qconv2d_pointwise.binary(
+                    *given, out, None, *geometry, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, last, [], ""
+                )
+        assert out is not None
+        return out
+
+
+def split_conv(weight: Tensor, bias: Tensor, *, stride: int = 1) -> SplitConv:
+    """A SplitConv of weights OxIxkxk and bias O, float32."""
+    weight = weight.detach().double()
+    top = weight.abs().amax(dim=(1, 2, 3)).clamp_min(1e-30)
+    rest = (weight * (_W_MAX / top).view(-1, 1, 1, 1)).round().to(torch.int64)
+    parts: list[Tensor] = []
+    for _ in range(DIGITS):
+        digit = (rest + 128) % 256 - 128
+        parts.insert(0, digit.to(torch.int8))
+        rest = (rest - digit) // 256
+    scale = (top / _W_MAX).float()
+    packed = []
+    for order in range(DIGITS - 1, -1, -1):
+        # Digit i of the map meets digit order - i of the weight.
+        one = torch.cat([parts[order - i] for i in range(order + 1)], dim=1)
+        size = [1, one.shape[1], 66, 66]
+        packed.append(
+            torch.ops.onednn.qconv_prepack(one, scale, 1.0, 0, [stride] * 2, [0, 0], [1, 1], 1, size)
+        )
+    zero = torch.zeros(len(scale), dtype=torch.int32)
+    return SplitConv(tuple(packed), scale, zero, bias.detach().float().clone(), stride)
+
+
+@cache
+def splitting_pays() -> bool:
+    """Whether this processor has AMX and these operators give what an fp32 convolution gives."""
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    if not amx or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    rng = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.rand(s, generator=rng) - 0.3 for s in ((1, 16, 12, 9), (16, 16, 3, 3), (16,)))
+    x = x.relu_().contiguous(memory_format=torch.channels_last)
+    try:
+        got = split_conv(weight, bias)(digits([x], reflect=1), relu=True)
+    except (RuntimeError, AttributeError, TypeError, NotImplementedError):
+        return False
+    want = F.relu(F.conv2d(F.pad(x, (1,) * 4, mode="reflect"), weight, bias))
+    return torch.allclose(got, want, atol=1e-5)
