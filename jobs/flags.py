@@ -19,6 +19,10 @@ _MIRRORED = {
     "format": "output.format",
     "quality": "output.quality",
     "metadata": "output.metadata",
+    "source_format": "source.format",
+    "image_column": "source.image_column",
+    "output_layout": "output.layout",
+    "mark": "output.mark",
     "workers": "engine.workers",
     "gpus": "engine.gpus",
 }
@@ -28,6 +32,10 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md tells every key")
     group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
     group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, plates")
+    group.add_argument(
+        "--source-format", help="auto (default), objects, parquet, arrow or webdataset: what the source holds"
+    )
+    group.add_argument("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
     group.add_argument("--segmenter", help="auto, box, ellipse, stroke, grabcut, or sam (Segment Anything)")
     group.add_argument(
         "--checkpoint", help="weights of the sam segmenter: a name of the weights table or a file"
@@ -45,6 +53,8 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--format", help="output format: keep, png, jpeg or webp")
     group.add_argument("--quality", type=int, help="1 to 100, where a lossy encoder is used")
     group.add_argument("--metadata", help="scrub (default), keep or strip")
+    group.add_argument("--output-layout", help="parquet (default), files or webdataset: where pictures lie")
+    group.add_argument("--mark", help="edited images say so: none (default), iptc, or c2pa (docs/formats.md)")
     group.add_argument("--workers", type=int, help="most workers of the model stages")
     group.add_argument("--gpus", type=float, help="GPUs per worker; fractions share one")
     group.add_argument(
@@ -52,8 +62,9 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe file with the flags laid over it. Raises ConfigError."""
+def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Recipe:
+    """The recipe file with the flags laid over it. own: the keys of a run's recipe, which stand in where no file is
+    named. Raises ConfigError."""
     overrides: dict[str, Any] = {
         key: getattr(args, flag) for flag, key in _MIRRORED.items() if getattr(args, flag) is not None
     }
@@ -68,4 +79,4 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
         overrides[key] = yaml.safe_load(value)
-    return load(args.recipe, overrides)
+    return load(args.recipe, overrides if args.recipe or not own else own | overrides)

@@ -45,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int:
     """Print the resolved recipe, its weights, and what is in the source and not yet in the output."""
+    from jobs.run import beside
     from pipeline import kit, ledger, plan
     from pipeline import recipe as recipes
+    from pipeline.containers import Listing
     from pipeline.storage import open_store
 
     from_store, to_store = open_store(source), open_store(output)
@@ -55,7 +57,8 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
         store.reach()
     weights = kit.check(recipe)
     count = size = 0
-    for row in plan.listed(from_store, recipe, limit):
+    told = Listing()
+    for row in plan.listed(from_store, recipe, limit, told):
         count, size = count + 1, size + row.object.size
     committed = ledger.tally(to_store).rows
     console = Console()
@@ -69,4 +72,6 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
         highlight=False,
         soft_wrap=True,
     )
+    if told.left_out:
+        console.print(beside(told.left_out), highlight=False)
     return 0

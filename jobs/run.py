@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipeline.ledger import Tally
     from pipeline.progress import Shown
     from pipeline.review import Marks
@@ -61,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
     from pipeline import run as runs
     from pipeline.errors import ConfigError
 
-    recipe = recipe_of(args)
+    marks, own = review_of(args) if args.review else (None, None)
+    recipe = recipe_of(args, own)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
     if not args.every > 0:
         raise ConfigError(f"--every {args.every:g}: must be more than 0 seconds")
-    marks = marks_of(args) if args.review else None
     if args.dry_run:
         from jobs.plan import describe
 
@@ -85,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
-def marks_of(args: argparse.Namespace) -> Marks:
-    """The marks of --review, checked against the run that they judge; says what they ask for."""
+def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
+    """The marks of --review, checked against the run that they judge, and that run's recipe; says what they ask for."""
     from pipeline import review
     from pipeline import run as runs
     from pipeline.errors import ConfigError
@@ -94,11 +96,11 @@ def marks_of(args: argparse.Namespace) -> Marks:
     if args.new_run:
         raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
     marks = review.read(args.review)
-    output, _ = runs.open_finished(args.output)
+    output, record = runs.open_finished(args.output)
     counts = review.asked(output, marks).counts
     told = ", ".join(f"{count:,} {word}" for word, count in counts.items())
     Console(stderr=True).print(f"review {args.review}: {told or 'no marks'}", highlight=False)
-    return marks
+    return marks, record["recipe"]
 
 
 def carry_out(
@@ -116,7 +118,7 @@ def carry_out(
     exit code."""
     from contextlib import nullcontext
 
-    from pipeline import graph, ledger, log
+    from pipeline import graph, log
     from pipeline import run as runs
     from pipeline.progress import Progress
 
@@ -127,7 +129,9 @@ def carry_out(
     todo = runs.missing(run.output, units)
     rows, left = sum(u.rows for u in units), sum(u.rows for u in todo)
     tell("planned", images=rows, units=len(units), committed_before=rows - left)
-    runs.event(run, "started", rows=rows, todo=left)
+    if run.listing.left_out:
+        tell("beside", left_out=dict(run.listing.left_out))
+    runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.listing.left_out))
     if todo:
         shown: Shown | None = "json" if machine else None
         with nullcontext("this process, without Ray") if here else graph.connected(address) as where:
@@ -138,12 +142,19 @@ def carry_out(
                 except (Exception, KeyboardInterrupt) as error:
                     _stopped(run, error, progress.tally.rows)
                     raise
-    tally = ledger.tally(run.output)
+    tally = runs.finished(run)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes)
     code = close(tally, run.output.url, table=not machine)
     if machine:
         tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
     return code
+
+
+def beside(left_out: Mapping[str, int]) -> str:
+    """What a source of containers holds besides images, in words."""
+    most = sorted(left_out.items(), key=lambda item: -item[1])[:6]
+    told = ", ".join(f"{count:,} {suffix}" for suffix, count in most)
+    return f"{sum(left_out.values()):,} objects and members beside the images are left out: {told}"
 
 
 def _stopped(run: Run, error: BaseException, rows: int) -> None:
@@ -186,6 +197,7 @@ def _person(event: str, **fields: Any) -> None:
             f"{fields['images']:,} images in {fields['units']:,} unit{'s' * (fields['units'] != 1)}; "
             f"{fields['committed_before']:,} committed before"
         ),
+        "beside": lambda: beside(fields["left_out"]),
         "engine": lambda: f"on {fields['where']}",
     }
     Console(stderr=True).print(words[event](), highlight=False, soft_wrap=True, markup=False)

@@ -15,6 +15,7 @@ import pydantic
 import torch
 import yaml
 
+from jobs.parser import Parser
 from jobs.photos import open_photos
 from jobs.train_out import TrainingFolder
 from models.resnet import DilatedResNet50
@@ -223,7 +224,7 @@ def set_up_logging() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(
+    parse = Parser(
         prog="cleanplate train",
         description=f"{__doc__} Measure what comes out with `cleanplate evaluate`.",
         epilog="Example: cleanplate train lama-lite photos/ out/ --export mine.safetensors",

@@ -229,7 +229,7 @@ def _ways_out(weights: Weights, folder: Path, reasons: list[str]) -> str:
     tried = "".join(f"\n  - {reason}" for reason in reasons)
     none = {
         "lama": "choose an inpainter that needs no download, e.g. --inpainter telea",
-        "sam": "choose a segmenter that needs no download",
+        "sam": "choose a segmenter that needs no download, e.g. --segmenter grabcut",
     }.get(weights.kind, "choose a detector that needs no download")
     return (
         f"weights {weights.name!r} are not on this machine and could not be fetched:{tried}\n"

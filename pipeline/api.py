@@ -205,7 +205,7 @@ def _run(
         place: AbstractContextManager[str] = nullcontext("") if engine == "here" else connected(address)
         with place, Progress(rows, rows - left, shown=None if progress else "none") as shown:
             runs.execute(run, units, engine, shown)
-    return ledger.tally(run.output)
+    return runs.finished(run)
 
 
 def _recipe(recipe: AnyRecipe) -> Recipe:

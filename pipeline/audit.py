@@ -17,11 +17,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import audit_rows, ledger, plan, schema
+from pipeline import audit_rows, layouts, ledger, plan, schema
 from pipeline.audit_rows import Finding, Row
-from pipeline.errors import ConfigError, ContractError, StorageError
+from pipeline.containers import Fetched, read_images
+from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
 from pipeline.recipe import Recipe
-from pipeline.storage import Store, read_uri
+from pipeline.storage import Store
 
 CHECKS = {
     "planned": "every unit of the plan has its part, and every part is a unit of the plan",
@@ -34,6 +35,7 @@ CHECKS = {
     "recipe": "every row was made by the recipe of run.json",
     "status": "a known status that fits the row's error, mask, residual and picture",
     "masks": "masks decode, add up to the picture's size, and cover what the row says",
+    "image there": "the picture that a row names lies where it says (layouts files and webdataset)",
     "output hash": "output_sha256 is the hash of image.bytes",
     "image": "the output picture decodes, to the format and size that the row says",
     "edited": "masked rows do not hold the source's very bytes",
@@ -104,11 +106,12 @@ def audit(
     for name in sorted(units.keys() - {key.removesuffix(".parquet") for key in names}):
         found.add("planned", name, "planned, but not committed: run the same command again")
     seen: list[npt.NDArray[Any]] = []
+    rules = _Rules(output, record["recipe_digest"], compare)
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for n, name in enumerate(names):
             unit = units.get(name.removesuffix(".parquet"))
             found.add("planned", name, None if unit else "a part that no plan names")
-            seen.append(_part(output, name, unit, _Rules(record["recipe_digest"], compare), found, threads))
+            seen.append(_part(output, name, unit, rules, found, threads))
             told(n + 1, len(names))
     rows = np.sort(np.concatenate(seen)) if seen else np.zeros(0, _SEEN)
     found.rows = len(rows)
@@ -130,6 +133,7 @@ def _planned(output: Store, found: Audit) -> dict[str, plan.Unit]:
 
 @dataclass(frozen=True)
 class _Rules:
+    output: Store
     digest: str
     compare: bool
 
@@ -156,7 +160,9 @@ def _part(
         found.add("rows", name, _as_planned(output, unit, table))
     for at in range(0, table.num_rows, _ROWS_AT_ONCE):
         rows = table.slice(at, _ROWS_AT_ONCE).to_pylist()
-        for row, findings in zip(rows, threads.map(lambda row: _row(row, rules), rows), strict=True):
+        sources = _sources(rows) if rules.compare else [None] * len(rows)
+        looked = threads.map(lambda pair: _row(pair[0], pair[1], rules), zip(rows, sources, strict=True))
+        for row, findings in zip(rows, looked, strict=True):
             for check, wrong in findings:
                 found.add(check, f"{name} {row['source_uri'] or row['image_id']}", wrong)
     return seen_of(table["image_id"].to_pylist(), table["attempt"].to_pylist())
@@ -168,14 +174,29 @@ def _whole(data: bytes) -> pa.Table:
     return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
 
 
-def _row(row: Row, rules: _Rules) -> list[Finding]:
+def _sources(rows: list[Row]) -> list[Fetched | None]:
+    """What is read again of each row's source; None where nothing was read at first either."""
+    wanted = [n for n, row in enumerate(rows) if row["source_sha256"] is not None and row["source_uri"]]
+    found: list[Fetched | None] = [None] * len(rows)
+    for n, source in zip(wanted, read_images([rows[n]["source_uri"] for n in wanted]), strict=True):
+        found[n] = source
+    return found
+
+
+def _row(row: Row, source: Fetched | None, rules: _Rules) -> list[Finding]:
     """A row that makes a check raise is not a row that a reader can use: that is a finding too."""
-    findings = list(audit_rows.of_row(row, rules.digest))
-    if rules.compare and row["source_sha256"] is not None:
+    findings: list[Finding] = []
+    if row["image"] is not None and (row["image"]["bytes"] is not None or row["image"]["path"]):
         try:
-            source = read_uri(row["source_uri"])
+            row = layouts.with_bytes(rules.output, row)
+            findings.append(("image there", None))
         except StorageError as error:
-            return [*findings, ("source there", _said(error))]
+            _pass_on(error)
+            return [("image there", _said(error))]
+    findings += audit_rows.of_row(row, rules.digest)
+    if isinstance(source, CleanplateError):
+        return [*findings, ("source there", _said(source))]
+    if source is not None:
         findings += [("source there", None), *audit_rows.against_source(row, source)]
     return findings
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.regions import Mask
-from pipeline import images, jpeg, masks, plan, schema
+from pipeline import images, jpeg, jpeg_turn, masks, plan, schema
 from pipeline.pixels import Decoded, upright, upright_to_stored
 
 Row = dict[str, Any]
@@ -120,6 +120,10 @@ def against_source(row: Row, source: bytes) -> Iterator[Finding]:
         before, after, mask = images.decode(source), images.decode(image), mask_of(row)
     except (images.ImageError, ValueError, TypeError):
         return  # Told by the checks of the row itself.
+    if before.orientation != 1 and (before.format, after.format, after.orientation) == ("jpeg", "jpeg", 1):
+        turned = jpeg_turn.turn(source, before.orientation)
+        if turned is not None:  # The recipe had it stored upright: compare with the source turned likewise.
+            source, before = turned, images.decode(turned)
     if before.pixels.shape != after.pixels.shape or mask.shape != before.pixels.shape[:2]:
         yield "outside", "source, output and mask differ in size"
         return

@@ -7,12 +7,16 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import metadata
+from itertools import chain
 from typing import Literal
+
+from packaging.requirements import Requirement
 
 from models import devices, weights
 from pipeline import graph, kit, provenance
-from pipeline.errors import CleanplateError, StorageError
+from pipeline.errors import CleanplateError, StorageError, redacted
 from pipeline.recipe import CLASSIC_INPAINTERS, Recipe
 from pipeline.storage import LocalStore, S3Store, Store, open_store
 
@@ -34,22 +38,44 @@ class Check:
 def examine(recipe: Recipe, address: str | None, source: str | None, output: str | None) -> Iterator[Check]:
     """Every check that applies, in order. Nothing is fetched. An output is written to: one small object, put
     only if absent, then deleted, because exactly-once stands on that."""
-    yield from _packages()
-    yield from _devices(recipe, address)
-    yield from _ray(address)
-    yield from _weights(recipe)
-    for role, place in (("source", source), ("output", output)):
-        if place is not None:
-            yield from _place(role, open_store(place))
+    parts = [_packages(), _devices(recipe, address), _ray(address), _weights(recipe)]
+    places = (("source", source), ("output", output))
+    parts += [_place(role, open_store(place)) for role, place in places if place is not None]
+    for check in chain.from_iterable(parts):
+        yield replace(check, told=redacted(check.told))
 
 
 def _packages() -> Iterator[Check]:
+    """What cleanplate itself asks for, with the versions that are here; then its extras."""
     yield Check("package", "cleanplate", "ok", provenance.code_version())
     yield Check("package", "python", "ok", sys.version.split()[0])
-    for name, version in provenance.packages().items():
-        absent = version == "not installed"
-        hint = "pip install --force-reinstall cleanplate" if absent else ""
-        yield Check("package", name, "bad" if absent else "ok", version, hint)
+    try:
+        wanted = [Requirement(line) for line in metadata.requires("cleanplate") or ()]
+        extras = metadata.metadata("cleanplate").get_all("Provides-Extra") or []
+    except metadata.PackageNotFoundError:
+        wanted, extras = [Requirement(name) for name in provenance.packages()], []
+    for one in wanted:
+        if one.marker is None or one.marker.evaluate({"extra": ""}):
+            lacking = _lacking(one)
+            hint = f"pip install '{one}'" if lacking else ""
+            yield Check(
+                "package", one.name, "bad" if lacking else "ok", lacking or metadata.version(one.name), hint
+            )
+    for extra in extras:
+        named = [one for one in wanted if one.marker and one.marker.evaluate({"extra": extra})]
+        absent = [one.name for one in named if one.name != "cleanplate" and _lacking(one)]
+        if absent:
+            hint = f"pip install 'cleanplate[{extra}]', if you need it"
+            yield Check("package", f"extra {extra}", "note", f"without {', '.join(absent)}", hint)
+
+
+def _lacking(wanted: Requirement) -> str:
+    """What is wrong with an installed package, in words; "" when it fits."""
+    try:
+        found = metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+    return "" if wanted.specifier.contains(found, prereleases=True) else f"{found}, wanted {wanted.specifier}"
 
 
 def _devices(recipe: Recipe, address: str | None) -> Iterator[Check]:

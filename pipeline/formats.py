@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline import isobmff
+
 KINDS = (
     "empty",
     "not_an_image",
@@ -24,6 +26,17 @@ KINDS = (
     "edit_lost",
 )
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+SUFFIXES = {
+    "jpeg": ("jpg", "jpeg", "jpe", "jfif"),
+    "png": ("png",),
+    "gif": ("gif",),
+    "webp": ("webp",),
+    "bmp": ("bmp", "dib"),
+    "tiff": ("tif", "tiff"),
+    "avif": ("avif",),
+    "heif": ("heic", "heif"),
+}
+"""Format -> the name suffixes that fit it, the one for new names first."""
 
 
 class ImageError(Exception):
@@ -66,10 +79,11 @@ def sniff(data: bytes) -> str | None:
     if data[:2] == b"BM" and len(data) >= 18 and _u32le(data, 14) in (12, 16, 40, 52, 56, 64, 108, 124):
         return "bmp"
     if data[4:8] == b"ftyp":
-        brand = data[8:12]
-        return (
-            "avif" if brand in (b"avif", b"avis") else "heif" if brand[:2] in (b"he", b"mi", b"ms") else None
-        )
+        stop = min(int.from_bytes(data[:4], "big"), 256)
+        brands = [data[8:12]] + [data[at : at + 4] for at in range(16, stop, 4)]
+        if b"avif" in brands or b"avis" in brands:
+            return "avif"
+        return "heif" if brands[0][:2] in (b"he", b"mi", b"ms") else None
     if data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
         return "jp2"
     return None
@@ -327,6 +341,15 @@ def _tiff_header(data: bytes) -> Header:
     return Header("tiff", width, height, len(seen))
 
 
+def _iso_header(data: bytes) -> Header:
+    name = sniff(data) or ""
+    try:
+        width, height = isobmff.size(data, cropped=name == "heif")
+        return Header(name, width, height, isobmff.frames(data))
+    except isobmff.BoxError as error:
+        raise ImageError("truncated" if error.cut else "corrupt", f"the {name} header: {error}") from error
+
+
 def _u32le(data: bytes, at: int) -> int:
     value: int = struct.unpack_from("<I", data, at)[0]
     return value
@@ -339,4 +362,6 @@ _READERS = {
     "webp": _webp_header,
     "bmp": _bmp_header,
     "tiff": _tiff_header,
+    "avif": _iso_header,
+    "heif": _iso_header,
 }

@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import ledger, log, plan, queues, schema
+from pipeline import layouts, ledger, log, plan, queues, schema
 from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError, redacted
 from pipeline.ledger import Receipt
 from pipeline.metrics import Meters, Metric
@@ -83,6 +83,8 @@ class Job:
     stamp: Stamp
     last: bool = False
     stages: Stages = stages_of
+    below: str = ""
+    """uri of the source's root: the layout `files` mirrors the keys below it."""
 
 
 def run_here(job: Job) -> Iterator[Receipt]:
@@ -102,6 +104,11 @@ def run_here(job: Job) -> Iterator[Receipt]:
 def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
     """Put the unit's part if it is absent; the receipt tells what it holds."""
     ledger.check_part(table)
+    layout = job.recipe.output.layout
+    if layout != "parquet" and not ledger.has(
+        job.output, unit
+    ):  # A late writer puts no pictures for no part.
+        table = layouts.place(job.output, unit, table, layout, job.below)
     new = ledger.commit(job.output, unit, table)
     if new:
         log.failed_rows(unit, table)

@@ -15,9 +15,11 @@ import numpy as np
 from models.regions import Image, Mask
 from pipeline import exif, jpeg, jpeg_turn, lossless
 from pipeline.formats import KINDS, ImageError, webp_chunks
+from pipeline.manifest import SIGNED, Sign
 from pipeline.marking import mark
 from pipeline.metadata import POLICIES, Policy, clean, policy_of
 from pipeline.pixels import (
+    ISO,
     Decoded,
     Stored,
     decode,
@@ -33,6 +35,7 @@ __all__ = ["FORMATS", "KINDS", "POLICIES", "Decoded", "Encoded", "ImageError", "
 
 FORMATS = ("keep", "png", "jpeg", "webp")
 _AS_JPEG = ("keep", "jpeg")
+_CARRIED = "of metadata only EXIF, profile and resolution are carried over"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def encode(
     metadata: str = "scrub",
     orientation: str = "keep",
     mark_edited: bool = False,
+    sign: Sign | None = None,
 ) -> Encoded:
     """The output file of one image.
 
@@ -83,11 +87,12 @@ def encode(
     are and the tag is set to 1, also where nothing was found; what is measured is then measured against
     the turned source. Where a side is no multiple of the MCU the tag is kept and the note says so.
 
-    mark_edited: write into an edited file that it was edited (see `marking`); not possible in BMP.
+    mark_edited: write into an edited file that it was edited (see `marking`); where that cannot be, as in BMP,
+    the note says so. sign: then lay a signed manifest on it (see `manifest`).
 
     With format='keep': JPEG is spliced by blocks; PNG, TIFF, BMP and lossless WebP are written losslessly;
     lossy WebP becomes lossless WebP, since a lossy one would change every pixel; GIF, which cannot hold
-    the new colours, becomes PNG. Alpha is never edited.
+    the new colours, and AVIF and HEIC, which code lossily, become PNG. Alpha is never edited.
 
     Raises ValueError for wrong arguments, ImageError('edit_lost') when the edit cannot be seen in the
     output, and ImageError where the file cannot be taken apart.
@@ -103,13 +108,32 @@ def encode(
         if turned is not None:
             source, decoded = turned, decode(turned, max_pixels=decoded.pixels.size)
             note = "turned upright without loss"
-        done = encode(source, decoded, edited, mask, metadata=metadata, mark_edited=mark_edited)
+        done = encode(source, decoded, edited, mask, metadata=metadata, mark_edited=mark_edited, sign=sign)
         return replace(done, note=note if done.note is None else f"{note}; {done.note}")
+    marks = _Marks(mark_edited, sign)
     if format in ("keep", decoded.format):
         if edited is None or mask is None:
             return _untouched(source, decoded, policy)
-        return _kept(source, decoded, edited, mask, policy, mark_edited)
-    return _converted(source, decoded, edited, mask, format, quality, policy, mark_edited)
+        return _kept(source, decoded, edited, mask, policy, marks)
+    return _converted(source, decoded, edited, mask, format, quality, policy, marks)
+
+
+@dataclass(frozen=True)
+class _Marks:
+    iptc: bool
+    sign: Sign | None
+
+    def on(self, data: bytes, name: str, note: str | None) -> tuple[bytes, str | None]:
+        """The file with what it is to say of its edit, and the note with what it could not."""
+        if self.iptc and name != "tiff":  # write_tiff has done it
+            told = mark(data, name)
+            if told is None:
+                why = f"{name} does not say that it was edited: no XMP in it, or none that can be added to"
+                note = why if note is None else f"{note}; {why}"
+            data = data if told is None else told
+        if self.sign is not None and name not in SIGNED:
+            return data, f"{note}; not signed" if note else f"{name} cannot be signed"
+        return (self.sign(data, name) if self.sign else data), note
 
 
 def _check(
@@ -138,7 +162,7 @@ def _untouched(source: bytes, decoded: Decoded, policy: Policy) -> Encoded:
 
 
 def _kept(
-    source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy, marked: bool
+    source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy, marks: _Marks
 ) -> Encoded:
     # An edit in the source's own format, as far as that format can hold it exactly.
     stored = _merge(decoded, edited, mask)
@@ -147,17 +171,16 @@ def _kept(
         turn = decoded.orientation
         result = jpeg.splice(source, upright_to_stored(stored, turn), upright_to_stored(mask, turn))
         near = upright(result.near, turn)
-        note = result.note
         data = clean(result.data, name, policy=policy, edited=True)[0]
         _, dropped = clean(source, name, policy=policy, edited=True)
+        data, note = marks.on(data, name, result.note)
         blocks = jpeg.blocks_equal(result.before, data, result.touched)
     elif name == "tiff":
-        data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy, mark=marked)
-        note = _rewritten(decoded)
+        data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy, mark=marks.iptc)
+        data, note = marks.on(data, name, _rewritten(decoded, policy))
     else:
         data, name, dropped = _lossless(source, decoded, stored, policy)
-        note = _rewritten(decoded)
-    data = mark(data, name) if marked else data
+        data, note = marks.on(data, name, _rewritten(decoded, policy))
     return _measured(decoded, edited, mask, near, data, name, blocks, dropped, note)
 
 
@@ -181,13 +204,22 @@ def _lossless(
         return written, "webp", dropped
     if decoded.format == "bmp":
         return lossless.write_bmp(frame, decoded.mode, dpi=decoded.dpi), "bmp", dropped
-    return lossless.write_png(frame, decoded.mode, icc=decoded.icc, dpi=decoded.dpi), "png", dropped
+    block = exif_block(source, decoded.format)
+    kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
+    return (
+        lossless.write_png(frame, decoded.mode, icc=decoded.icc, dpi=decoded.dpi, exif=kept),
+        "png",
+        dropped,
+    )
 
 
-def _rewritten(decoded: Decoded) -> str | None:
+def _rewritten(decoded: Decoded, policy: Policy) -> str | None:
     # What became of a way of storing pixels that cannot hold the edit.
     if decoded.format == "gif":
         return f"GIF cannot hold the new colours: written as PNG {decoded.mode}"
+    if decoded.format in ISO:
+        note = f"lossy {decoded.format} written as PNG, so that nothing outside the edit changes"
+        return note if policy != "keep" else f"{note}; {_CARRIED}"
     if decoded.source_mode:
         return f"{decoded.source_mode} pixels written as {decoded.mode}, 8 bits"
     if decoded.format == "webp" and decoded.lossy:
@@ -203,7 +235,7 @@ def _converted(
     name: str,
     quality: int,
     policy: Policy,
-    marked: bool,
+    marks: _Marks,
 ) -> Encoded:
     # Another format than the source's: upright, with ICC, resolution and what EXIF the policy allows.
     stored = decoded.stored if edited is None or mask is None else _merge(decoded, edited, mask)
@@ -218,7 +250,7 @@ def _converted(
         stored = stored[..., :-1]
         notes.append("alpha dropped")
     if policy == "keep":
-        notes.append("of metadata only EXIF, profile and resolution are carried over")
+        notes.append(_CARRIED)
     _, dropped = clean(source, decoded.format, policy=policy, edited=True)
     block = exif_block(source, decoded.format)
     kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
@@ -234,8 +266,8 @@ def _converted(
         equal = None if lossy else _equal(decoded, decode(data, max_pixels=decoded.pixels.size), None)
         return Encoded(data, name, equal, None, dropped, note)
     near = None if lossy else mask
-    data = mark(data, name) if marked else data
-    return _measured(decoded, edited, mask, near, data, name, None, dropped, note)
+    data, told = marks.on(data, name, note)
+    return _measured(decoded, edited, mask, near, data, name, None, dropped, told)
 
 
 def _measured(

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from models.devices import pick
-from pipeline import attached, finders
+from pipeline import attached, finders, manifest, provenance
 from pipeline.errors import ConfigError
 from pipeline.finders import detectors as detectors
 from pipeline.finders import verifiers as verifiers
@@ -57,6 +57,8 @@ def check(recipe: Recipe) -> dict[str, str]:
         load_notes(weights.resolve(name)).get("prefill") == "pyramid" for name in lamas
     ):
         raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
+    if recipe.output.c2pa_cert and recipe.output.c2pa_key:
+        manifest.signer(recipe.output.c2pa_cert, recipe.output.c2pa_key, provenance.code_version())
     files = {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
     return files | attached.digests(recipe)
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import plan, schema
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.ranges import RangeFile
 from pipeline.storage import Store
 
@@ -72,6 +72,16 @@ def part_keys(output: Store) -> list[str]:
     """File names below `parts/`, sorted."""
     names = (item.key.removeprefix(f"{PARTS}/") for item in output.list(PARTS))
     return sorted(name for name in names if name.endswith(".parquet") and "/" not in name)
+
+
+def has(output: Store, unit: str) -> bool:
+    """Is the unit committed?"""
+    try:
+        return output.size(f"{PARTS}/{unit}.parquet") > 0
+    except StorageError as error:
+        if error.kind == "missing":
+            return False
+        raise
 
 
 def commit(output: Store, unit: str, table: pa.Table) -> bool:

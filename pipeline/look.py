@@ -15,14 +15,16 @@ import pyarrow as pa
 
 from models.regions import Image
 from pipeline import images, ledger, masks, plan, provenance, schema
-from pipeline.errors import StorageError
+from pipeline.containers import read_image
+from pipeline.errors import RowError, StorageError
 from pipeline.graph import stages_of
+from pipeline.layouts import with_bytes
 from pipeline.recipe import Recipe
 from pipeline.rows import region_of
 from pipeline.sheet import SheetRow
 from pipeline.stage import Worker
 from pipeline.stages.write import Stamp, finish
-from pipeline.storage import Object, Store, read_uri
+from pipeline.storage import Object, Store
 
 COLUMNS = [
     "image_id",
@@ -68,7 +70,8 @@ def run_on_images(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[
 def story(row: dict[str, Any]) -> SheetRow:
     """One committed row (COLUMNS) as a line of a sheet. A source that is gone or changed has no "before"."""
     before = _source_pixels(row)
-    after = images.decode(row["image"]["bytes"]).pixels if row["image"] else None
+    data = (row["image"] or {}).get("bytes")  # None too where another layout has it: `layouts.with_bytes`
+    after = images.decode(data).pixels if data is not None else None
     height, width = row["height"] or 0, row["width"] or 0
     mask = masks.from_rle(row["mask_rle"], height, width) if row["mask_rle"] else None
     # The overlay shows the whole mask at once; each region is only a labelled box.
@@ -83,14 +86,14 @@ def stories(output: Store, at_most: int) -> Iterator[SheetRow]:
     """The committed rows by name, at most so many."""
     rows = [row for table in ledger.rows(output, COLUMNS) for row in table.to_pylist()]
     for row in sorted(rows, key=lambda r: r["source_uri"])[:at_most]:
-        yield story(row)
+        yield story(with_bytes(output, row))
 
 
 def _source_pixels(row: dict[str, Any]) -> Image | None:
     try:
-        data = read_uri(row["source_uri"])
+        data = read_image(row["source_uri"])
         if hashlib.sha256(data).hexdigest() != row["source_sha256"]:
             return None
         return images.decode(data).pixels
-    except (StorageError, images.ImageError):
+    except (StorageError, RowError, images.ImageError):
         return None  # The row's own status says why; the sheet draws an empty frame.

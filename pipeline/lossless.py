@@ -110,12 +110,27 @@ def write_webp(
 
 def write_bmp(stored: Stored, mode: str, *, dpi: tuple[float, float] | None) -> bytes:
     """A BMP of an HWC uint8 array in mode 'L', 'RGB' or 'RGBA'."""
+    if mode == "RGBA":
+        return _bmp_with_alpha(stored, dpi)
     out = io.BytesIO()
     if dpi:
         _picture(stored, mode).save(out, "BMP", dpi=dpi)
     else:
         _picture(stored, mode).save(out, "BMP")
     return out.getvalue()
+
+
+def _bmp_with_alpha(stored: Stored, dpi: tuple[float, float] | None) -> bytes:
+    # Pillow writes the short header, in which the fourth byte of a pixel means nothing; BITMAPV4HEADER names it.
+    height, width = stored.shape[:2]
+    pixels = np.ascontiguousarray(stored[::-1][..., [2, 1, 0, 3]], np.uint8).tobytes()
+    per_metre = [round(d / 0.0254) for d in dpi or (0, 0)]
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    bit_fields, srgb = 3, 0x73524742
+    head = struct.pack("<IiiHHII", 108, width, height, 1, 32, bit_fields, len(pixels))
+    head += struct.pack("<iiII", *per_metre, 0, 0) + struct.pack("<5I", *masks, srgb)
+    head = head.ljust(108, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
 
 
 def _picture(stored: Stored, mode: str) -> PillowImage.Image:

@@ -7,8 +7,8 @@ Policies:
   colour, dates, and how the picture was taken (`exif` has the list).
 - strip: drops everything but what is needed to show the pixels as they showed: ICC, JFIF resolution, colour
   and gamma, the orientation.
-- keep: drops nothing. When the picture was edited, thumbnails, previews and trailing bytes still go,
-  because they show what was removed.
+- keep: drops nothing. When the picture was edited, thumbnails, previews, C2PA manifests (which hold thumbnails
+  and would call the edit a forgery) and trailing bytes still go, because they show what was removed.
 Every policy lets the mark of an edit pass (`marking`).
 """
 
@@ -17,8 +17,16 @@ from __future__ import annotations
 import struct
 from typing import Literal
 
-from pipeline import exif
-from pipeline.formats import PNG_MAGIC, gif_blocks, jpeg_segments, png_chunk, png_chunks, webp_chunks
+from pipeline import exif, heif, isobmff
+from pipeline.formats import (
+    PNG_MAGIC,
+    ImageError,
+    gif_blocks,
+    jpeg_segments,
+    png_chunk,
+    png_chunks,
+    webp_chunks,
+)
 from pipeline.marking import PACKET, PNG_XMP, XMP
 from pipeline.tiff import clean_tiff
 
@@ -47,8 +55,8 @@ def policy_of(name: str) -> Policy:
 def clean(data: bytes, name: str, *, policy: Policy, edited: bool) -> tuple[bytes, list[str]]:
     """The file without what the policy forbids, and the names of what was dropped, in file order.
 
-    name: format of `data`, one of 'jpeg', 'png', 'webp', 'gif', 'tiff', 'bmp'. edited: its pixels differ
-    from its source's. Compressed pixel data passes byte for byte. Raises ImageError where the file cannot
+    name: format of `data`, one of 'jpeg', 'png', 'webp', 'gif', 'tiff', 'bmp', 'avif', 'heif'. edited: its pixels
+    differ from its source's. Compressed pixel data passes byte for byte. Raises ImageError where the file cannot
     be taken apart, ValueError for an unknown format.
     """
     if policy == "keep" and not edited:
@@ -65,6 +73,8 @@ def clean(data: bytes, name: str, *, policy: Policy, edited: bool) -> tuple[byte
         return clean_tiff(data, policy)
     if name == "bmp":
         return _bmp(data)
+    if name in ("avif", "heif"):
+        return _iso(data, policy)
     raise ValueError(f"no metadata rules for {name!r}")
 
 
@@ -98,7 +108,7 @@ def _app(marker: int, payload: bytes, policy: Policy) -> tuple[bytes | None, lis
     if payload == XMP + PACKET:
         return payload, []  # our own mark
     name = _app_name(marker, payload)
-    preview = name in ("MPF", "FPXR", "XMP extension") or _shows_preview(payload)
+    preview = name in ("MPF", "FPXR", "XMP extension", "C2PA / JUMBF") or _shows_preview(payload)
     return (payload, []) if policy == "keep" and not preview else (None, [name])
 
 
@@ -153,7 +163,7 @@ def _png(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
 def _png_preview(kind: bytes, body: bytes) -> bool:
     # A packed text cannot be looked into cheaply: one that is XMP or a raw profile counts as a preview.
     if kind not in _PNG_TEXT:
-        return False
+        return kind == b"caBX"  # a C2PA manifest
     key = body.split(b"\0", 1)[0]
     packed = kind == b"zTXt" or (kind == b"iTXt" and body[len(key) + 1 : len(key) + 2] == b"\1")
     return key.startswith(b"Raw profile") or _shows_preview(body) or (packed and key == b"XML:com.adobe.xmp")
@@ -168,7 +178,11 @@ def _webp(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
             dropped += lost
             if block:
                 kept.append((kind, block))
-        elif kind in _WEBP_SHOWS or body == PACKET or (policy == "keep" and not _shows_preview(body)):
+        elif (
+            kind in _WEBP_SHOWS
+            or body == PACKET
+            or (policy == "keep" and kind != b"C2PA" and not _shows_preview(body))
+        ):
             kept.append((kind, body))
         else:
             dropped.append(kind.decode("latin-1").strip())
@@ -200,6 +214,15 @@ def _gif(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
     if blocks and blocks[-1][0] == "end" and blocks[-1][2] < len(data):
         dropped.append("bytes after the end of the image")
     return b"".join(out), dropped
+
+
+def _iso(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
+    if policy == "keep":
+        return data, []  # An edited one is written as PNG, with the EXIF alone.
+    try:
+        return heif.clean(data, policy)
+    except isobmff.BoxError as error:
+        raise ImageError("corrupt", f"the metadata cannot be taken out: {error}") from error
 
 
 def _bmp(data: bytes) -> tuple[bytes, list[str]]:

@@ -20,11 +20,13 @@ from PIL import (
 from PIL.ImageFile import ImageFile
 
 from models.regions import Image
-from pipeline import exif, jpeg
+from pipeline import exif, heif, isobmff, jpeg
 from pipeline.formats import Header, ImageError, header, jpeg_segments, png_chunks, webp_chunks
 
 T = TypeVar("T", bound=np.generic)
 Stored = npt.NDArray[np.unsignedinteger]
+ISO = ("avif", "heif")
+"""Formats whose orientation is the container's, applied by the decoder; an EXIF orientation says nothing there."""
 
 # The classes, not PIL.Image.open: that one tries every format it knows and has its own global size limit.
 _PLUGINS: dict[str, type[ImageFile]] = {
@@ -45,15 +47,16 @@ class Decoded:
     """An image in memory. Arrays are read-only.
 
     pixels: HWC uint8 RGB, upright, alpha left out (not blended with any background).
-    format: 'jpeg', 'png', 'gif', 'webp', 'bmp' or 'tiff', by content.
+    format: 'jpeg', 'png', 'gif', 'webp', 'bmp', 'tiff', 'avif' or 'heif', by content.
     mode: colour model of `stored`: 'L', 'LA', 'RGB', 'RGBA' or 'CMYK'.
     bits: 8 or 16 per channel.
     stored: HWC uint8 or uint16 in that mode, upright; what the edit is written into.
-    orientation: EXIF orientation 1..8 that turns the file's rows into `pixels` (1 for TIFF, turned on load).
+    orientation: EXIF orientation 1..8 that turns the file's rows into `pixels`; 1 for TIFF, AVIF and HEIC,
+        which are turned on load.
     icc: ICC profile or None. dpi: (x, y) in dots per inch or None.
     source_mode: how the file held it ('palette', 'bilevel', 'key' for a transparent colour, 'grey4' for
         grey of fewer than 8 bits), where that is not simply `mode`; else ''.
-    lossy: the file's pixel data is lossily compressed (JPEG, WebP VP8).
+    lossy: the file's pixel data is lossily compressed (JPEG, WebP VP8, AVIF, HEIC).
     """
 
     pixels: Image
@@ -91,7 +94,8 @@ def decode(data: bytes, *, max_pixels: int = 256_000_000) -> Decoded:
     if head.width * head.height > max_pixels:
         raise ImageError("too_large", f"{head.width} x {head.height} pixels, the limit is {max_pixels}")
     if head.frames > 1:
-        kind = "multipage" if head.format == "tiff" else "animated"
+        pages = head.format == "tiff" or (head.format in ISO and not isobmff.pictures(data).sequence)
+        kind = "multipage" if pages else "animated"
         raise ImageError(kind, f"{head.frames} pictures in one {head.format} file are not handled")
     if head.format == "jpeg" and data.count(b"\xff\xda") > _MOST_SCANS:
         raise ImageError("too_large", f"a JPEG of more than {_MOST_SCANS} scans")
@@ -110,6 +114,9 @@ def decode(data: bytes, *, max_pixels: int = 256_000_000) -> Decoded:
 
 
 def _decode(data: bytes, head: Header) -> Decoded:
+    if head.format in ISO:
+        stored, mode, icc, turned = heif.decode(data, head.format)
+        return _decoded(head, upright(stored, turned), mode, icc=icc or None, lossy=True)
     orientation = exif.orientation(exif_block(data, head.format))
     if head.format == "jpeg" and jpeg.is_arithmetic(data):
         data = jpeg.to_huffman(data)  # Pillow's decoder is built without arithmetic coding
@@ -122,20 +129,34 @@ def _decode(data: bytes, head: Header) -> Decoded:
                 stored = upright(stored, int(picture.tag_v2.get(274, 1)))
         else:
             stored, mode, source_mode = _shallow(picture)  # Pillow has turned a TIFF by now
-    stored = np.ascontiguousarray(upright(stored, orientation))
+    clean_dpi = (float(dpi[0]), float(dpi[1])) if dpi and dpi[0] > 0 and dpi[1] > 0 else None
+    lossy = head.format == "jpeg" or (
+        head.format == "webp" and any(k == b"VP8 " for k, _ in webp_chunks(data))
+    )
+    return _decoded(
+        head, upright(stored, orientation), mode, orientation, icc or None, clean_dpi, source_mode, lossy
+    )
+
+
+def _decoded(
+    head: Header,
+    stored: Stored,
+    mode: str,
+    orientation: int = 1,
+    icc: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+    source_mode: str = "",
+    lossy: bool = False,
+) -> Decoded:
+    """stored: upright. Raises ImageError where it is not of the declared size."""
+    stored = np.ascontiguousarray(stored)
     if stored.shape[0] * stored.shape[1] != head.width * head.height:
         raise ImageError("corrupt", "the decoded size differs from the declared one")
     pixels = to_rgb(stored, mode)
     for array in (stored, pixels):
         array.flags.writeable = False
-    clean_dpi = (float(dpi[0]), float(dpi[1])) if dpi and dpi[0] > 0 and dpi[1] > 0 else None
     bits = 16 if stored.dtype == np.uint16 else 8
-    lossy = head.format == "jpeg" or (
-        head.format == "webp" and any(k == b"VP8 " for k, _ in webp_chunks(data))
-    )
-    return Decoded(
-        pixels, head.format, mode, bits, stored, orientation, icc or None, clean_dpi, source_mode, lossy
-    )
+    return Decoded(pixels, head.format, mode, bits, stored, orientation, icc, dpi, source_mode, lossy)
 
 
 def _shallow(picture: ImageFile) -> tuple[Stored, str, str]:
@@ -216,7 +237,7 @@ def to_eight_bits(array: Stored) -> npt.NDArray[np.uint8]:
 
 
 def exif_block(data: bytes, name: str) -> bytes | None:
-    """The EXIF block of a JPEG, PNG or WebP file, from its byte order mark on; None where there is none."""
+    """The EXIF block of a JPEG, PNG, WebP, HEIC or AVIF file, from its byte order mark on; None where there is none."""
     found: bytes | None = None
     if name == "jpeg":
         segments, _ = jpeg_segments(data)
@@ -225,6 +246,8 @@ def exif_block(data: bytes, name: str) -> bytes | None:
         found = next((body for kind, body in png_chunks(data) if kind == b"eXIf"), None)
     elif name == "webp":
         found = next((body for kind, body in webp_chunks(data) if kind == b"EXIF"), None)
+    elif name in ISO:
+        found = isobmff.exif_item(data)
     if found is not None and found[:6] in (b"Exif\0\0", b"Exif\0\xff"):
         found = found[6:]
     return found

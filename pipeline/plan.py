@@ -1,7 +1,8 @@
 """The plan: list the source once, cut it once into units, and store that as an artefact of the run.
 
-Listing is streamed into buckets by the first byte of the image id, spilled to a temporary folder, so that the
-driver's memory holds one bucket, not the source. Buckets in order are ids in order; units are cut along them.
+Listing is streamed into buckets by the first byte of the image id (of images in containers: of the piece of the
+container that they lie in, so that a unit's rows can be fetched together), spilled to a temporary folder, so that the
+driver's memory holds one bucket, not the source. Units are cut along the buckets in order.
 
     plan/0000.index.parquet         one row per unit: name, file, row group, rows, bytes. Written last and only
                                     if absent: it *is* the plan, and a plan that exists is never cut again
@@ -16,6 +17,8 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import io
+import itertools
+import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -29,9 +32,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import schema
+from pipeline import containers, schema
+from pipeline.containers import Listing
 from pipeline.errors import ConfigError, ContractError, RunStopped
 from pipeline.ids import Ids
+from pipeline.inner import order_of
 from pipeline.ranges import RangeFile
 from pipeline.recipe import Recipe
 from pipeline.storage import Object, Store
@@ -65,21 +70,28 @@ class Planned:
     def image_id(self) -> str:
         return image_id(self.uri, self.object.version)
 
+    @property
+    def order(self) -> str:
+        """What the plan sorts by, hex."""
+        return order_of(self.uri, self.image_id)
+
 
 def image_id(uri: str, version: str) -> str:
     """The row's identity: sha256 over uri and version. Never a rank, a counter or a block."""
     return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()
 
 
-def listed(source: Store, recipe: Recipe, limit: int | None = None) -> Iterator[Planned]:
-    """Every object of the source that the recipe's globs choose; the first `limit` of the listing."""
-    count = 0
-    for item in source.list():
-        if chosen(item.key, recipe.include, recipe.exclude):
-            yield Planned(source.uri(item.key), item)
-            count += 1
-            if limit is not None and count >= limit:
-                return
+def listed(
+    source: Store, recipe: Recipe, limit: int | None = None, told: Listing | None = None
+) -> Iterator[Planned]:
+    """Every image of the source's objects that the recipe's globs choose; the first `limit` of the listing.
+
+    told: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
+    """
+    items = (item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude))
+    found = containers.images_of(source, items, recipe.source, told or Listing())
+    for uri, item in itertools.islice(found, limit):
+        yield Planned(uri, item)
 
 
 def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
@@ -94,9 +106,19 @@ def _any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(g) for g in each) or r"(?!)")
 
 
-def cut(output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str) -> list[Unit]:
+def cut(
+    output: Store,
+    generation: int,
+    rows: Iterable[Planned],
+    recipe: Recipe,
+    digest: str,
+    told: Listing | None = None,
+) -> list[Unit]:
     """Write generation `generation` of the plan from `rows` and return its units; when another driver wrote
-    it first, return what that one wrote. No rows: nothing is written and the list is empty."""
+    it first, return what that one wrote. No rows: nothing is written and the list is empty.
+
+    told: of the listing that the rows come from; the index then says which containers it holds whole.
+    """
     with tempfile.TemporaryDirectory(prefix="cleanplate-plan-") as folder:
         try:
             units = _cut(output, generation, rows, recipe, digest, Path(folder))
@@ -106,7 +128,9 @@ def cut(output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe,
             ) from error
     if not units:
         return []
-    index = pa.Table.from_pylist([unit.__dict__ for unit in units], schema=_INDEX)
+    whole = json.dumps(told.whole if told else [])
+    layout = _INDEX.with_metadata({_CONTAINERS: whole})
+    index = pa.Table.from_pylist([unit.__dict__ for unit in units], schema=layout)
     if not output.put_new(_index_key(generation), _parquet([index])):
         return read_index(output, generation)
     return units
@@ -121,6 +145,7 @@ def _cut(
         return _write_units(output, generation, buckets, most, recipe.units.bytes, digest)
 
 
+_CONTAINERS = b"cleanplate.containers"
 _INDEX = pa.schema(
     [
         ("name", pa.string()),
@@ -142,6 +167,15 @@ def generations(output: Store) -> list[int]:
 def read_index(output: Store, generation: int) -> list[Unit]:
     table = pq.read_table(pa.BufferReader(output.get(_index_key(generation))))
     return [Unit(**row) for row in table.to_pylist()]
+
+
+def whole_containers(output: Store) -> frozenset[str]:
+    """The containers all of whose images the plan holds, as `containers.Listing` knows them."""
+    found: set[str] = set()
+    for generation in generations(output):
+        index = pq.read_schema(pa.BufferReader(output.get(_index_key(generation))))
+        found |= set(json.loads((index.metadata or {}).get(_CONTAINERS, b"[]")))
+    return frozenset(found)
 
 
 def read_unit(output: Store, unit: Unit) -> pa.Table:
@@ -196,31 +230,35 @@ def check_apart(source: Store, output: Store) -> None:
 # --- spilling and cutting ---
 
 
+_SPILLED = schema.PLANNED.append(pa.field("order", pa.string()))
+
+
 class _Buckets:
-    """256 spill files of planned rows, by the first byte of the id."""
+    """256 spill files of planned rows, by the first byte of their order."""
 
     def __init__(self, folder: Path, open_files: ExitStack) -> None:
         self.folder, self.open_files, self.rows = folder, open_files, 0
-        self.pending: list[list[Any]] = [[] for _ in schema.PLANNED]
+        self.pending: list[list[Any]] = [[] for _ in _SPILLED]
         self.writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
 
     def add(self, row: Planned) -> None:
         # Columns, not a dict for each row: ten million rows are two minutes less.
-        ids, uris, versions, sizes, attempts, reviews = self.pending
+        ids, uris, versions, sizes, attempts, reviews, orders = self.pending
         ids.append(row.image_id)
         uris.append(row.uri)
         versions.append(row.object.version)
         sizes.append(row.object.size)
         attempts.append(row.attempt)
         reviews.append(row.review)
+        orders.append(row.order)
         self.rows += 1
         if len(ids) >= _SPILL_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        table = pa.table(self.pending, schema=schema.PLANNED).sort_by("image_id")
-        self.pending = [[] for _ in schema.PLANNED]
-        buckets = [name[:2] for name in table["image_id"].to_pylist()]
+        table = pa.table(self.pending, schema=_SPILLED).sort_by("order")
+        self.pending = [[] for _ in _SPILLED]
+        buckets = [order[:2] for order in table["order"].to_pylist()]
         starts = [n for n, bucket in enumerate(buckets) if n == 0 or bucket != buckets[n - 1]]
         for start, end in zip(starts, [*starts[1:], len(buckets)], strict=True):
             self._writer(buckets[start]).write_table(table.slice(start, end - start))
@@ -228,11 +266,11 @@ class _Buckets:
     def _writer(self, bucket: str) -> pa.ipc.RecordBatchStreamWriter:
         if bucket not in self.writers:
             sink = self.open_files.enter_context(pa.OSFile(str(self.folder / bucket), "wb"))
-            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, schema.PLANNED))
+            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, _SPILLED))
         return self.writers[bucket]
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """The buckets in order, each sorted by id. A row listed twice (an object replaced while the pages
+        """The buckets in order, each sorted. A row listed twice (an object replaced while the pages
         were fetched) has two versions and so two ids; an equal id is the same row, kept once."""
         if self.pending[0]:
             self._flush()
@@ -240,7 +278,13 @@ class _Buckets:
             writer.close()
         for bucket in sorted(self.writers):
             with pa.memory_map(str(self.folder / bucket)) as source:
-                table = pa.ipc.open_stream(source).read_all().sort_by("image_id").combine_chunks()
+                table = (
+                    pa.ipc.open_stream(source)
+                    .read_all()
+                    .sort_by("order")
+                    .drop_columns("order")
+                    .combine_chunks()
+                )
             yield _unique(table)
 
 

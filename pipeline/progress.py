@@ -199,18 +199,22 @@ class Notebook:
 
 
 class _Plain:
+    """Lines in a log. Also while nothing is done yet: who reads it wants to know that it goes on."""
+
     shown: Shown = "plain"
 
     def __init__(self) -> None:
-        self.last = -1
+        self.last = 0
+        self.begun = False
 
     def show(self, progress: Progress) -> None:
-        if progress.tally.rows or self.last >= 0:
+        if self.begun:
             self.last = progress.tally.rows
             print(line(progress.state()).plain, file=sys.stderr, flush=True)
+        self.begun = True
 
     def close(self, progress: Progress) -> None:
-        if progress.tally.rows != max(0, self.last):
+        if progress.tally.rows != self.last:
             self.show(progress)
 
 

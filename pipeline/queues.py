@@ -7,6 +7,7 @@ and not in them. One block is one unit, so a queue's length counts units.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -68,13 +69,17 @@ class Watcher:
         self._tell(executor)
 
     def _tell(self, executor: Any) -> None:
-        queues = queues_of(executor)
+        try:
+            queues = queues_of(executor)
+        except Exception:  # noqa: BLE001 - another Ray may name these counters otherwise; a display must not end a run
+            self.last = math.inf
+            return
         for listener in list(_listeners):
             listener(queues)
 
 
 def queues_of(executor: Any) -> tuple[Queue, ...]:
-    """The operators after the input, in order. None when they are not the stages' own (Ray fused some)."""
+    """The operators after the input, in order; () when they are not the stages' own (Ray fused some)."""
     operators = list((executor._topology or {}).items())[1:]
     if len(operators) != len(_groups):
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from pipeline.storage import Store
 
@@ -48,3 +49,8 @@ class RangeFile(io.RawIOBase):
             data = self.store.get_range(self.key, self.at, length)
         self.at += len(data)
         return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

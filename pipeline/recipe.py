@@ -33,6 +33,7 @@ from pipeline.rules import (
     Part,
     Persons,
     Prompt,
+    Source,
     Units,
     Verify,
 )
@@ -60,6 +61,7 @@ class Recipe(Part):
         ("**",), description="globs on keys below the source; ** crosses folders"
     )
     exclude: tuple[str, ...] = Field((), description="globs on keys that are left out")
+    source: Source = Source()
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
     logos: Logos = Logos()
     given: Given = Given()

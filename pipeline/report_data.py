@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from pipeline import ledger, schema
 from pipeline.errors import StorageError
+from pipeline.inner import inner_of, key_of
 from pipeline.storage import Store
 
 COVERAGE_EDGES = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0)
@@ -160,6 +161,8 @@ def chosen(facts: Facts, sample: int) -> list[tuple[Pick, str]]:
 
 def name_of(uri: str, below: str) -> str:
     """The path below the source, as a person reads it; percent-quoted bytes that are no UTF-8 show as "?" marks."""
+    if inner_of(uri):
+        return key_of(uri, below).encode(errors="replace").decode()
     name = uri.removeprefix(below).lstrip("/") if uri.startswith(below) else uri
     return unquote(name, errors="replace") if uri.startswith("file://") else name
 

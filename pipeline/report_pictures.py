@@ -19,6 +19,7 @@ from PIL import Image as Pil
 from models.regions import Image, Mask
 from pipeline import images, look
 from pipeline.errors import CleanplateError, StorageError
+from pipeline.layouts import with_bytes
 from pipeline.ledger import open_part
 from pipeline.report_data import Pick, name_of
 from pipeline.sheet import RED, SheetRow
@@ -56,7 +57,8 @@ def cards(output: Store, picks: list[tuple[Pick, str]], below: str) -> Iterator[
     rows = _rows(output, [pick for pick, _ in picks])
     with ThreadPoolExecutor(4, "report") as pool:
         yield from pool.map(
-            lambda item: card(rows.get(item[0].image_id) or _lost(item[0]), item[1], below), picks
+            lambda item: card(_seen(output, rows.get(item[0].image_id) or _lost(item[0])), item[1], below),
+            picks,
         )
 
 
@@ -104,6 +106,14 @@ def _rows_at(output: Store, part: str, wanted: list[int]) -> Iterator[dict[str, 
             if inside := [at - start for at in wanted if start <= at < end]:
                 yield from file.read_row_group(group, _COLUMNS).take(inside).to_pylist()
             start = end
+
+
+def _seen(output: Store, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its picture, wherever the layout has it; without one that cannot be read."""
+    try:
+        return with_bytes(output, row)
+    except StorageError as error:
+        return {**row, "image": None, "note": f"the picture cannot be read: {error}"}
 
 
 def _lost(pick: Pick) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.areas import Areas
 
@@ -185,6 +185,18 @@ class Everything(Part):
     checkpoint: str = Field("sam-vit-b", description="weights: a name of the weights table or a file")
 
 
+class Source(Part):
+    """What the source is made of."""
+
+    format: Literal["auto", "objects", "parquet", "arrow", "webdataset"] = Field(
+        "auto",
+        description="objects = every object is an image; the others are containers that hold many (docs/formats.md)",
+    )
+    image_column: str | None = Field(
+        None, description="of Parquet and Arrow sources; null = the first that looks like images"
+    )
+
+
 class Output(Part):
     """How rows are written."""
 
@@ -199,6 +211,30 @@ class Output(Part):
         description="scrub drops what tells of persons and places: GPS, owner, serials, thumbnails, XMP",
     )
     keep_skipped: bool = Field(False, description="write the untouched source into `skipped` rows")
+    layout: Literal["parquet", "files", "webdataset"] = Field(
+        "parquet",
+        description="where pictures lie: in the parts, as a tree of files like the source, or in tar shards",
+    )
+    orientation: Literal["keep", "bake"] = Field(
+        "keep", description="bake = turn a JPEG upright without loss, where its sides allow it"
+    )
+    mark: Literal["none", "iptc", "c2pa"] = Field(
+        "none",
+        description="edited images say that they are: IPTC digital source type; c2pa = a signed manifest too",
+    )
+    c2pa_cert: str | None = Field(
+        None, description="PEM file: the signer's certificate and its chain; needs the extra c2pa"
+    )
+    c2pa_key: str | None = Field(
+        None, description="PEM file: its private key; read where images are written, never stored"
+    )
+
+    @model_validator(mode="after")
+    def _signed_by_someone(self) -> Output:
+        given = (self.c2pa_cert is not None, self.c2pa_key is not None)
+        if given != (self.mark == "c2pa",) * 2:
+            raise ValueError("mark: c2pa goes with c2pa_cert and c2pa_key, and they with it")
+        return self
 
 
 class Limits(Part):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline import attached, graph, kit, ledger, plan, provenance, review
+from pipeline import attached, card, graph, kit, ledger, plan, provenance, review
 from pipeline import recipe as recipes
+from pipeline.containers import Listing
 from pipeline.errors import ConfigError, RunStopped, StorageError
-from pipeline.ledger import Receipt
+from pipeline.ledger import Receipt, Tally
 from pipeline.recipe import Recipe
 from pipeline.storage import Store, open_store
 
@@ -34,6 +35,12 @@ class Run:
     recipe: Recipe
     stamp: Stamp
     run_id: str
+    listing: Listing = field(default_factory=Listing)
+    """What the last listing of a source of containers told besides its images."""
+
+    def job(self, units: list[plan.Unit], last: bool, stages: graph.Stages = graph.stages_of) -> graph.Job:
+        below = self.source.uri("")
+        return graph.Job(tuple(units), self.output, self.recipe, self.stamp, last, stages, below)
 
 
 def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) -> Run:
@@ -87,8 +94,11 @@ def plan_new(
     the rows whose newest attempt failed, and what `marks` ask for. Raises ConfigError for marks of another run.
     """
     existing = plan.generations(run.output)
-    images = plan.listed(run.source, run.recipe, limit)
-    _extend(run, ledger.unseen(run.output, images) if existing else images)
+    run.listing.left_out.clear()
+    run.listing.whole.clear()
+    run.listing.known = plan.whole_containers(run.output)
+    images = plan.listed(run.source, run.recipe, limit, run.listing)
+    _extend(run, ledger.unseen(run.output, images) if existing else images, run.listing)
     if retry_failed:
         _extend(run, ledger.failed(run.output))
     # Again, until the marks are spent: another driver may have written the generation that was to hold them.
@@ -102,9 +112,9 @@ def planned(output: Store) -> list[plan.Unit]:
     return [unit for generation in plan.generations(output) for unit in plan.read_index(output, generation)]
 
 
-def _extend(run: Run, rows: Iterator[plan.Planned]) -> None:
+def _extend(run: Run, rows: Iterator[plan.Planned], told: Listing | None = None) -> None:
     generation = max(plan.generations(run.output), default=-1) + 1
-    plan.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest)
+    plan.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest, told)
 
 
 def execute(
@@ -125,13 +135,19 @@ def execute(
         if not todo:
             return
         event(run, f"pass-{number}", units=len(todo), rows=sum(unit.rows for unit in todo))
-        job = graph.Job(tuple(todo), run.output, run.recipe, run.stamp, number == PASSES, stages)
+        job = run.job(todo, number == PASSES, stages)
         _listen(run, go(job), told)
     if todo := missing(run.output, units):
         raise RunStopped(
             f"{len(todo)} of {len(units)} units are not committed ({todo[0].name}, ...); "
             "run the same command again to take them up"
         )
+
+
+def finished(run: Run) -> Tally:
+    """When every unit is committed: write the dataset's card, and count the rows."""
+    card.write(run.output)
+    return ledger.tally(run.output)
 
 
 def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:

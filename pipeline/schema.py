@@ -54,7 +54,9 @@ COLUMNS: dict[str, pa.Field] = {
     for f in (
         _field("image_id", pa.string(), "sha256 of source_uri and source_version, hex: the row's identity"),
         _field(
-            "source_uri", pa.string(), "where the image was read: s3://... or file://... (percent-quoted)"
+            "source_uri",
+            pa.string(),
+            "where the image was read: s3://..., file://... (percent-quoted), or inside a container (docs/formats.md)",
         ),
         _field(
             "source_version", pa.string(), "ETag, or size-mtime_ns of a local file, as listed by the plan"
@@ -65,7 +67,12 @@ COLUMNS: dict[str, pa.Field] = {
         _field("width", pa.int32(), "pixels, upright"),
         _field("height", pa.int32(), "pixels, upright"),
         _field("status", pa.string(), "unchanged | cleaned | residual | skipped | failed"),
-        _field("image", IMAGE, "the output image, encoded; null when failed or skipped"),
+        _field(
+            "image",
+            IMAGE,
+            "the output image, encoded, or (layouts files, webdataset) path, where it lies below the output; "
+            "null when failed or skipped",
+        ),
         _field("output_format", pa.string(), "format of image.bytes"),
         _field("output_sha256", pa.string(), "sha256 of image.bytes, hex"),
         _field("regions", pa.list_(REGION), "what was found and removed, each with its mask"),
@@ -128,11 +135,13 @@ START = columns(*PLANNED.names, "error", "timings_ms")
 """What a unit's table holds when the first stage sees it."""
 
 
-def part_schema() -> pa.Schema:
-    """The schema of a part, with the metadata that lets `datasets` show the image column as pictures."""
+def part_schema(pictures: bool = True) -> pa.Schema:
+    """The schema of a part, with the metadata that lets `datasets` show the image column as pictures, where it
+    holds them (pictures; other layouts keep them outside the parts)."""
     fields = [field for name, field in COLUMNS.items() if name not in IN_FLIGHT]
     features: dict[str, Any] = {f.name: _feature(f.type) for f in fields}
-    features["image"] = {"_type": "Image"}
+    if pictures:
+        features["image"] = {"_type": "Image"}
     info = {"info": {"features": features}}
     return pa.schema(fields, metadata={"huggingface": json.dumps(info), "cleanplate": "part/1"})
 

@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -44,11 +44,13 @@ REQUEST_S = 300
 
 @dataclass(frozen=True)
 class Object:
-    """One listed object. version: ETag for object stores, "size-mtime_ns" for local files."""
+    """One listed object. version: ETag for object stores, "size-mtime_ns" for local files. modified: when it was
+    written, seconds since 1970, by its store's clock."""
 
     key: str
     size: int
     version: str
+    modified: float | None = field(default=None, compare=False)
 
 
 class Store(Protocol):
@@ -93,11 +95,17 @@ def open_store(url: str) -> Store:
 
 def read_uri(uri: str) -> bytes:
     """The bytes behind an absolute uri as `Store.uri` writes it. Raises StorageError."""
+    store, key = place_of(uri)
+    return store.get(key)
+
+
+def place_of(uri: str) -> tuple[Store, str]:
+    """The store and the key behind an absolute uri as `Store.uri` writes it."""
     if uri.startswith("s3://"):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
-        return _s3(bucket).get(key)
+        return _s3(bucket), key
     path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
-    return LocalStore(Path(os.sep)).get(path.lstrip(os.sep))
+    return LocalStore(Path(os.sep)), path.lstrip(os.sep)
 
 
 @lru_cache(maxsize=64)
@@ -156,7 +164,7 @@ class LocalStore:
         except OSError:
             # A link to nowhere: listed all the same, so that its row can say what is wrong with it.
             return Object(key, 0, "unreadable")
-        return Object(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+        return Object(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_mtime)
 
     def get(self, key: str) -> bytes:
         try:
@@ -227,7 +235,7 @@ class _Temporary:
 
     def __init__(self, path: Path, data: bytes) -> None:
         self.path, self.data = path, data
-        self.temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp")
+        self.temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
     def __enter__(self) -> tuple[Path, Path]:
         try:
@@ -257,6 +265,8 @@ def _local_error(error: OSError, path: Path) -> StorageError:
         return StorageError("missing", f"no such file: {path}")
     if isinstance(error, PermissionError):
         return StorageError("forbidden", f"not allowed: {path}")
+    if isinstance(error, FileExistsError):
+        return StorageError("other", f"a file is where a folder must be: {path}")
     if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EISDIR):
         return StorageError("other", f"{error.strerror}: {str(path)[:200]}")
     # A full disk or a stale mount may pass: a later attempt, perhaps on another node, takes the unit again.
@@ -316,7 +326,8 @@ class S3Store:
             for entry in page.get("Contents", ()):
                 key: str = entry["Key"]
                 if not (key.endswith("/") and entry["Size"] == 0):
-                    yield Object(self._relative(key), entry["Size"], entry["ETag"].strip('"'))
+                    modified = entry["LastModified"].timestamp()
+                    yield Object(self._relative(key), entry["Size"], entry["ETag"].strip('"'), modified)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}

@@ -2,17 +2,21 @@
 
 a local folder   ".NAME.<hex>.tmp": bytes on their way to a name that they never got
 anywhere         plan files that no index names: a driver died, or lost the race, between files and index
+images, shards   pictures of attempts that never became a part (layouts files and webdataset)
 S3               multipart uploads that nobody completed: invisible in listings, and paid for
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline import plan
+from pipeline import ledger, plan
+from pipeline.inner import inner_of
+from pipeline.layouts import IMAGES, SHARDS, shard_key
 from pipeline.storage import LocalStore, S3Store, Store
 
 MIN_AGE_S = 600.0
@@ -24,7 +28,7 @@ _PLAN_FILE = re.compile(r"^plan/\d{4}-[0-9a-f]{12}-\d{5}\.parquet$")
 
 @dataclass(frozen=True)
 class Orphan:
-    """what: "temporary", "plan" or "upload". age: seconds since it was last written. remove: does it."""
+    """what: "temporary", "plan", "picture" or "upload". age: seconds since it was last written. remove: does it."""
 
     what: str
     key: str
@@ -40,6 +44,7 @@ def orphans(output: Store) -> Iterator[Orphan]:
     for item in files:
         if item.key not in named:
             yield Orphan("plan", item.key, _age(output, item.key), _deleter(output, item.key))
+    yield from _pictures(output)
     if isinstance(output, LocalStore):
         for item in output.list():
             if _TEMPORARY.search(item.key):
@@ -55,6 +60,33 @@ def sweep(output: Store, min_age: float = MIN_AGE_S) -> Iterator[tuple[Orphan, b
         if old:
             orphan.remove()
         yield orphan, old
+
+
+def _pictures(output: Store) -> Iterator[Orphan]:
+    """Files and shards that no part names, of any attempt. Names are held as 16 bytes each."""
+    unnamed = {_short(key) for key in _picture_keys(output)}
+    if not unnamed:
+        return
+    # After the listing: a part that was put in between names its pictures.
+    for name in ledger.part_keys(output):
+        unnamed.discard(_short(shard_key(name.removesuffix(".parquet"))))  # also one without a single picture
+        for image in ledger.read_part(output, name, ["image"])["image"].to_pylist():
+            if image is not None:
+                inner = inner_of(image["path"])
+                unnamed.discard(_short(inner.container if inner else image["path"]))
+    for key in _picture_keys(output):
+        if _short(key) in unnamed:
+            yield Orphan("picture", key, _age(output, key), _deleter(output, key))
+
+
+def _picture_keys(output: Store) -> Iterator[str]:
+    """Below images/ and shards/, but for what is on its way there."""
+    keys = (item.key for place in (IMAGES, SHARDS) for item in output.list(place))
+    return (key for key in keys if not _TEMPORARY.search(key))
+
+
+def _short(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:16]
 
 
 def _deleter(output: Store, key: str) -> Callable[[], None]:

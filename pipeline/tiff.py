@@ -15,12 +15,13 @@ import numpy.typing as npt
 from pipeline import exif
 from pipeline.exif import Entry
 from pipeline.formats import ImageError
-from pipeline.marking import PACKET
+from pipeline.marking import PACKET, marked
 
 _EXIF_IFD, _GPS_IFD, _SUB_IFDS, _ICC = 0x8769, 0x8825, 0x014A, 34675
 _XMP = 700
 _OFFSETS = {273: 279, 324: 325, 513: 514}
-_PREVIEWS = frozenset([_SUB_IFDS, 34377, 37724, 50341])
+_C2PA = 0xCD41
+_PREVIEWS = frozenset([_SUB_IFDS, 34377, 37724, 50341, _C2PA])
 # What describes the pixels' layout and colour; needed to read them at all.
 # fmt: off
 _LAYOUT = frozenset((
@@ -111,7 +112,7 @@ def write_tiff(
     """A one-page, deflated, chunky TIFF of an upright array, with what tags of `source` the policy allows.
 
     stored: HWC uint8 or uint16 in `mode` ('L', 'LA', 'RGB', 'RGBA', 'CMYK'). source: a TIFF file.
-    mark: say that it was edited, unless the source's XMP is kept.
+    mark: say that it was edited, in the source's XMP where that is kept and can be added to.
     Returns the file and the names of dropped tags. Raises ImageError('corrupt') for the source.
     """
     order = exif.byte_order(source) if source else "<"
@@ -142,8 +143,8 @@ def write_tiff(
     present = {entry.tag for entry in entries}
     if icc and _ICC not in present:
         entries.append(Entry(_ICC, 7, len(icc), icc))
-    if mark and _XMP not in present:
-        entries.append(Entry(_XMP, 1, len(PACKET), PACKET))
+    if mark and (packet := marked(next((e.value for e in entries if e.tag == _XMP), None))):
+        entries = [e for e in entries if e.tag != _XMP] + [Entry(_XMP, 1, len(packet), packet)]
     if dpi and 282 not in present:
         ratio = [struct.pack(order + "II", round(d * 1000), 1000) for d in dpi]
         entries += [Entry(282, 5, 1, ratio[0]), Entry(283, 5, 1, ratio[1])]

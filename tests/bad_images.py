@@ -17,7 +17,10 @@ import cv2
 import jpeglib
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 from PIL import Image
+
+pillow_heif.register_heif_opener()
 
 SERIAL, OWNER, MAKER = b"SERIAL-4711-0815", b"Jane Q. Owner", b"MAKERNOTE-of-a-camera"
 COMMENT, XMP_NAME, TAIL = b"a comment about Jane", b"xmp-creator-Jane", b"MOTION-PHOTO-VIDEO"
@@ -221,6 +224,46 @@ def telling_tiff(orientation: int = 1) -> bytes:
     return exif_block(orientation, order, [*extra, (0x0111, 4, 1, where)], thumbnail=False) + pixels.tobytes()
 
 
+def telling_avif(orientation: int = 6) -> bytes:
+    """An AVIF with EXIF, XMP and ICC."""
+    return save(picture(), "AVIF", exif=exif_block(orientation), xmp=XMP_NAME, icc_profile=icc(), quality=80)
+
+
+def telling_heic(orientation: int = 6) -> bytes:
+    """A HEIC with EXIF, XMP, ICC, a thumbnail, and a box of a phone's own at its end."""
+    made = pillow_heif.from_pillow(picture(width=192, height=128))
+    out = io.BytesIO()
+    block = b"Exif\0\0" + exif_block(orientation)
+    pillow_heif.options.THUMBNAILS = True
+    made.save(out, quality=80, exif=block, xmp=XMP_NAME, icc_profile=icc(), thumbnails=[64])
+    return out.getvalue() + struct.pack(">I", 8 + len(TAIL)) + b"mpvd" + TAIL
+
+
+def avif10() -> bytes:
+    """An AVIF of 10 bits by OpenCV."""
+    done, out = cv2.imencode(".avif", deep()[..., ::-1] >> 6, [cv2.IMWRITE_AVIF_DEPTH, 10])
+    assert done
+    return out.tobytes()
+
+
+def heic10() -> bytes:
+    """A HEIC of 10 bits."""
+    array, out = deep(), io.BytesIO()
+    pillow_heif.from_bytes("RGB;16", (array.shape[1], array.shape[0]), array.tobytes()).save(out, quality=80)
+    return out.getvalue()
+
+
+def alpha_bmp() -> bytes:
+    """A BMP whose header (version 5) names an alpha channel."""
+    pixels = np.asarray(picture("RGBA"))[::-1]
+    height, width = pixels.shape[:2]
+    body = pixels[..., [2, 1, 0, 3]].tobytes()
+    head = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, len(body), 2835, 2835, 0, 0)
+    head += struct.pack("<5I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, 0x73524742)
+    start = 14 + 124
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head.ljust(124, b"\0") + body
+
+
 def telling_gif() -> bytes:
     """A one-frame GIF with a comment."""
     return save(picture("P"), "GIF", comment=COMMENT)
@@ -366,7 +409,9 @@ BAD: dict[str, tuple[str, Made, str]] = {
     "multi-page tiff": ("pages.tif", multipage_tiff, "multipage"),
     "float tiff": ("float.tif", tiff_float, "unsupported"),
     "12-bit jpeg": ("twelve.jpg", jpeg_12_bit, "unsupported"),
-    "avif": ("a.avif", lambda: save(picture(), "AVIF"), "unsupported"),
+    "animated avif": ("moving.avif", lambda: animated("AVIF"), "animated"),
+    "heic of two pictures": ("two.heic", lambda: animated("HEIF"), "multipage"),
+    "cut heic": ("cut.heic", lambda: telling_heic()[:-500], "truncated"),
     "jpeg 2000": ("a.jp2", lambda: save(picture(), "JPEG2000"), "unsupported"),
 }
 GOOD: dict[str, tuple[str, Made]] = {
@@ -417,8 +462,19 @@ GOOD: dict[str, tuple[str, Made]] = {
     "tiff 16 rgb": ("rgb16.tif", tiff16),
     "tiff 16 grey": ("l16.tif", lambda: tiff16("L")),
     "bmp": ("plain.bmp", lambda: save(picture(), "BMP")),
+    "bmp alpha": ("alpha.bmp", alpha_bmp),
     "bmp grey": ("grey.bmp", lambda: save(picture("L"), "BMP")),
     "bmp palette": ("palette.bmp", lambda: save(picture("P"), "BMP")),
+    "avif": ("plain.avif", lambda: save(picture(), "AVIF", quality=80)),
+    "avif grey": ("grey.avif", lambda: save(picture("L"), "AVIF")),
+    "avif alpha": ("alpha.avif", lambda: save(picture("RGBA"), "AVIF", quality=80)),
+    "avif 10 bit": ("ten.avif", avif10),
+    "avif rotated, telling": ("rotated.avif", telling_avif),
+    "heic": ("plain.heic", lambda: save(picture(), "HEIF", quality=80)),
+    "heic grey": ("grey.heic", lambda: save(picture("L"), "HEIF")),
+    "heic alpha": ("alpha.HEIC", lambda: save(picture("RGBA"), "HEIF")),
+    "heic 10 bit": ("ten.heic", heic10),
+    "heic rotated, telling": ("rotated.heic", telling_heic),
     "gif": ("plain.gif", telling_gif),
     "gif transparent": ("clear.gif", lambda: save(picture().quantize(16), "GIF", transparency=3)),
 }

@@ -18,6 +18,7 @@ from PIL import Image as Pil
 from s3server import Bucket
 
 from jobs.__main__ import main, parser
+from jobs.evaluate import with_default
 from pipeline.recipe import load
 from pipeline.storage import open_store
 
@@ -31,10 +32,14 @@ PARSED_ONLY: list[tuple[str, str]] = [
     (r"^weights (fetch|add)", "the network; tests/models/test_weights.py fetches from real places"),
     (r"^weights verify", "hashes the reader's own cache and removes what is damaged there"),
     (r"--gpus", "a GPU"),
+    (r"--review", "marks that a person exported from the report; tests/test_review.py"),
+    (r"hub-dataset|lanyard", "data that is not here; the tests of that source"),
+    (r"^status .*--address", "a cluster with a dashboard"),
     (r"^(submit|stop) ", "a cluster with a dashboard; tests/jobs/test_submit.py has one"),
     (r"^demo", "a minute; tests/jobs/test_demo_photos.py and `make demo`"),
     (r"^serve", "runs until it is stopped; its own tests drive it in a browser"),
-    (r"^train ", "hours; tests/jobs/test_train_job.py"),
+    (r"^(train|ablate) ", "hours; tests/jobs/test_train_job.py"),
+    (r"^evaluate ", "weights and photographs that are not here; its own tests"),
     (r"^benchmark", "minutes of a quiet machine"),
 ]
 GOOD = {"run": (0, 1), "status": (0, 1), "inspect": (0, 1), "doctor": (0,)}
@@ -79,7 +84,12 @@ def words_of(line: str) -> list[str]:
 
 @pytest.mark.parametrize(("page", "line"), ALL)
 def test_documented_commands_parse(page: str, line: str) -> None:
-    words = words_of(line)
+    words = with_default(words_of(line))
+    if words[0] == "train":
+        from jobs import train
+
+        assert train.parser().parse_args(words[1:])
+        return
     args = parser().parse_args(words)
     assert args.run is not None, page
     if words[0] == "submit":
@@ -94,9 +104,11 @@ def desk(tmp_path: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterato
         image = Pil.open(ROOT / "jobs" / "demo_photos" / name)
         image.thumbnail((SMALL, SMALL))
         image.save(tmp_path / "photos" / name, quality=92)
-        open_store(s3.url("raw")).put(name, (tmp_path / "photos" / name).read_bytes())
+        for prefix in ("raw", "shards"):
+            open_store(s3.url(prefix)).put(name, (tmp_path / "photos" / name).read_bytes())
     (tmp_path / "photo.jpg").write_bytes((tmp_path / "photos" / "astronaut.jpg").read_bytes())
     (tmp_path / "recipe.yaml").write_text("remove: [face]\n")
+    (tmp_path / "marks.json").write_text('{"marks": []}')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -153,10 +165,12 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+def test_every_page_can_be_found() -> None:
+    """From the index, from another page, or from where the program names it."""
+    program = [p for name in ("pipeline", "jobs", "models") for p in (ROOT / name).rglob("*.py")]
+    told = "".join(p.read_text(encoding="utf-8") for p in [*PAGES, *program])
     for page in (ROOT / "docs").glob("*.md"):
-        assert page.name == "README.md" or f"({page.name})" in index, page.name
+        assert f"({page.name}" in told or f"docs/{page.name}" in told, f"add {page.name} to docs/README.md"
 
 
 def test_readme_names_commands_of_the_makefile() -> None:

@@ -8,14 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from flow_rig import check_complete, faces, folder, put_photos
 
 from pipeline import ledger
 from pipeline import run as runs
+from pipeline.audit import audit
 from pipeline.storage import open_store
+from pipeline.sweep import sweep
 
 ROOT = Path(__file__).parent.parent
 FLAGS = [
@@ -134,3 +138,34 @@ def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path) ->
     run = runs.start(source, output, faces(**{"units.rows": 4}))
     runs.execute(run, runs.plan_new(run), "here", lambda receipt: None)
     check_complete(source, output, files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_killed_runs_of_every_layout_end_in_one_picture_a_row(tmp_path: Path, layout: str) -> None:
+    """Killed where it hurts: as soon as a picture is there, and its part perhaps not."""
+    source, output = folder(tmp_path / "in"), tmp_path / "out"
+    files = put_photos(source, 40)
+    flags = [*FLAGS, "--here", "--output-layout", layout]
+    command = [sys.executable, "-m", "jobs", "run", source, str(output), *flags]
+    top = output / ("images" if layout == "files" else "shards")
+    kills = 0
+    for _ in range(12):
+        before = len(list(top.rglob("*")))
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (kills >= 4 or len(list(top.rglob("*"))) <= before):
+            time.sleep(0.002)
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    assert process.returncode == 0
+    store = open_store(str(output))
+    rows = [row for table in ledger.rows(store) for row in table.to_pylist()]
+    assert Counter(row["source_uri"] for row in rows) == Counter(open_store(source).uri(key) for key in files)
+    assert len({row["image"]["path"] for row in rows}) == 40
+    assert audit(store, source=open_store(source)).wrong == []
+    left = [orphan.what for orphan, _ in sweep(store, 0)]
+    assert set(left) <= {"temporary"}, "the same pictures come out again, so nothing lies about"

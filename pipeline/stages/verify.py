@@ -7,7 +7,7 @@ against false alarms.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,13 +109,7 @@ def _everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
 def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
-    finds: list[list[Region]] = [[] for _ in rows]
-    parts = [_parts(row, tools.recipe) for row in rows]
-    for detector in tools.detectors:
-        for found, regions, row, picture in zip(
-            finds, look_at(detector, results, parts), rows, results, strict=True
-        ):
-            found += [r for r in regions if _counts(r, row, picture, tools.recipe)]
+    finds = look_again(rows, results, tools.detectors, tools.recipe)
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -124,6 +118,19 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
         else:
             again.append(row)
     _refill(again, tools)
+
+
+def look_again(
+    rows: list[dict[str, Any]], results: list[Image], detectors: Sequence[Detector], recipe: Recipe
+) -> list[list[Region]]:
+    """What verifying detectors find in each row's result (HWC uint8 RGB) that counts as residue."""
+    finds: list[list[Region]] = [[] for _ in rows]
+    parts = [_parts(row, recipe) for row in rows]
+    for detector in detectors:
+        looked = look_at(detector, results, parts)
+        for found, regions, row, picture in zip(finds, looked, rows, results, strict=True):
+            found += [r for r in regions if _counts(r, row, picture, recipe)]
+    return finds
 
 
 def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:

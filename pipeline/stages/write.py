@@ -13,13 +13,16 @@ import pyarrow as pa
 from models.regions import Image, Mask
 from pipeline import images, masks, schema
 from pipeline.errors import ContractError, RowError
+from pipeline.formats import SUFFIXES
+from pipeline.inner import inner_of, key_of
+from pipeline.manifest import Sign, signer
+from pipeline.provenance import code_version
 from pipeline.recipe import Output
 from pipeline.rows import decoded, paste_patches
 from pipeline.stage import Needs, Row, Work
 
 _ADDS = schema.columns("image", "output_format", "output_sha256", "untouched", "metadata_dropped", "note")
 _READS = ["source_uri", "source", "source_sha256", "width", "height", "mask_rle", "patches"]
-_SUFFIX = {"jpeg": "jpg", "tiff": "tif"}
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,18 @@ class Write:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
+        sign = None
+        if self.output.c2pa_cert and self.output.c2pa_key:
+            sign = signer(self.output.c2pa_cert, self.output.c2pa_key, code_version())
+
         def write(table: pa.Table) -> pa.Table:
-            made = [_encode(row, self.output) for row in table.select(_READS).to_pylist()]
+            made = [_encode(row, self.output, sign) for row in table.select(_READS).to_pylist()]
             return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
 
         return write
 
 
-def _encode(row: Row, output: Output) -> dict[str, Any]:
+def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
     """The write stage's columns of one row."""
     picture = decoded(row)
     edited: Image | None = None
@@ -53,6 +60,9 @@ def _encode(row: Row, output: Output) -> dict[str, Any]:
         format=output.format,
         quality=output.quality,
         metadata=output.metadata,
+        orientation=output.orientation,
+        mark_edited=output.mark != "none",
+        sign=sign,
     )
     if mask is not None and mask.any() and not done.inside_changed:
         raise RowError("edit_lost", "what was to be removed is as it was: no pixel inside the mask changed")
@@ -72,10 +82,10 @@ def _encode(row: Row, output: Output) -> dict[str, Any]:
 
 def path_of(uri: str, image_format: str) -> str:
     """A file name for the output: the source's, with the suffix that its content has now."""
-    name = PurePosixPath(unquote(uri, errors="replace")).name
-    suffix = _SUFFIX.get(image_format, image_format)
-    same = PurePosixPath(name).suffix.lower().lstrip(".") in (suffix, image_format)
-    return name if same else f"{PurePosixPath(name).stem}.{suffix}"
+    name = PurePosixPath(key_of(uri, "") if inner_of(uri) else unquote(uri, errors="replace")).name
+    suffixes = SUFFIXES[image_format]
+    same = PurePosixPath(name).suffix.lower().lstrip(".") in suffixes
+    return name if same else f"{PurePosixPath(name).stem}.{suffixes[0]}"
 
 
 @dataclass(frozen=True)

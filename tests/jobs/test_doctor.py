@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 from s3server import Bucket, free_ports
 
 from jobs.__main__ import main
-from pipeline.doctor import _written
+from pipeline.doctor import _lacking, _written
 from pipeline.storage import LocalStore
 
 
@@ -104,3 +105,9 @@ def test_the_table_is_read_by_people(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert "centerface" in shown
     assert "ready" in shown or "cleanplate weights fetch big-lama" in shown
+
+
+def test_a_package_that_is_absent_or_too_old_is_said() -> None:
+    assert _lacking(Requirement("numpy>=1.26")) == ""
+    assert _lacking(Requirement("no-such-package-of-ours")) == "not installed"
+    assert "wanted >=99" in _lacking(Requirement("numpy>=99"))

@@ -104,7 +104,10 @@ def test_a_log_gets_plain_lines_and_says_nothing_twice(capsys: pytest.CaptureFix
     assert len(told) >= 2
     assert told[-1].startswith("8 / 8 done")
     assert "\x1b" not in err
-    with Progress(8, 8, shown="plain", every=0.01):
+    with Progress(8, 0, shown="plain", every=0.05):
+        time.sleep(0.3)
+    assert capsys.readouterr().err.startswith("0 / 8 done"), "it goes on, says a log, before anything is done"
+    with Progress(8, 0, shown="plain", every=60):
         time.sleep(0.05)
     assert capsys.readouterr().err == "", "nothing was done: nothing is said"
 
@@ -165,6 +168,15 @@ def test_ray_tells_how_full_its_queues_are(tmp_path: Path, ray_local: None) -> N
     assert any(queue.running or queue.waiting for told in heard for queue in told)
     assert any(told[1].workers for told in heard if told)
     assert all(r.timings["detect"] > 0 for r in receipts), "receipts carry the stages' times"
+
+
+def test_a_ray_that_counts_otherwise_costs_the_queues_not_the_run() -> None:
+    heard: list[tuple[queues.Queue, ...]] = []
+    watcher = queues.Watcher()
+    with queues.heard(heard.append):
+        watcher.on_execution_step(object())
+        watcher.on_execution_step(object())
+    assert heard == []
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(7, "0:07"), (213, "3:33"), (3729, "1:02:09")])
