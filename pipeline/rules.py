@@ -343,6 +343,10 @@ class Engine(Part):
         None, description="most workers; null = as many as fit"
     )
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="images a worker handles at a time")
+    patience: Annotated[float, Field(gt=0)] = Field(
+        900.0,
+        description="seconds of a stage over one batch after which its process counts as hung, and is ended",
+    )
     stages: dict[ModelStage, StageEngine] = Field(
         default_factory=dict,
         description="another size for one stage, in a pool of its own: {inpaint: {gpus: 0.5, workers: 4}}",
