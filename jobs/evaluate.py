@@ -10,7 +10,7 @@ DEFAULT = "inpaint"
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Enter `evaluate` and what it can evaluate; without a word it is `inpaint`."""
-    from jobs import evaluate_inpaint, evaluate_masks
+    from jobs import evaluate_consensus, evaluate_inpaint, evaluate_masks
 
     parser = subparsers.add_parser(
         "evaluate",
@@ -19,11 +19,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: cleanplate evaluate inpaint photos/ evaluated/",
     )
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    for module in (evaluate_inpaint, evaluate_masks):
+    for module in (evaluate_inpaint, evaluate_masks, evaluate_consensus):
         module.add_parser(verbs)
 
 
-def with_default(words: Sequence[str], known: Sequence[str] = ("inpaint", "masks", "detect")) -> list[str]:
+def with_default(
+    words: Sequence[str], known: Sequence[str] = ("inpaint", "masks", "consensus", "detect")
+) -> list[str]:
     """`evaluate PHOTOS OUT` means `evaluate inpaint PHOTOS OUT`."""
     rest = list(words[1:])
     if list(words[:1]) != ["evaluate"] or rest[:1] in ([], ["-h"], ["--help"]) or rest[0] in known:
