@@ -28,6 +28,7 @@ COMMANDS = (
     "verify",
     "report",
     "inspect",
+    "serve",
     "submit",
     "stop",
     "weights",

@@ -10,7 +10,7 @@ import yaml
 from pipeline.errors import ConfigError
 from pipeline.recipe import Recipe, load
 
-_MIRRORED = {
+MIRRORED = {
     "segmenter": "masks.segmenter",
     "checkpoint": "masks.checkpoint",
     "inpainter": "inpaint.name",
@@ -62,10 +62,11 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe file with the flags laid over it. Raises ConfigError."""
+def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Recipe:
+    """The recipe file with the flags laid over it. own: the keys of a run's recipe, which stand in where no file is
+    named. Raises ConfigError."""
     overrides: dict[str, Any] = {
-        key: getattr(args, flag) for flag, key in _MIRRORED.items() if getattr(args, flag) is not None
+        key: getattr(args, flag) for flag, key in MIRRORED.items() if getattr(args, flag) is not None
     }
     if args.remove is not None:
         overrides["remove"] = [word.strip() for word in args.remove.split(",") if word.strip()]
@@ -78,4 +79,4 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
         overrides[key] = yaml.safe_load(value)
-    return load(args.recipe, overrides)
+    return load(args.recipe, overrides if args.recipe or not own else own | overrides)

@@ -63,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
     from pipeline import run as runs
     from pipeline.errors import ConfigError
 
-    recipe = recipe_of(args)
+    marks, own = review_of(args) if args.review else (None, None)
+    recipe = recipe_of(args, own)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
     if not args.every > 0:
         raise ConfigError(f"--every {args.every:g}: must be more than 0 seconds")
-    marks = marks_of(args) if args.review else None
     if args.dry_run:
         from jobs.plan import describe
 
@@ -87,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
-def marks_of(args: argparse.Namespace) -> Marks:
-    """The marks of --review, checked against the run that they judge; says what they ask for."""
+def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
+    """The marks of --review, checked against the run that they judge, and that run's recipe; says what they ask for."""
     from pipeline import review
     from pipeline import run as runs
     from pipeline.errors import ConfigError
@@ -96,11 +96,11 @@ def marks_of(args: argparse.Namespace) -> Marks:
     if args.new_run:
         raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
     marks = review.read(args.review)
-    output, _ = runs.open_finished(args.output)
+    output, record = runs.open_finished(args.output)
     counts = review.asked(output, marks).counts
     told = ", ".join(f"{count:,} {word}" for word, count in counts.items())
     Console(stderr=True).print(f"review {args.review}: {told or 'no marks'}", highlight=False)
-    return marks
+    return marks, record["recipe"]
 
 
 def carry_out(

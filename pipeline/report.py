@@ -12,6 +12,7 @@ import html
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -21,9 +22,14 @@ import yaml
 from pipeline import ledger, plan, provenance, report_data, report_pictures
 from pipeline.errors import StorageError
 from pipeline.report_data import Facts
-from pipeline.storage import Object, Store, open_store
+from pipeline.storage import Store, open_store
 
-_SCRIPTS = ("charts.js", "tables.js", "gallery.js", "dialog.js", "report.js")
+_STYLES = ("base.css", "report.css")
+_SCRIPTS = (
+    *("elements.js", "slider.js", "theme.js", "charts.js", "tables.js"),
+    *("gallery.js", "dialog.js", "report.js"),
+)
+"""Modules, each after those that it imports: in one file they need neither imports nor exports."""
 _BINS = 40
 _CLOCK_SLACK_S = 120.0
 """How far a file's time may lie from the time that it tells before it counts as copied."""
@@ -51,6 +57,7 @@ def page(output: Store, record: dict[str, Any], *, sample: int = 60, seed: int =
 
 def summary(output: Store, record: dict[str, Any], facts: Facts) -> dict[str, Any]:
     """Everything on the page but the pictures, as JSON types."""
+    events = _events(output)
     planned = sum(unit.rows for n in plan.generations(output) for unit in plan.read_index(output, n))
     return {
         "output": output.url,
@@ -63,7 +70,8 @@ def summary(output: Store, record: dict[str, Any], facts: Facts) -> dict[str, An
         "statuses": dict(facts.statuses),
         "kinds": [{"kind": kind, **vars(count)} for kind, count in sorted(facts.kinds.items())],
         "coverage": {"edges": report_data.COVERAGE_EDGES, "counts": facts.coverage.tolist()},
-        "sessions": sessions(output, facts),
+        "sessions": sessions(output, facts, events),
+        "recall": events.recall,
         "stages": facts.stage_ms,
         "left": [{"kind": k, "detector": d, **vars(left)} for (k, d), left in sorted(facts.left.items())],
         "causes": [
@@ -88,8 +96,9 @@ def document(title: str, blocks: Iterable[str]) -> str:
     def text(name: str) -> str:
         return folder.joinpath(name).read_text("utf-8")
 
-    style = text("report.css")
-    script = '"use strict";\n(() => {\n' + "\n".join(text(name) for name in _SCRIPTS) + "\n})();\n"
+    style = "\n".join(text(name) for name in _STYLES)
+    modules = "\n".join(re.sub(r"^import .*\n|^export ", "", text(name), flags=re.M) for name in _SCRIPTS)
+    script = '"use strict";\n(() => {\n' + modules + "\n})();\n"
     policy = (
         f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -151,21 +160,19 @@ def _root(record: dict[str, Any]) -> str:
 # --- when what was committed ---
 
 
-def sessions(output: Store, facts: Facts) -> list[dict[str, Any]]:
+def sessions(output: Store, facts: Facts, events: _Events) -> list[dict[str, Any]]:
     """Each start of the command that committed rows, oldest first.
 
     run_id, started, seconds (null when it was stopped and nothing tells when), rows, complete, and bins of
-    [seconds from the start, length, rows] where the times of its parts are known: a local listing tells
-    them, an object store's does not.
+    [seconds from the start, length, rows] where the listing tells when its parts were written.
     """
-    events, written = _events(output)
-    parts = {item.key.rpartition("/")[2]: _written_at(item) for item in output.list(ledger.PARTS)}
+    parts = {item.key.rpartition("/")[2]: item.modified for item in output.list(ledger.PARTS)}
     out = []
     for run_id in sorted({run_id for run_id, _, _ in facts.committed}):
-        started, ended = events.get((run_id, "started")), events.get((run_id, "complete"))
+        started, ended = (events.times.get((run_id, name)) for name in ("started", "complete"))
         mine = [(parts.get(part), rows) for run, part, rows in facts.committed if run == run_id]
         times = sorted((at, rows) for at, rows in mine if at is not None)
-        stamp = written.get(run_id)
+        stamp = events.written.get(run_id)
         # A copy of the folder has the copy's times: then nothing is known of when parts were committed.
         genuine = started is not None and stamp is not None and abs(stamp - started) < _CLOCK_SLACK_S
         if not genuine or len(times) < len(mine):
@@ -196,24 +203,44 @@ def _bins(times: list[tuple[float, int]], started: float, seconds: float) -> lis
     return [[n * seconds / count, seconds / count, float(some)] for n, some in enumerate(rows)]
 
 
-def _events(output: Store) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
-    """(run_id, event) -> the time it tells, and run_id -> when the file of its start was written."""
-    told: dict[tuple[str, str], float] = {}
-    written: dict[str, float] = {}
+@dataclass
+class _Events:
+    """What the files in `events/` tell. times: (run_id, event) -> seconds since 1970. written: run_id -> when the
+    store wrote the file of its start. recall: what the newest estimate says, see `_recall`."""
+
+    times: dict[tuple[str, str], float] = field(default_factory=dict)
+    written: dict[str, float] = field(default_factory=dict)
+    recall: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _events(output: Store) -> _Events:
+    told = _Events()
+    newest = 0.0
     for item in output.list("events"):
         try:
             body = json.loads(output.get(item.key))
             run_id, name = str(body["run_id"]), str(body["event"])
-            told[run_id, name] = datetime.fromisoformat(body["time"]).timestamp()
+            at = datetime.fromisoformat(body["time"]).timestamp()
         except (ValueError, KeyError, TypeError, StorageError):
             continue  # A foreign or half-written file beside ours: the page does without its times.
-        at = _written_at(item)
-        if name == "started" and at is not None:
-            written[run_id] = at
-    return told, written
+        told.times[run_id, name] = at
+        if name == "started" and item.modified is not None:
+            told.written[run_id] = item.modified
+        if (recall := _recall(body.get("recall"))) and at >= newest:
+            told.recall, newest = recall, at
+    return told
 
 
-def _written_at(item: Object) -> float | None:
-    """When an object was written, seconds since 1970, where its listing tells: "size-mtime_ns" of local files."""
-    size, _, stamp = item.version.partition("-")
-    return int(stamp) / 1e9 if size == str(item.size) and stamp.isdecimal() else None
+def _recall(estimates: Any) -> list[dict[str, Any]]:
+    """The usable ones of an event's `recall`: a list of {kind, recall, low, high, images, method}, shares in 0..1,
+    low and high the ends of a 95 % interval, images how many with the thing were looked at."""
+    usable = []
+    for one in estimates if isinstance(estimates, list) else ():
+        try:
+            shares = {name: float(one[name]) for name in ("recall", "low", "high")}
+            images, said = int(one.get("images") or 0), str(one.get("method") or "")
+            if 0 <= shares["low"] <= shares["recall"] <= shares["high"] <= 1:
+                usable.append({"kind": str(one["kind"]), **shares, "images": images, "method": said})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # Not in the form above: as if it were not there.
+    return usable

@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -44,11 +44,13 @@ REQUEST_S = 300
 
 @dataclass(frozen=True)
 class Object:
-    """One listed object. version: ETag for object stores, "size-mtime_ns" for local files."""
+    """One listed object. version: ETag for object stores, "size-mtime_ns" for local files. modified: when it was
+    written, seconds since 1970, by its store's clock."""
 
     key: str
     size: int
     version: str
+    modified: float | None = field(default=None, compare=False)
 
 
 class Store(Protocol):
@@ -162,7 +164,7 @@ class LocalStore:
         except OSError:
             # A link to nowhere: listed all the same, so that its row can say what is wrong with it.
             return Object(key, 0, "unreadable")
-        return Object(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+        return Object(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_mtime)
 
     def get(self, key: str) -> bytes:
         try:
@@ -324,7 +326,8 @@ class S3Store:
             for entry in page.get("Contents", ()):
                 key: str = entry["Key"]
                 if not (key.endswith("/") and entry["Size"] == 0):
-                    yield Object(self._relative(key), entry["Size"], entry["ETag"].strip('"'))
+                    modified = entry["LastModified"].timestamp()
+                    yield Object(self._relative(key), entry["Size"], entry["ETag"].strip('"'), modified)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}

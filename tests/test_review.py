@@ -19,7 +19,7 @@ from scenes import DEMO_PHOTOS
 from test_resume import FLAGS, ROOT, parts, wait_for_parts
 
 from jobs.__main__ import main
-from pipeline import audit, graph, ledger, plan, review, schema
+from pipeline import audit, graph, ledger, plan, report, report_data, review, schema
 from pipeline import run as runs
 from pipeline.errors import ConfigError
 from pipeline.recipe import Recipe
@@ -189,6 +189,10 @@ def test_marks_are_checked_before_any_work(
     assert main(["run", source, str(run / "nothing"), "--review", str(path)]) == 2
     assert not (run / "nothing").exists()
     assert len(plan.generations(open_store(output))) == 1
+    assert main(["run", source, output, "--here", "--review", str(path)]) == 1, (
+        "the run's own recipe is taken"
+    )
+    assert row_of(output, FACE)["attempt"] == 2
 
 
 def test_two_reviewers_who_disagree(cleaned: Path, run: Path) -> None:
@@ -199,6 +203,26 @@ def test_two_reviewers_who_disagree(cleaned: Path, run: Path) -> None:
     assert review.asked(open_store(output), wrong).counts == {"outdated": 1}
     assert review.asked(open_store(output), redo).counts == {"done": 1}
     assert clean(str(cleaned / "in"), output, faces(), marks=wrong) == []
+
+
+def test_the_report_tells_a_reviewed_run_as_it_is(cleaned: Path, run: Path) -> None:
+    """Complete, by the newest attempts; and an estimate of recall where an event holds one."""
+    store = open_store(str(run / "out"))
+    clean(str(cleaned / "in"), str(run / "out"), faces(), marks=marked(run / "out", astronaut="wrong"))
+
+    def summary() -> dict[str, Any]:
+        record = ledger.read_record(store)
+        return report.summary(store, record, report_data.gather(store, "", 10, 0))
+
+    told = summary()
+    assert told["planned"] == told["committed"] == 4
+    assert (told["rows"], told["statuses"]) == (3, {"unchanged": 2, "failed": 1})
+    assert told["recall"] == []
+    good = {"kind": "face", "recall": 0.9, "low": 0.85, "high": 0.94, "images": 400, "method": "by hand"}
+    event = {"event": "recall", "run_id": "x", "time": "2026-11-24T08:00:00+00:00"}
+    for n, estimates in enumerate(([good], [good | {"low": 0.95}, {"kind": "text"}, "?"], {"recall": 1})):
+        store.put(f"events/x-{n}.json", json.dumps(event | {"recall": estimates}).encode())
+    assert summary()["recall"] == [good]
 
 
 def test_kill_9_in_the_middle_of_a_review(tmp_path: Path) -> None:

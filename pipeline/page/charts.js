@@ -1,53 +1,6 @@
-// Small makers of elements and charts. Text is always set as text, never as markup.
+// Charts and tables.
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name === "on") for (const [event, call] of Object.entries(value)) node.addEventListener(event, call);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-function draw(tag, attributes = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-const number = new Intl.NumberFormat("en");
-const count = (value) => number.format(value);
-const many = (value, one, more = `${one}s`) => `${count(value)} ${value === 1 ? one : more}`;
-const score = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
-
-function percent(part, whole) {
-  if (!whole || !part) return "0 %";
-  const share = (100 * part) / whole;
-  if (share < 0.1) return "under 0.1 %";
-  if (share > 99.9 && part < whole) return "over 99.9 %";
-  return `${share >= 10 ? Math.round(share * 10) / 10 : share.toFixed(1)} %`;
-}
-
-function rate(perSecond) {
-  if (perSecond >= 10) return `${count(Math.round(perSecond))} images/s`;
-  if (perSecond >= 0.5) return `${perSecond.toFixed(1)} images/s`;
-  return `${(60 * perSecond).toFixed(perSecond * 60 >= 10 ? 0 : 1)} images/min`;
-}
-
-function lasting(seconds) {
-  if (seconds < 1) return `${Math.round(1000 * seconds)} ms`;
-  if (seconds < 90) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function moment(time) {
-  const date = new Date(typeof time === "number" ? 1000 * time : time);
-  return Number.isNaN(date.getTime()) ? "" : date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
-}
+import { draw, make } from "./elements.js";
 
 /** A round number at or above `value`, for the top of an axis. */
 function ceiling(value) {
@@ -59,7 +12,7 @@ function ceiling(value) {
  * A bar chart that is redrawn to the width it has, so that its text keeps its size on a phone.
  * bars: [{from, to, value, tip}] on an axis 0..end. ticks: [{at, text}]. told: the chart in a sentence.
  */
-function barChart({ bars, end, ticks, format, told, height = 200 }) {
+export function barChart({ bars, end, ticks, format, told, height = 200 }) {
   const box = make("div", { class: "chart" });
   const top = ceiling(Math.max(...bars.map((bar) => bar.value)) || 1);
   function redraw(width) {
@@ -99,7 +52,7 @@ function barChart({ bars, end, ticks, format, told, height = 200 }) {
 }
 
 /** Rows of label, bar and value. */
-function shares(rows) {
+export function shares(rows) {
   const most = Math.max(...rows.map((row) => row.value)) || 1;
   const list = make("dl", { class: "shares" });
   for (const row of rows) {
@@ -111,7 +64,7 @@ function shares(rows) {
 }
 
 /** columns: [{title, number?}]; rows: arrays of strings or nodes. */
-function table(columns, rows, caption = null) {
+export function table(columns, rows, caption = null) {
   const head = columns.map((c) => make("th", { scope: "col", class: c.number ? "number" : null }, c.title));
   const body = rows.map((cells) =>
     make("tr", {}, ...cells.map((cell, n) => make("td", { class: columns[n].number ? "number" : null }, cell ?? ""))),
@@ -121,4 +74,4 @@ function table(columns, rows, caption = null) {
   return make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption ?? "Table" }, drawn);
 }
 
-const numbersOf = (chart) => make("details", { class: "numbers" }, make("summary", {}, "The numbers"), chart);
+export const numbersOf = (chart) => make("details", { class: "numbers" }, make("summary", {}, "The numbers"), chart);

@@ -1,8 +1,12 @@
 // One picture at full size: slider, side by side, or a cut at full resolution.
 
+import { badge, make, many, percent, score } from "./elements.js";
+import { MARKS, compare, missing, picturesOf } from "./gallery.js";
+import { REASONS } from "./tables.js";
+
 const VIEWS = { slider: "Slider", side: "Side by side", close: "Close-up" };
 
-class Full {
+export class Full {
   constructor(data) {
     this.data = data;
     this.box = document.getElementById("full");

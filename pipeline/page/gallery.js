@@ -1,18 +1,23 @@
 // The pictures: cards that are filled when they come near the screen, filters, search and marks.
 
-const MARKS = { k: "keep", r: "redo", w: "wrong" };
+import { table } from "./charts.js";
+import { badge, count, draw, into, kindName, make, many, percent, quiet, score } from "./elements.js";
+import { slide } from "./slider.js";
+import { STATUSES } from "./tables.js";
+
+export const MARKS = { k: "keep", r: "redo", w: "wrong" };
 /** "wrong" takes an edit back; a row that has none has nothing to take back. */
 const markable = (card, mark) => card.attempt && (mark !== "wrong" || !["failed", "unchanged"].includes(card.status));
-const block = (id) => JSON.parse(document.getElementById(id).textContent);
+export const block = (id) => JSON.parse(document.getElementById(id).textContent);
 const whole = new Map(); // picture data of cards that were seen, by number
 
-function picturesOf(n) {
+export function picturesOf(n) {
   if (!whole.has(n)) whole.set(n, block(`pictures-${n}`));
   return whole.get(n);
 }
 
 /** The parts of a picture that can be compared: before, mask, after, boxes, and a handle to pull. */
-function compare(card, pictures, source = pictures) {
+export function compare(card, pictures, source = pictures) {
   const [width, height] = source.box ? [source.box[2] - source.box[0], source.box[3] - source.box[1]] : pictures.size;
   const image = (src, alt) => make("img", { src, alt, decoding: "async", loading: "lazy", draggable: "false", width, height });
   const pic = make("div", { class: `pic ${width / height > 4 / 3 ? "broad" : "tall"}` });
@@ -23,28 +28,7 @@ function compare(card, pictures, source = pictures) {
   if (source === pictures) pic.append(boxes(card.left, width, height));
   if (source.before) pic.append(make("div", { class: "before" }, image(source.before, `${card.name}, before`), over));
   if (!both) return { pic, slider: null };
-  pic.append(make("span", { class: "side left", "aria-hidden": "true" }, "before"), make("span", { class: "side right", "aria-hidden": "true" }, "after"));
-  pic.append(make("div", { class: "handle", "aria-hidden": "true" }));
-  const slider = make("input", { type: "range", class: "slider", min: 0, max: 100, value: 50, "aria-label": `Compare before and after: ${card.name}` });
-  const show = () => {
-    pic.style.setProperty("--x", `${slider.value}%`);
-    slider.setAttribute("aria-valuetext", `${slider.value} % before, ${100 - slider.value} % after`);
-  };
-  slider.addEventListener("input", show);
-  const pull = (event) => {
-    const rect = pic.getBoundingClientRect();
-    slider.value = Math.round((100 * (event.clientX - rect.left)) / rect.width);
-    show();
-  };
-  pic.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    pic.setPointerCapture(event.pointerId);
-    pull(event);
-  });
-  pic.addEventListener("pointermove", (event) => pic.hasPointerCapture(event.pointerId) && pull(event));
-  show();
-  pic.append(slider);
-  return { pic, slider };
+  return { pic, slider: slide(pic, `Compare before and after: ${card.name}`) };
 }
 
 function boxes(finds, width, height) {
@@ -58,14 +42,14 @@ function boxes(finds, width, height) {
 }
 
 /** Why a card has no picture, or only one. */
-function missing(card, pictures) {
+export function missing(card, pictures) {
   if (!pictures.before && !pictures.after) return card.error ? "No picture could be made of it." : "The source is gone, has changed or does not decode, and there is no output.";
   if (!pictures.before) return "Only after: the source is gone, has changed since, or does not decode.";
   if (!pictures.after) return card.status === "unchanged" ? "Nothing was found; nothing was changed." : "No output: this is the source.";
   return null;
 }
 
-class Gallery {
+export class Gallery {
   constructor(data, dialog) {
     this.data = data;
     this.dialog = dialog;

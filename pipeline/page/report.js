@@ -1,5 +1,11 @@
 // Start: read the data, draw the page, wire the controls.
 
+import { Full } from "./dialog.js";
+import { count, into, kindName, make, many, quiet } from "./elements.js";
+import { Gallery, block } from "./gallery.js";
+import { REASONS, findings, overview, problems, provenance, recall, speed, stages } from "./tables.js";
+import { theme } from "./theme.js";
+
 const data = block("data");
 const dialog = new Full(data);
 const gallery = new Gallery(data, dialog);
@@ -17,30 +23,6 @@ function refilter() {
 
 function options(id, values, name) {
   for (const value of [...new Set(values)]) control(id).append(make("option", { value }, name(value)));
-}
-
-function theme() {
-  const root = document.documentElement;
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const told = () => control("theme").setAttribute("aria-pressed", String(isDark()));
-  try {
-    const kept = localStorage.getItem("cleanplate theme");
-    if (kept === "dark" || kept === "light") root.dataset.theme = kept;
-  } catch {
-    // No storage for this file: the system's colours.
-  }
-  control("theme").addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    try {
-      localStorage.setItem("cleanplate theme", root.dataset.theme);
-    } catch {
-      // The choice lasts as long as the page is open.
-    }
-    told();
-  });
-  system.addEventListener("change", told);
-  told();
 }
 
 function wire() {
@@ -81,12 +63,14 @@ function help() {
       line(["r"], "redo: something was missed or the fill is poor; do it again with a larger mask"),
       line(["w"], "wrong: nothing should have been removed here; restore the source"),
       line(["Enter"], "full size"), line(["s"], "to the slider, then ← and →; Esc leaves it"), line(["m"], "masks on and off")),
-    quiet("The same key again takes a mark back. Marks stay in this browser. Export marks writes marks.json: an object from image id to \"keep\", \"redo\" or \"wrong\"."));
+    quiet("The same key again takes a mark back. Marks stay in this browser. Export marks writes marks.json. This does what the marks ask for, with the recipe of this output:"),
+    make("pre", {}, `cleanplate run ${data.source} ${data.output} --review marks.json`));
 }
 
 theme();
 overview(data, filterBy);
 findings(data);
+recall(data);
 speed(data);
 stages(data);
 problems(data);

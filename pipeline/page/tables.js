@@ -1,14 +1,16 @@
 // The parts of the page that are not pictures.
 
-const STATUSES = {
+import { barChart, numbersOf, shares, table } from "./charts.js";
+import { badge, count, into, kindName, lasting, make, many, moment, percent, quiet, rate, score } from "./elements.js";
+
+export const STATUSES = {
   cleaned: "found, removed, checked",
   unchanged: "nothing was found",
   residual: "something is still there",
   skipped: "left alone, by a limit",
   failed: "could not be processed",
 };
-const KINDS = { text: "Text", face: "Faces", plate: "Number plates" };
-const REASONS = {
+export const REASONS = {
   residual: "Something is still there",
   "low score": "Least sure finds",
   "large mask": "Large masks",
@@ -30,12 +32,7 @@ const HINTS = {
   unreachable: "The source did not answer; try again with --retry-failed.",
   edit_lost: "The written file did not hold the edit, so it was not kept.",
 };
-const kindName = (kind) => KINDS[kind] ?? kind;
-const badge = (status) => make("span", { class: "badge", "data-status": status }, status);
-const into = (id, ...nodes) => document.getElementById(id).replaceChildren(...nodes);
-const quiet = (text) => make("p", { class: "quiet-text" }, text);
-
-function overview(data, filterBy) {
+export function overview(data, filterBy) {
   const name = data.output.replace(/\/+$/, "").split("/").pop() || data.output;
   into("title", name);
   into("where", make("code", {}, data.source), make("span", { "aria-label": "to" }, " → "), make("code", {}, data.output));
@@ -95,7 +92,7 @@ function notices(data) {
   return said.map((text) => make("p", { class: "notice" }, text));
 }
 
-function findings(data) {
+export function findings(data) {
   if (!data.kinds.length) {
     into("kinds", quiet(`Nothing was found. Looked for: ${data.remove.map(kindName).join(", ") || "nothing"}.`));
   } else {
@@ -115,12 +112,12 @@ function findings(data) {
   const bars = counts.map((value, n) => ({ from: n, to: n + 1, value, tip: `${range(n)} of the picture: ${many(value, "image")}` }));
   const most = counts.indexOf(Math.max(...counts));
   const told = `${many(masked, "image")} with a mask; most often ${range(most)} of the picture.`;
-  const chart = barChart({ bars, end: counts.length, ticks: edges.map((at, n) => ({ at: n, text: tidy(at) })), format: (v) => count(Math.ceil(v)), told });
+  const chart = barChart({ bars, end: counts.length, ticks: edges.map((at, n) => ({ at: n, text: tidy(at) })), format: (v) => (Number.isInteger(v) ? count(v) : ""), told });
   const numbers = table([{ title: "Masked share" }, { title: "Images", number: true }], counts.map((c, n) => [range(n), count(c)]));
   return into("coverage", chart, quiet(told), numbersOf(numbers));
 }
 
-function speed(data) {
+export function speed(data) {
   const timed = data.sessions.filter((session) => session.seconds);
   const rows = data.sessions.map((s) => [
     s.started ? moment(s.started) : s.run_id, count(s.rows), s.seconds ? lasting(s.seconds) : "not known",
@@ -153,7 +150,7 @@ function speed(data) {
   return into("speed", chart, quiet(told), numbersOf(table(columns, rows, "Starts of the command")));
 }
 
-function stages(data) {
+export function stages(data) {
   const spent = Object.entries(data.stages).filter(([, ms]) => ms > 0);
   if (!spent.length) return into("stages", quiet("No stage has a time yet."));
   const sum = spent.reduce((total, [, ms]) => total + ms, 0);
@@ -161,7 +158,24 @@ function stages(data) {
   return into("stages", shares(rows), quiet(`A worker's time per image, ${lasting(sum / data.rows / 1000)} in all. Workers run side by side.`));
 }
 
-function problems(data) {
+/** How much of what was there was found: an estimate, with its interval drawn on 0 to 100 %. */
+export function recall(data) {
+  if (!data.recall.length) {
+    return into("recall", quiet("Not estimated. A run cannot know what it did not see: that takes pictures whose truth is known, or a person who looks at a random sample for what was missed."));
+  }
+  const rows = data.recall.map((one) => {
+    const spread = make("span", { class: "spread", "aria-hidden": "true" }, make("i"), make("b"));
+    spread.firstChild.style.left = `${100 * one.low}%`;
+    spread.firstChild.style.width = `${100 * (one.high - one.low)}%`;
+    spread.lastChild.style.left = `${100 * one.recall}%`;
+    return [kindName(one.kind), spread, percent(one.recall, 1), `${percent(one.low, 1)} to ${percent(one.high, 1)}`, one.images ? count(one.images) : "–"];
+  });
+  const columns = [{ title: "Kind" }, { title: "0 to 100 %" }, ...["Recall", "95 % interval", "Images"].map((title) => ({ title, number: true }))];
+  const methods = [...new Set(data.recall.map((one) => one.method).filter(Boolean))];
+  return into("recall", table(columns, rows, "Recall by kind"), quiet(methods.length ? `${methods.join("; ")}.` : "Of the things that are there, the share that was found."));
+}
+
+export function problems(data) {
   const numbered = (title) => ({ title, number: true });
   if (!data.left.length) into("left", quiet(data.rows ? "The check found nothing that is still there." : "No rows yet."));
   else {
@@ -179,7 +193,7 @@ function problems(data) {
   return into("causes", table(columns, rows, "Causes"));
 }
 
-function provenance(data) {
+export function provenance(data) {
   const panel = (title, ...inner) => make("section", { class: "panel" }, make("h3", {}, title), ...inner);
   const pair = (term, value) => [make("dt", {}, term), make("dd", {}, value)];
   const versions = Object.keys(data.versions);

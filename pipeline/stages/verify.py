@@ -7,7 +7,7 @@ against false alarms.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,15 +103,7 @@ def _everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
 def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
-    finds: list[list[Region]] = [[] for _ in rows]
-    parts = [_parts(row, tools.recipe) for row in rows]
-    for verifier in tools.verifiers:
-        close = verifier.close
-        seen = _close_ups(verifier, rows, results) if close else look_at(verifier.detector, results, parts)
-        for found, regions, row, picture in zip(finds, seen, rows, results, strict=True):
-            found += [
-                r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, tools.recipe)
-            ]
+    finds = look_again(rows, results, tools.verifiers, tools.recipe)
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -120,6 +112,20 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
         else:
             again.append(row)
     _refill(again, tools)
+
+
+def look_again(
+    rows: list[dict[str, Any]], results: list[Image], verifiers: Sequence[Verifier], recipe: Recipe
+) -> list[list[Region]]:
+    """What the verifiers find in each row's result (HWC uint8 RGB) that counts as residue."""
+    finds: list[list[Region]] = [[] for _ in rows]
+    parts = [_parts(row, recipe) for row in rows]
+    for verifier in verifiers:
+        close = verifier.close
+        seen = _close_ups(verifier, rows, results) if close else look_at(verifier.detector, results, parts)
+        for found, regions, row, picture in zip(finds, seen, rows, results, strict=True):
+            found += [r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, recipe)]
+    return finds
 
 
 def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Image]) -> list[list[Region]]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bad_images import BAD
+from chromium import browser, errors, needs_chromium, screen, wait_for
 from flow_rig import clean, faces, folder, put_photos
 
 from jobs.__main__ import main
 from pipeline import review
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
-)
+pytestmark = needs_chromium
+__all__ = ["browser"]  # A fixture.
 ODD = 'odd <img src=x> "name" & more.jpg'
 
 
@@ -39,26 +36,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        *("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"),
-        *("disable-component-update", "disable-sync", f"user-data-dir={profile}"),
-    ):
-        options.add_argument(f"--{flag}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(profile)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    driver.downloads = profile  # type: ignore[attr-defined]
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
 def page(browser: Any, report: Path) -> Any:
     browser.set_window_size(1400, 1000)
@@ -67,13 +44,6 @@ def page(browser: Any, report: Path) -> Any:
     browser.refresh()
     wait_for(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "yes")
     return browser
-
-
-def wait_for(true: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "the page did not get there"
-        time.sleep(0.1)
 
 
 def shown(page: Any) -> list[str]:
@@ -91,7 +61,7 @@ def test_it_draws_itself_without_an_error_and_tells_the_counts(page: Any) -> Non
     assert (
         "read" in page.find_element("id", "causes").text or "detect" in page.find_element("id", "causes").text
     )
-    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert errors(page) == []
 
 
 def test_pictures_are_there_when_scrolled_to(page: Any) -> None:
@@ -164,9 +134,7 @@ def test_full_size_opens_and_closes(page: Any) -> None:
 
 @pytest.mark.parametrize("width", [360, 800, 1400])
 def test_no_sideways_scrolling(page: Any, width: int) -> None:
-    # A window has a least width; the emulated screen has none.
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    screen(page, width)
     try:
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
     finally:
