@@ -106,8 +106,13 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _sam_has_weights(self) -> Recipe:
-        if self.masks.checkpoint and self.masks.segmenter != "sam":
-            raise ValueError(f"masks.checkpoint goes with the segmenter sam, not {self.masks.segmenter!r}")
+        name = self.masks.segmenter
+        if self.masks.checkpoint and not name.startswith("sam"):
+            raise ValueError(f"masks.checkpoint goes with the segmenter sam, not {name!r}")
+        if name in ("sam2", "sam3") and not self.masks.checkpoint:
+            raise ValueError(
+                f"the segmenter {name} needs masks.checkpoint: a folder with the model, or a hub id"
+            )
         return self
 
     def detect_for(self, kind: Kind) -> Detect:

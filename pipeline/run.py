@@ -70,7 +70,7 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
         "run_id": run_id,
     }
     ledger.claim(to_store, record)
-    recipe = attached.travelling(recipe, to_store)
+    recipe = attached.travelling(recipe, from_store, to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
     return Run(from_store, to_store, recipe, stamp, run_id)
