@@ -263,6 +263,8 @@ def _nothing(recipe: Recipe) -> list[Any]:
 
 
 _MAKERS: dict[Kind, _Maker] = {
+    # Looked up by `consensus` with the row's own group; no detector of one image can find it.
+    "static-watermark": _Maker(_nothing, _nothing, _nothing),
     "text": _Maker(
         lambda r: ["text-det", "text-rec", "text-det-v4"],
         lambda r: [_text(False)],

@@ -20,6 +20,7 @@ from pipeline.rules import (
     CLASSIC_INPAINTERS,
     KINDS,
     PLURALS,
+    Consensus,
     Detect,
     Engine,
     Everything,
@@ -63,6 +64,7 @@ class Recipe(Part):
     exclude: tuple[str, ...] = Field((), description="globs on keys that are left out")
     source: Source = Source()
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
+    consensus: Consensus = Consensus()
     logos: Logos = Logos()
     given: Given = Given()
     persons: Persons = Persons()

@@ -11,12 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.areas import Areas
 
-Kind = Literal["text", "watermark", "face", "plate", "logo", "person", "object", "everything", "given"]
+Kind = Literal[
+    "text",
+    "watermark",
+    "static-watermark",
+    "face",
+    "plate",
+    "logo",
+    "person",
+    "object",
+    "everything",
+    "given",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """In the order in which their detectors look."""
 PLURALS = {
     "texts": "text",
     "watermarks": "watermark",
+    "static-watermarks": "static-watermark",
     "faces": "face",
     "plates": "plate",
     "logos": "logo",
@@ -145,6 +157,34 @@ class Verify(Part):
     grow: Share = Field(
         0.15, description="each repair widens the mask by this share of a region's shorter side"
     )
+
+
+class Consensus(Part):
+    """How `static-watermark` finds what many images have in common at one place (docs/consensus.md)."""
+
+    group: Literal["size", "folder"] = Field(
+        "size",
+        description="what is laid over each other: images of one size, or of one folder, brought to one size",
+    )
+    scan: Annotated[int, Field(ge=8)] = Field(
+        4000, description="images that are read to find groups; a random sample of the source"
+    )
+    sample: Annotated[int, Field(ge=8, le=512)] = Field(64, description="images of a group that are compared")
+    min_images: Annotated[int, Field(ge=8)] = Field(
+        30, description="a smaller group has no mark; below 30, faint marks are missed"
+    )
+    max_opacity: Share = Field(
+        0.7, description="pixels less opaque than this are computed back; the others are inpainted"
+    )
+    found: str | None = Field(
+        None, exclude=True, description="set by a run when it starts: where its marks are kept"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Consensus:
+        if self.min_images > min(self.sample, self.scan):
+            raise ValueError("min_images is above sample or scan: no group could ever have marks")
+        return self
 
 
 class Logos(Part):
@@ -303,6 +343,10 @@ class Engine(Part):
         None, description="most workers; null = as many as fit"
     )
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="images a worker handles at a time")
+    patience: Annotated[float, Field(gt=0)] = Field(
+        900.0,
+        description="seconds of a stage over one batch after which its process counts as hung, and is ended",
+    )
     stages: dict[ModelStage, StageEngine] = Field(
         default_factory=dict,
         description="another size for one stage, in a pool of its own: {inpaint: {gpus: 0.5, workers: 4}}",

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.regions import Image, Region
-from pipeline import areas, finders, kit, schema
+from pipeline import areas, consensus, finders, kit, schema
 from pipeline.recipe import Detect as Rule
 from pipeline.recipe import Recipe
 from pipeline.rows import asked_for, decoded, region_struct
@@ -27,7 +27,7 @@ class Detect:
 
     def open(self) -> Work:
         detectors = kit.detectors(self.recipe)
-        given = finders.given(self.recipe)
+        given, marks = finders.given(self.recipe), consensus.opened(self.recipe)
         names = [detector.name for detector in detectors]
 
         def detect(table: pa.Table) -> pa.Table:
@@ -44,16 +44,17 @@ class Detect:
             for detector in detectors:
                 for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):
                     found += [r for r in regions if wanted(r, picture, self.recipe)]
-            told = [
-                ([region_struct(r, r.mask) for r in found], who)
-                for found, (who, _) in zip(finds, looked, strict=True)
-            ]
-            rest = iter(told)
+            told = [[who] if who else [] for who, _ in looked]
+            if marks:
+                for row, picture, found, who in zip(busy, pictures, finds, told, strict=True):
+                    word, regions = marks.find(row, picture)
+                    who.append(word)
+                    found += [r for r in regions if wanted(r, picture, self.recipe)]
+            rest = iter(zip(finds, told, strict=True))
             made = [([], None) if asked_for(row, "wrong") else next(rest) for row in rows]
-            who = [[] if word is None else [*names, *([word] if word else [])] for _, word in made]
-            return schema.with_columns(
-                table, _ADDS, {"found": [found for found, _ in made], "detectors": who}
-            )
+            structs = [[region_struct(r, r.mask) for r in found] for found, _ in made]
+            named: list[list[str]] = [[] if also is None else [*names, *also] for _, also in made]
+            return schema.with_columns(table, _ADDS, {"found": structs, "detectors": named})
 
         return detect
 

@@ -12,6 +12,7 @@ from models.masks import close_gaps, fill_holes, swept, whole_blocks
 from models.masks import grow as grow_mask
 from models.regions import Mask, Region
 from pipeline import kit, masks, schema
+from pipeline.consensus import KIND
 from pipeline.recipe import Masks, Recipe
 from pipeline.rows import asked_for, decoded, region_of, region_struct
 from pipeline.stage import Needs, Work
@@ -51,6 +52,10 @@ def mask_row(
     row: dict[str, Any], regions: list[Region], drawn: list[Mask], recipe: Recipe, segmenter: str
 ) -> dict[str, Any]:
     """The segment stage's columns of one row. A mask above the recipe's limit sets status `skipped`."""
+    # A mark of the collection is known to the pixel; no segmenter knows it better.
+    drawn = [
+        r.mask if r.kind == KIND and r.mask is not None else m for m, r in zip(drawn, regions, strict=True)
+    ]
     more = row["review"]["grow"] if asked_for(row, "redo") else 0.0
     grown = [grow(mask, region, recipe.masks, more) for mask, region in zip(drawn, regions, strict=True)]
     whole = together(grown, row, recipe.masks)

@@ -17,14 +17,14 @@ import pyarrow as pa
 from models.detectors.windows import Window, look_at, windows
 from models.masks import grow as grow_mask
 from models.regions import Image, Inpainter, Mask, Region, Segmenter
-from pipeline import kit, masks, schema
+from pipeline import consensus, kit, masks, schema
 from pipeline.finders import Verifier
 from pipeline.recipe import Recipe
 from pipeline.rows import asked_for, cut_patches, decoded, paste_patches, region_struct
 from pipeline.stage import Needs, Work
 
 from .detect import wanted
-from .inpaint import fill, masks_by_filler
+from .inpaint import edit
 from .segment import grow, together
 
 _ADDS = schema.columns(
@@ -38,8 +38,12 @@ _ADDS = schema.columns(
     "inpainter",
     "segmenter",
 )
-_SOURCE = ["source", "source_sha256", "source_format", "width", "height", "review"]
+_SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review"]
 _READS = [*(n for n in _ADDS.names if n != "residual"), *_SOURCE]
+
+
+_FILLED = "again"
+"""The key of no filler, which means the recipe's own."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,11 @@ class Verify:
 
     def open(self) -> Work:
         tools = _Tools(
-            kit.verifiers(self.recipe), kit.segmenter(self.recipe), kit.inpainters(self.recipe), self.recipe
+            kit.verifiers(self.recipe),
+            kit.segmenter(self.recipe),
+            kit.inpainters(self.recipe),
+            consensus.opened(self.recipe),
+            self.recipe,
         )
 
         def verify(table: pa.Table) -> pa.Table:
@@ -75,6 +83,7 @@ class _Tools:
     verifiers: list[Verifier]
     segmenter: Segmenter
     fillers: Mapping[str, Inpainter]
+    marks: consensus.Consensus | None
     recipe: Recipe
 
     def fallback(self, repairs: int) -> str | None:
@@ -104,6 +113,9 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
     finds = look_again(rows, results, tools.verifiers, tools.recipe)
+    if tools.marks:
+        for found, row, picture in zip(finds, rows, results, strict=True):
+            found += tools.marks.left(row, picture)
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -188,7 +200,7 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
     again = tools.fallback(row["passes"] - 1)
     wider = [
-        ({**r, "filler": again}, _wider(mask, r["box"], tools.recipe.verify.grow))
+        (_given_to(again, r), _wider(mask, r, tools.recipe.verify.grow))
         if any(_touch(r["box"], region.box) for region in found)
         else (r, mask)
         for r, mask in old
@@ -199,13 +211,23 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
         return False
     kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.to_rle(m)} for r, m in wider]
     fresh = [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
-    row["regions"] = kept + [{**r, "filler": again} for r in fresh]
+    row["regions"] = kept + [_given_to(again, r) for r in fresh]
     row |= {"mask_rle": masks.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
 
 
-def _wider(mask: Mask, box: list[float], share: float) -> Mask:
-    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for."""
+def _given_to(filler: str | None, region: dict[str, Any]) -> dict[str, Any]:
+    """The region with the key of what fills it now; without one its kind's own filler does it again. A mark that
+    was taken off, and shows all the same, is filled."""
+    return {**region, "filler": filler or (_FILLED if region["kind"] == consensus.KIND else None)}
+
+
+def _wider(mask: Mask, region: dict[str, Any], share: float) -> Mask:
+    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for. A mark of
+    the collection is known to the pixel, and may be thin strokes across a large box."""
+    box = region["box"]
+    if region["kind"] == consensus.KIND:
+        return grow_mask(mask, 4)
     return grow_mask(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
 
 
@@ -216,12 +238,10 @@ def _touch(a: list[float], b: tuple[float, float, float, float]) -> bool:
 def _refill(rows: list[dict[str, Any]], tools: _Tools) -> None:
     if not rows:
         return
-    jobs = [masks_by_filler(row, tools.fillers) for row in rows]
-    edited = fill([decoded(row).pixels for row in rows], jobs, tools.fillers)
-    for row, picture, job in zip(rows, edited, jobs, strict=True):
+    for row, (picture, by) in zip(rows, edit(rows, tools.fillers, tools.marks), strict=True):
         mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
         row |= {
             "patches": cut_patches(picture, mask),
-            "inpainter": "+".join(job),
+            "inpainter": by,
             "passes": row["passes"] + 1,
         }
