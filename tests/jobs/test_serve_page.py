@@ -207,14 +207,14 @@ def test_upload_find_toggle_brush_run_compare_and_save(page: Any) -> None:
     slider = page.find_element("css selector", "#sheet .slider")
     slider.send_keys(Keys.ARROW_LEFT)
     assert slider.get_attribute("value") == "49"
-    page.find_element("id", "download").click()
+    page.find_element("id", "download").send_keys(Keys.ENTER)
     file = page.downloads / "astronaut-clean.jpg"
     wait_for(file.exists)
     assert (
         images.decode(file.read_bytes()).pixels.shape
         == images.decode((DEMO_PHOTOS / "astronaut.jpg").read_bytes()).pixels.shape
     )
-    page.find_element("id", "save").click()
+    page.find_element("id", "save").send_keys(Keys.ENTER)
     wait_for((page.downloads / "recipe.yaml").exists)
     recipe = load(page.downloads / "recipe.yaml")
     assert (recipe.remove, recipe.inpaint.name, recipe.detect_for("face").min_score) == (
