@@ -249,6 +249,17 @@ def test_a_picture_of_the_source_by_keyboard(page: Any) -> None:
 
 
 @needs_chromium
+def test_a_dropped_file_that_is_no_picture_is_told(page: Any) -> None:
+    page.execute_script(
+        """const data = new DataTransfer();
+        data.items.add(new File(["no picture"], "notes.jpg"));
+        dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));"""
+    )
+    wait_for(lambda: page.find_element("id", "problem").is_displayed())
+    assert "not an image" in page.find_element("id", "problem").text
+
+
+@needs_chromium
 @pytest.mark.parametrize("width", [360, 800, 1400])
 def test_no_sideways_scrolling(page: Any, width: int) -> None:
     screen(page, width)
