@@ -99,31 +99,11 @@ def run_here(job: Job) -> Iterator[Receipt]:
         yield commit(job, unit.name, table, start)
 
 
-<<<<<<< HEAD
-def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
-    """Put the unit's part if it is absent; the receipt tells what it holds."""
-    ledger.check_part(table)
-    layout = job.recipe.output.layout
-    if layout != "parquet" and not ledger.has(
-        job.output, unit
-    ):  # A late writer puts no pictures for no part.
-        table = layouts.place(job.output, unit, table, layout, job.below)
-    new = ledger.commit(job.output, unit, table)
-    if new:
-        log.failed_rows(unit, table)
-    rows, statuses, causes = ledger.counts(table)
-    seconds = time.time() - start
-    told = ledger.timings(table), ledger.problems(table)
-    return Receipt(unit, rows, statuses, causes, new, seconds, *told)
-
-
 def spread_here(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """function of each item, in this process."""
     return map(function, items)
 
 
-=======
->>>>>>> main
 # --- Ray ---
 
 
