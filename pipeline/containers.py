@@ -212,9 +212,13 @@ def read_image(uri: str) -> bytes:
     return found
 
 
-def read_images(uris: Sequence[str]) -> list[Fetched]:
+def read_images(uris: Sequence[str], *, give_up: bool = False) -> list[Fetched]:
     """The bytes behind each uri, or the StorageError or RowError that reading it gave. What lies in one row group
-    or record batch is fetched together."""
+    or record batch is fetched together.
+
+    give_up: raise the first StorageError "unreachable"; else a store that is away is asked for each uri, minutes
+    each.
+    """
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     inners = [inner_of(uri) for uri in uris]
     for n, inner in enumerate(inners):
@@ -235,11 +239,16 @@ def read_images(uris: Sequence[str]) -> list[Fetched]:
             else:
                 found[numbers[0]] = _member(inner)
         except CleanplateError as error:
+            if give_up and isinstance(error, StorageError) and error.kind == "unreachable":
+                raise
             for n in numbers:
                 found[n] = error
 
-    with ThreadPoolExecutor(_THREADS) as threads:
+    threads = ThreadPoolExecutor(_THREADS)
+    try:
         list(threads.map(fetch, groups.values()))
+    finally:
+        threads.shutdown(cancel_futures=True)
     return found
 
 
