@@ -31,14 +31,15 @@ MIRRORED = {
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md tells every key")
     group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
-    group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, plates")
+    group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, logos, ...")
     group.add_argument(
         "--source-format", help="auto (default), objects, parquet, arrow or webdataset: what the source holds"
     )
     group.add_argument("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
-    group.add_argument("--segmenter", help="auto, box, ellipse, stroke, grabcut, or sam (Segment Anything)")
+    group.add_argument("--segmenter", help="auto, box, ellipse, stroke, grabcut, sam, sam2 or sam3")
     group.add_argument(
-        "--checkpoint", help="weights of the sam segmenter: a name of the weights table or a file"
+        "--checkpoint",
+        help="weights of sam: a name of the weights table or a file; of sam2 and sam3: a folder or hub id",
     )
     group.add_argument(
         "--inpainter",

@@ -146,7 +146,7 @@ WEIGHTS: dict[str, Weights] = _table(
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
         bytes=40_728_226,
         licence="Apache-2.0",
-        note="MobileSAM: the decoder of Segment Anything behind a small encoder.",
+        note="MobileSAM: the decoder behind a small encoder, of which the package has no code: not usable here yet.",
     ),
     Weights(
         name="vgg16",

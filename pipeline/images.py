@@ -15,8 +15,7 @@ import numpy as np
 from models.regions import Image, Mask
 from pipeline import exif, jpeg, jpeg_turn, lossless
 from pipeline.formats import KINDS, ImageError, webp_chunks
-from pipeline.manifest import SIGNED, Sign
-from pipeline.marking import mark
+from pipeline.manifest import Marks, Sign
 from pipeline.metadata import POLICIES, Policy, clean, policy_of
 from pipeline.pixels import (
     ISO,
@@ -110,30 +109,12 @@ def encode(
             note = "turned upright without loss"
         done = encode(source, decoded, edited, mask, metadata=metadata, mark_edited=mark_edited, sign=sign)
         return replace(done, note=note if done.note is None else f"{note}; {done.note}")
-    marks = _Marks(mark_edited, sign)
+    marks = Marks(mark_edited, sign)
     if format in ("keep", decoded.format):
         if edited is None or mask is None:
             return _untouched(source, decoded, policy)
         return _kept(source, decoded, edited, mask, policy, marks)
     return _converted(source, decoded, edited, mask, format, quality, policy, marks)
-
-
-@dataclass(frozen=True)
-class _Marks:
-    iptc: bool
-    sign: Sign | None
-
-    def on(self, data: bytes, name: str, note: str | None) -> tuple[bytes, str | None]:
-        """The file with what it is to say of its edit, and the note with what it could not."""
-        if self.iptc and name != "tiff":  # write_tiff has done it
-            told = mark(data, name)
-            if told is None:
-                why = f"{name} does not say that it was edited: no XMP in it, or none that can be added to"
-                note = why if note is None else f"{note}; {why}"
-            data = data if told is None else told
-        if self.sign is not None and name not in SIGNED:
-            return data, f"{note}; not signed" if note else f"{name} cannot be signed"
-        return (self.sign(data, name) if self.sign else data), note
 
 
 def _check(
@@ -162,7 +143,7 @@ def _untouched(source: bytes, decoded: Decoded, policy: Policy) -> Encoded:
 
 
 def _kept(
-    source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy, marks: _Marks
+    source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy, marks: Marks
 ) -> Encoded:
     # An edit in the source's own format, as far as that format can hold it exactly.
     stored = _merge(decoded, edited, mask)
@@ -235,7 +216,7 @@ def _converted(
     name: str,
     quality: int,
     policy: Policy,
-    marks: _Marks,
+    marks: Marks,
 ) -> Encoded:
     # Another format than the source's: upright, with ICC, resolution and what EXIF the policy allows.
     stored = decoded.stored if edited is None or mask is None else _merge(decoded, edited, mask)

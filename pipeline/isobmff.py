@@ -71,7 +71,9 @@ def pictures(data: bytes) -> Pictures:
     """What the file's meta box says. Raises BoxError."""
     try:
         return _pictures(data)
-    except (struct.error, IndexError, KeyError) as error:
+    except BoxError:
+        raise
+    except (struct.error, IndexError, KeyError, ValueError) as error:
         raise BoxError("the meta box cannot be read") from error
 
 
@@ -117,6 +119,8 @@ def _locations(data: bytes, box: Box, idat: int) -> Iterator[tuple[int, list[tup
     def number(size: int) -> int:
         nonlocal at
         at += size
+        if at > box.end:
+            raise BoxError("the locations of the items end early")
         return int.from_bytes(data[at - size : at], "big")
 
     wide = 4 if version == 2 else 2
@@ -124,8 +128,10 @@ def _locations(data: bytes, box: Box, idat: int) -> Iterator[tuple[int, list[tup
         item = number(wide)
         method = number(2) & 15 if version else 0
         number(2)
-        base, extents = number(base_size), []
-        for _ in range(number(2)):
+        base, extents, count = number(base_size), [], number(2)
+        if count > 1 and not offset_size + length_size:
+            raise BoxError("items of many pieces that are all the same")
+        for _ in range(count):
             number(index_size if version else 0)
             start, length = base + number(offset_size), number(length_size)
             start += idat if method == 1 else 0

@@ -9,18 +9,39 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, RowError
-from pipeline.marking import SOURCE_TYPE
+from pipeline.marking import SOURCE_TYPE, mark
 
 Sign = Callable[[bytes, str], bytes]
 """(file, its format) -> the file with a signed manifest."""
 
 SIGNED = ("jpeg", "png", "webp", "tiff")
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What an edited file is to say of its edit. iptc: in its XMP (`marking`). sign: in a signed manifest, or None."""
+
+    iptc: bool
+    sign: Sign | None
+
+    def on(self, data: bytes, name: str, note: str | None) -> tuple[bytes, str | None]:
+        """The file with what it is to say of its edit, and the note with what it could not."""
+        if self.iptc and name != "tiff":  # write_tiff has done it
+            told = mark(data, name)
+            if told is None:
+                why = f"{name} does not say that it was edited: no XMP in it, or none that can be added to"
+                note = why if note is None else f"{note}; {why}"
+            data = data if told is None else told
+        if self.sign is not None and name not in SIGNED:
+            return data, f"{note}; not signed" if note else f"{name} cannot be signed"
+        return (self.sign(data, name) if self.sign else data), note
 
 
 @lru_cache(maxsize=4)

@@ -33,8 +33,9 @@ SIZE_STEP = 1.12
 TURN_STEP = 6.0
 NOISE = 1.5
 """Grey levels a pixel: gradients about this large count half."""
-MIN_SCORE = 0.48
-"""Lowest score that counts; docs/notebook.md tells what it was chosen on."""
+MIN_SCORE, SURE, MARGIN = 0.32, 0.5, 0.22
+"""Lowest score that counts; score that counts by itself; how far one below it must stand out from what else in the
+picture resembles the mark by chance. docs/notebook.md tells what they were chosen on."""
 SLACK = 8
 """Pixels of the finer copy by which the coarse place may err."""
 AT_MOST = 16
@@ -181,7 +182,7 @@ class LogoDetector:
 
     marks: the references. rotation: largest turn either way, degrees. smallest, largest: long side of a mark, as
         shares of the image's long side; never below 32 pixels.
-    min_score: lowest score that counts, and Region.score. See docs/notebook.md for what it was chosen on.
+    min_score: lowest score that counts, and Region.score; below SURE a place must also stand out by MARGIN.
 
     Not found: marks turned further, mirrored, slanted or squeezed, cut off by the picture's edge, without edges
     of their own. Holds no state between calls. Raises ValueError for settings, nothing for an image's content.
@@ -266,7 +267,7 @@ class LogoDetector:
         height, width = image.shape[:2]
         regions = []
         for mark, places in zip(self.marks, self.places(image), strict=True):
-            for place in _apart([p for p in places if p.score >= self.min_score]):
+            for place in _apart(standing_out(places, self.min_score)):
                 mask = shape_of(mark, place, (height, width))
                 ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
                 if xs.size:
@@ -321,6 +322,18 @@ def _apart(places: list[Place]) -> list[Place]:
 
     kept = tiles.suppress(len(places), [p.score for p in places], near, 0.5)
     return [places[i] for i in kept]
+
+
+def standing_out(places: list[Place], min_score: float) -> list[Place]:
+    """Of the places of one mark in one picture those that are no chance: sure ones, and those of at least min_score
+    that score MARGIN above the median of the five next best that are not sure."""
+    kept = []
+    for n, place in enumerate(places):
+        rest = sorted((p.score for m, p in enumerate(places) if m != n and p.score < SURE), reverse=True)[:5]
+        chance = float(np.median(rest)) if rest else 0.0
+        if place.score >= min_score and (place.score >= SURE or place.score - chance >= MARGIN):
+            kept.append(place)
+    return kept
 
 
 def _fitted(image: Image, mark: Mark, place: Place) -> Place:

@@ -178,6 +178,7 @@ export class Board {
       return;
     }
     event.preventDefault();
+    this.view.classList.add("pointed"); // The brush shows where one is; a frame is for the keyboard.
     this.view.focus({ preventScroll: true });
     this.sheet.setPointerCapture(event.pointerId);
     this.pulling = event.pointerId;
@@ -222,6 +223,7 @@ export class Board {
   }
 
   pressed(event) {
+    this.view.classList.remove("pointed");
     if (this.shown !== "mask" || event.ctrlKey || event.metaKey || event.altKey || !this.picture) return;
     const step = Math.max(4, this.tool === "hand" ? Math.max(this.picture.width, this.picture.height) / 60 : this.size / 2);
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from models.fetch import WeightsError
 from pipeline import provenance
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import ConfigError, RowError, StorageError
 from pipeline.formats import ImageError
 from pipeline.recipe import Recipe
 from pipeline.serve import choices, sources, views
@@ -80,7 +80,16 @@ def app(office: Office, hosts: frozenset[str], token: str) -> Starlette:
     return made
 
 
-_TOLD = (ConfigError, WeightsError, StorageError, ImageError, ValidationError, HTTPException, KeyError)
+_TOLD = (
+    ConfigError,
+    WeightsError,
+    StorageError,
+    RowError,
+    ImageError,
+    ValidationError,
+    HTTPException,
+    KeyError,
+)
 
 
 def _said(request: Request, error: Exception) -> Response:
@@ -90,7 +99,7 @@ def _said(request: Request, error: Exception) -> Response:
         status, text = error.status_code, error.detail
     elif isinstance(error, KeyError):
         status, text = 404, "this picture is no longer on the desk: open it again"
-    elif isinstance(error, ImageError):
+    elif isinstance(error, RowError | ImageError):
         status, text = 415, f"{error.kind.replace('_', ' ')}: {error}"
     elif isinstance(error, ValidationError):
         text = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])

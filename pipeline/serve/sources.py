@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 
 from pipeline import ledger, plan, schema
+from pipeline.containers import read_image
 from pipeline.errors import StorageError
 from pipeline.recipe import Recipe
 from pipeline.report_data import name_of
-from pipeline.storage import Store, open_store, read_uri
+from pipeline.storage import Store, open_store
 
 MOST = 100_000
 """Pictures that can be chosen; a larger source shows its first ones."""
@@ -88,5 +89,5 @@ def search(items: list[Item], words: str, status: str, start: int, most: int) ->
 
 
 def read(item: Item) -> bytes:
-    """The picture's bytes. Raises StorageError."""
-    return read_uri(item.uri)
+    """The picture's bytes, also out of a tar or a Parquet file. Raises StorageError, RowError."""
+    return read_image(item.uri)

@@ -102,6 +102,6 @@ def complete(line: str) -> list[str]:
 def test_bash_really_completes() -> None:
     assert complete("cleanplate ru") == ["run"]
     assert "--remove" in complete("cleanplate run --re")
-    assert set(complete("cleanplate run --segmenter s")) == {"stroke", "sam"}
+    assert set(complete("cleanplate run --segmenter s")) >= {"stroke", "sam"}
     assert "lama-lite" in complete("cleanplate run --inpainter l")
     assert complete("cleanplate weights fetch center") == ["centerface"]

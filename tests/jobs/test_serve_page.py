@@ -207,14 +207,14 @@ def test_upload_find_toggle_brush_run_compare_and_save(page: Any) -> None:
     slider = page.find_element("css selector", "#sheet .slider")
     slider.send_keys(Keys.ARROW_LEFT)
     assert slider.get_attribute("value") == "49"
-    page.find_element("id", "download").click()
+    page.find_element("id", "download").send_keys(Keys.ENTER)
     file = page.downloads / "astronaut-clean.jpg"
     wait_for(file.exists)
     assert (
         images.decode(file.read_bytes()).pixels.shape
         == images.decode((DEMO_PHOTOS / "astronaut.jpg").read_bytes()).pixels.shape
     )
-    page.find_element("id", "save").click()
+    page.find_element("id", "save").send_keys(Keys.ENTER)
     wait_for((page.downloads / "recipe.yaml").exists)
     recipe = load(page.downloads / "recipe.yaml")
     assert (recipe.remove, recipe.inpaint.name, recipe.detect_for("face").min_score) == (
@@ -222,7 +222,8 @@ def test_upload_find_toggle_brush_run_compare_and_save(page: Any) -> None:
         "telea",
         1.0,
     )
-    assert errors(page) == []
+    told = [error for error in errors(page) if "/thumb" not in error]  # broken.jpg has no preview.
+    assert told == []
 
 
 @needs_chromium
@@ -246,6 +247,17 @@ def test_a_picture_of_the_source_by_keyboard(page: Any) -> None:
     choose("broken.jpg")
     wait_for(lambda: page.find_element("id", "problem").is_displayed())
     assert "truncated" in page.find_element("id", "problem").text
+
+
+@needs_chromium
+def test_a_dropped_file_that_is_no_picture_is_told(page: Any) -> None:
+    page.execute_script(
+        """const data = new DataTransfer();
+        data.items.add(new File(["no picture"], "notes.jpg"));
+        dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));"""
+    )
+    wait_for(lambda: page.find_element("id", "problem").is_displayed())
+    assert "not an image" in page.find_element("id", "problem").text
 
 
 @needs_chromium

