@@ -31,6 +31,7 @@ from pipeline.stages.inpaint import fill
 from pipeline.stages.read import Read
 from pipeline.stages.segment import grow
 from pipeline.stages.write import Write
+from pipeline.workers import settle_threads
 
 PASSES_OFF: dict[str, Any] = {"verify.passes": 0, "units.rows": 8}
 """Repairs are left out, in the loop as in the run: how often they come is the pictures' affair, not the engine's."""
@@ -76,7 +77,7 @@ def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
         mask = masks.union(grown, *pixels.shape[:2])
         edited = fill([pixels], [{fillers[""].name: mask}], fillers)[0]
         for checker in checkers:
-            checker([edited])
+            checker.detector([edited])
         images.encode(data, picture, edited, mask)
         counts["edited"] = counts.get("edited", 0) + 1
     return counts
@@ -89,7 +90,7 @@ def pipeline(
     a worker a core against as many times the loop. Efficiencies are images/s over the loop's."""
     recipe = load(None, PASSES_OFF | overrides)
     files = photographs(count, folder)
-    graph.settle_threads(1)
+    settle_threads(1)
     bare(list(files.values())[:2], recipe)  # Models are loaded and warm before the first turn.
     loops, heres, statuses = [], [], {}
     for _ in range(rounds):

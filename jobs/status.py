@@ -1,4 +1,4 @@
-"""cleanplate status DST: how far a run is, from its ledger alone; needs no cluster."""
+"""cleanplate status DST: how far a run is, from its ledger alone; with --address, what the cluster does too."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "status",
         help="how far a run is, from its ledger alone",
         description=f"{__doc__} Exit code 0 complete, 1 with failed or residual rows, 3 not complete.",
-        epilog="Examples: cleanplate status cleaned/ cleanplate status s3://bucket/clean --json",
+        epilog="Examples: cleanplate status cleaned/ cleanplate status s3://bucket/clean --json "
+        "cleanplate status s3://bucket/clean --address http://head:8265",
     )
     parser.add_argument("output", metavar="DST", help="the output of a run")
     parser.add_argument("--json", action="store_true", help="as one JSON document: docs/progress.md")
+    parser.add_argument(
+        "--address", metavar="URL", help="a cluster's dashboard: adds nodes, GPUs, actors and queues"
+    )
     parser.set_defaults(run=run)
 
 
@@ -51,4 +55,9 @@ def run(args: argparse.Namespace) -> int:
     for line in said:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(summary(tally, output.url))
+    if args.address:
+        from jobs.cluster_status import tables
+        from jobs.submit import connect
+
+        console.print(*tables(connect(args.address)), sep="\n")
     return code

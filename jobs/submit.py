@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
+_NO_SECRET = ("AWS_SSE_KMS_KEY_ID",)
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOPPED = 3
 
@@ -159,7 +160,11 @@ def _with_sent_recipe(words: Sequence[str]) -> list[str]:
 
 def _same_everywhere(place: str, what: str) -> None:
     from pipeline.errors import ConfigError
+    from pipeline.storage import open_store
 
+    open_store(
+        place
+    )  # Refuses what holds credentials: a job's command is shown to whoever can see the dashboard.
     if "://" not in place and not place.startswith("/"):
         raise ConfigError(
             f"{what} {place!r}: on a cluster, write s3://... or an absolute path that every node sees"
@@ -193,14 +198,14 @@ def _code_version() -> dict[str, str]:
 
 
 def _chosen(pairs: Sequence[str]) -> dict[str, str]:
-    from pipeline.errors import ConfigError
+    from pipeline.errors import ConfigError, redacted
 
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ConfigError(f"--env {name!r}: write NAME=VALUE")
-        if _SECRET.search(name):
+        if (_SECRET.search(name) and name not in _NO_SECRET) or redacted(value) != value:
             # The value is not repeated here. A job's environment is shown to whoever can see the dashboard.
             raise ConfigError(f"--env {name}: give the nodes secrets by a role or their own environment")
         found[name] = value

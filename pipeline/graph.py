@@ -11,12 +11,10 @@ worker: the pixels stay decoded between them, and a model is loaded once.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import socket
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,17 +23,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import layouts, ledger, log, plan, queues, schema
-from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError, redacted
+from pipeline import plan, queues
+from pipeline.errors import ConfigError, ContractError, StorageError
 from pipeline.ledger import Receipt
 from pipeline.metrics import Meters, Metric
-from pipeline.packing import pack, packed_row, unpack
 from pipeline.pools import sizes_of
 from pipeline.recipe import Recipe
 from pipeline.rules import Engine, ModelStage, StageEngine
 from pipeline.stage import Needs, Stage, Worker
 from pipeline.storage import Store
-from pipeline.witness import Case, Witness
+from pipeline.witness import Witness
+from pipeline.workers import Group, Place, Tell, commit
 
 from .stages.detect import Detect
 from .stages.inpaint import Inpaint
@@ -101,24 +99,21 @@ def run_here(job: Job) -> Iterator[Receipt]:
         yield commit(job, unit.name, table, start)
 
 
-def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
-    """Put the unit's part if it is absent; the receipt tells what it holds."""
-    ledger.check_part(table)
-    layout = job.recipe.output.layout
-    if layout != "parquet" and not ledger.has(
-        job.output, unit
-    ):  # A late writer puts no pictures for no part.
-        table = layouts.place(job.output, unit, table, layout, job.below)
-    new = ledger.commit(job.output, unit, table)
-    if new:
-        log.failed_rows(unit, table)
-    rows, statuses, causes = ledger.counts(table)
-    seconds = time.time() - start
-    told = ledger.timings(table), ledger.problems(table)
-    return Receipt(unit, rows, statuses, causes, new, seconds, *told)
+def spread_here(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """function of each item, in this process."""
+    return map(function, items)
 
 
 # --- Ray ---
+
+
+def spread_on_ray(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """function of each item as a Ray task of one CPU, results in order. For a few hundred small items and results:
+    what must be known of a source before its units are done."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(function)
+    yield from ray.get([task.remote(item) for item in items])
 
 
 def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
@@ -225,7 +220,7 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
 
     groups = groups_of(job.stages(job.recipe, job.last))
     workers = sizes_of([group[0].needs for group in groups], len(job.units), _resources())
-    _configure(ray.data.DataContext.get_current())
+    _configure(ray.data.DataContext.get_current(), job.recipe.engine.patience)
     queues.expect(groups)
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
     light, witness = replace(job, units=()), _witness()
@@ -234,18 +229,6 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
         dataset = _apply(dataset, place, workers[n])
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from _receipts(batch)
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a worker must know: the job without its units, its stages, and where in the flow they are."""
-
-    job: Job
-    group: tuple[Stage, ...]
-    first: bool
-    final: bool
-    witness: Any
-    """The handle of the wave's Witness."""
 
 
 def _apply(dataset: Any, place: Place, workers: int) -> Any:
@@ -280,98 +263,24 @@ def _witness() -> Any:
     return made.remote()
 
 
-class _Group:
-    """What one Ray actor runs: a group's worker over units packed as rows.
-
-    What makes going on senseless travels to the driver as a `failure` text, in order, instead of as an
-    exception that Ray would retry or count as one more errored block.
-    """
+class _Group(Group):
+    """What one Ray actor runs."""
 
     def __init__(self, place: Place) -> None:
-        self.place = place
-        self.worker: Worker | None = None
-        log.start("-")
-        self.meters = Meters(_metric)
+        super().__init__(place, _teller(place.witness), Meters(_metric))
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.concat_tables([self._one(batch.slice(n, 1)) for n in range(batch.num_rows)])
 
-    def _one(self, packed: pa.Table) -> pa.Table:
-        row = {name: packed[name][0].as_py() for name in packed.schema.names if name != "payload"}
-        start = time.time() if self.place.first else row["start"]
-        if row.get("failure"):
-            return packed
-        work = f"{row['name']}/{self.place.group[0].name}"
+def _teller(witness: Any) -> Tell:
+    """Ask the witness; None when it is away (its node went down): then nothing is known, and work goes on."""
+    import ray
+
+    def tell(verb: str, *words: Any) -> Any:
         try:
-            case = self._witness("begin", work) or Case()
-            if case.careful:
-                self.meters.add("cleanplate_deaths", 1)
-                log.event("begun again after its worker ended", unit=row["name"])
-            done = self._do(row, packed, start, work, case)
-            self._witness("end", work)
-            return done
-        except StorageError as error:
-            self._witness("end", work)
-            self.meters.add("cleanplate_units", 1, outcome="later")
-            again = error.kind == "unreachable"
-            return packed_row(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
-        except Exception as error:  # noqa: BLE001 - told to the driver, which stops the run
-            said = str(error) if isinstance(error, CleanplateError) else traceback.format_exc()
-            return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {redacted(said)}")
-
-    def _do(self, row: dict[str, Any], packed: pa.Table, start: float, work: str, case: Case) -> pa.Table:
-        place = self.place
-        if case.hopeless:
-            return packed_row(row["name"], start, b"", "stop: workers end while they load their models")
-        if self.worker is None:
-            settle_threads(place.group[0].needs.cpus)
-            self.worker = Worker(place.group, self.meters.stage)
-        table = plan.read_unit(place.job.output, plan.Unit(**row)) if place.first else unpack(packed)
-        table = self._carefully(table, work, case) if case.careful else self.worker(table)
-        if place.first:
-            self.meters.add("cleanplate_bytes", table["source"].nbytes, way="read")
-        if not place.final:
-            return pack(row["name"], start, table)
-        table = finish(table, place.job.stamp)
-        receipt = commit(place.job, row["name"], table, start)
-        self.meters.unit(receipt.statuses, receipt.causes, receipt.new, receipt.seconds)
-        if receipt.new:
-            self.meters.add("cleanplate_bytes", table["image"].nbytes, way="written")
-        return packed_row(row["name"], start, json.dumps(asdict(receipt)).encode())
-
-    def _carefully(self, table: pa.Table, work: str, case: Case) -> pa.Table:
-        """The unit in its usual batches, each announced; suspects one at a time, the guilty failed untried."""
-        assert self.worker is not None
-        pieces = []
-        for batch in self.worker.batches(table):
-            ids = batch["image_id"].to_pylist()
-            together = [i for i, name in enumerate(ids) if name not in case.alone]
-            for chosen in [together, *([i] for i, name in enumerate(ids) if name in case.alone)]:
-                if not chosen:
-                    continue
-                piece = batch.take(chosen)
-                if ids[chosen[0]] in case.guilty:
-                    piece = schema.with_columns(piece, schema.columns("error"), {"error": [_CRASHED]})
-                self._witness("at", work, piece["image_id"].to_pylist())
-                pieces.append(self.worker(piece))
-        self._witness("at", work, [])
-        return pa.concat_tables(pieces)
-
-    def _witness(self, verb: str, *words: Any) -> Any:
-        """Tell the witness; None when it is away (its node went down): then nothing is known, and work goes on."""
-        import ray
-
-        try:
-            return ray.get(getattr(self.place.witness, verb).remote(*words))
+            return ray.get(getattr(witness, verb).remote(*words))
         except ray.exceptions.RayActorError:
             return None
 
-
-_CRASHED = {
-    "stage": "worker",
-    "kind": "crashed",
-    "message": "this image alone ended its worker's process, twice: a crash, or killed for memory",
-}
+    return tell
 
 
 def _in_a_task(batch: pa.Table, place: Place) -> pa.Table:
@@ -385,12 +294,6 @@ def _metric(metric: Metric) -> Any:
     if metric.kind == "counter":
         return metrics.Counter(metric.name, metric.doc, tag_keys=metric.tags)
     return metrics.Histogram(metric.name, metric.doc, boundaries=list(metric.bounds), tag_keys=metric.tags)
-
-
-def settle_threads(cpus: float) -> None:
-    from models.devices import limit_threads
-
-    limit_threads(max(1, int(cpus)))
 
 
 def _receipts(batch: pa.Table) -> Iterator[Receipt]:
@@ -409,7 +312,7 @@ def _resources() -> dict[str, float]:
     return found
 
 
-def _configure(context: Any) -> None:
+def _configure(context: Any, patience: float) -> None:
     import logging
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -419,4 +322,5 @@ def _configure(context: Any) -> None:
     # A unit that Ray gives up is dropped here and found missing in the ledger afterwards.
     context.max_errored_blocks = -1
     context.max_consecutive_actor_init_deaths = 3
-    context.execution_no_progress_timeout_s = 1800
+    # An image that hangs is found after four deaths.
+    context.execution_no_progress_timeout_s = max(1800, round(5 * patience))

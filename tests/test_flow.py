@@ -46,12 +46,20 @@ def test_both_engines_commit_the_same_rows(tmp_path: Path, ray_local: None) -> N
     files = put_photos(source, 24)
     files["broken.jpg"] = b"this is no picture"
     (tmp_path / "in" / "broken.jpg").write_bytes(files["broken.jpg"])
-    for engine in ("here", "ray"):
-        receipts = clean(source, str(tmp_path / engine), faces(), engine)
+    apart = {"inpaint": {"cpus": 0.5, "workers": 1}, "verify": {"workers": 1}}
+    kinds: dict[str, tuple[runs.Engine, dict[str, object]]] = {
+        "here": ("here", {}),
+        "ray": ("ray", {}),
+        "pools": ("ray", {"engine.stages": apart}),
+    }
+    for name, (engine, settings) in kinds.items():
+        receipts = clean(source, str(tmp_path / name), faces(**settings), engine)
         assert sum(receipt.rows for receipt in receipts) == 25
         assert all(receipt.new for receipt in receipts)
-        check_complete(source, str(tmp_path / engine), files)
-    assert comparable(rows_of(str(tmp_path / "here"))) == comparable(rows_of(str(tmp_path / "ray")))
+        check_complete(source, str(tmp_path / name), files)
+    here, ray, pools = (comparable(rows_of(str(tmp_path / name))) for name in kinds)
+    assert here == ray
+    assert here == pools, "stages in pools of their own make the same rows"
 
 
 def test_a_second_start_does_nothing_and_new_images_are_added(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+import urllib.request
 from pathlib import Path
 
 from faults.stages import poisoned
@@ -24,3 +27,30 @@ def test_an_image_that_kills_its_process_fails_alone(tmp_path: Path, ray_local: 
     different = [row for row, other in zip(hurt, clean, strict=True) if row != other]
     assert [(row["source_uri"][-10:], row["status"]) for row in different] == [("poison.jpg", "failed")]
     assert different[0]["error"]["kind"] == "crashed"
+    told = metrics_when('cleanplate_errors_total{cause="worker/crashed"}')
+    assert told['cleanplate_errors_total{cause="worker/crashed"}'] == 1
+    assert told['cleanplate_rows_total{status="failed"}'] >= 1
+    assert told['cleanplate_bytes_total{way="read"}'] > 0
+    assert told['cleanplate_stage_rows_total{stage="write"}'] > 0
+    assert told["cleanplate_unit_seconds_count{}"] > 0
+
+
+def metrics_when(wanted: str) -> dict[str, float]:
+    """Our metrics as Ray's agent exports them to Prometheus, summed over workers, once `wanted` is there."""
+    import ray
+
+    (node,) = ray.nodes()
+    address = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
+    deadline = time.monotonic() + 30
+    while True:
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            text = reply.read().decode()
+        found: dict[str, float] = {}
+        for name, labels, value in re.findall(r"^ray_(cleanplate_\w+){(.*)} (\S+)$", text, re.MULTILINE):
+            ours = re.findall(r'\b((?:status|cause|way|stage|outcome)="[^"]*")', labels)
+            key = f"{name}{{{','.join(ours)}}}"
+            found[key] = found.get(key, 0) + float(value)
+        if wanted in found:
+            return found
+        assert time.monotonic() < deadline, sorted(found)
+        time.sleep(0.5)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -104,25 +104,6 @@ def test_kill_9_of_actors_while_the_run_goes_on(tmp_path: Path, ray_local: None)
     check_complete(source, output, files)
 
 
-def test_two_drivers_at_once_harm_nothing(tmp_path: Path) -> None:
-    source, output = folder(tmp_path / "in"), str(tmp_path / "out")
-    files = put_photos(source, 12)
-    recipe = faces(**{"units.rows": 2})
-    receipts: list[ledger.Receipt] = []
-
-    def drive() -> None:
-        run = runs.start(source, output, recipe)
-        runs.execute(run, runs.plan_new(run), "here", receipts.append)
-
-    threads = [threading.Thread(target=drive) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(receipt.new for receipt in receipts) == 6, "one winner a unit"
-    check_complete(source, output, files)
-
-
 def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path) -> None:
     source, output = folder(tmp_path / "in"), str(tmp_path / "out")
     files = put_photos(source, 48)
@@ -135,6 +116,13 @@ def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path) ->
     kept = parts(output)
     assert kept
     assert len(kept) < 12
+    events = {
+        path.stem.split("-", 2)[2]: json.loads(path.read_text())
+        for path in (tmp_path / "out/events").iterdir()
+    }
+    assert events.keys() == {"started", "pass-1", "stopped"}
+    assert events["pass-1"]["units"] == 12
+    assert events["stopped"]["why"] == "KeyboardInterrupt"
     run = runs.start(source, output, faces(**{"units.rows": 4}))
     runs.execute(run, runs.plan_new(run), "here", lambda receipt: None)
     check_complete(source, output, files)

@@ -266,3 +266,8 @@ def test_compressed_text_of_a_png_does_not_unfold(kind: bytes, head: bytes) -> N
     assert len(data) < 200_000
     with pytest.raises(ImageError):
         images.decode(data)
+
+
+def test_a_store_that_is_away_is_no_wrong_use(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Exit code 3 is what a cluster's retry looks at; 2 would end it."""
+    assert main(["run", "s3://bucket/in", str(tmp_path / "out"), "--here", "--remove", "faces"]) == 3

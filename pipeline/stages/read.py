@@ -38,7 +38,7 @@ class Read:
     def _read(self, table: pa.Table) -> pa.Table:
         planned = table.select(["source_uri", "source_bytes", "review"]).to_pylist()
         small = [row["source_uri"] for row in planned if row["source_bytes"] <= self.limits.max_bytes]
-        fetched = dict(zip(small, read_images(small), strict=True))
+        fetched = dict(zip(small, read_images(small, give_up=not self.last), strict=True))
         with ThreadPoolExecutor(_THREADS) as threads:
             read = list(threads.map(lambda row: self._one(row, fetched.get(row["source_uri"], b"")), planned))
         return schema.with_columns(table, _ADDS, {name: [row[name] for row in read] for name in _ADDS.names})

@@ -49,10 +49,8 @@ def main() -> int:
             bench.measure()
             console.print(f"{bench.engine}: {bench.plain_s:.1f} s without faults", highlight=False)
             for scenario in matrix.chosen(bench.engine, tuple(args.only)):
-                outcomes.append(matrix.carry_out(bench, scenario))
-                console.print(f"  {scenario.name}: {'ok' if outcomes[-1].good else 'WRONG'}", highlight=False)
-                if outcomes[-1].error:
-                    console.print(outcomes[-1].error, markup=False, highlight=False)
+                outcomes.append(outcome := matrix.carry_out(bench, scenario))
+                console.print(f"  {outcome.line}", markup=False, highlight=False)
     console.print(matrix.table(outcomes, args.images))
     return 0 if all(outcome.good for outcome in outcomes) else 1
 

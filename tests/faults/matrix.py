@@ -43,6 +43,16 @@ class Outcome:
     def good(self) -> bool:
         return self.verdict is not None and self.verdict.good
 
+    @property
+    def line(self) -> str:
+        """While the matrix goes on; all that is known where something is wrong."""
+        said = (
+            f"ok, {self.lost_s:.1f} s lost; {self.told}"
+            if self.good
+            else f"WRONG: {self.error or self.verdict}"
+        )
+        return f"{self.scenario.name}: {said}"
+
 
 def chosen(engine: Engine, only: tuple[str, ...] = (), leave: tuple[str, ...] = ()) -> list[Scenario]:
     return [

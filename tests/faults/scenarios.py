@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from faultproxy import Fault
 
 from faults.bench import Bench, Engine, Start, limited, processes
-from faults.stages import poisoned, starved
+from faults.stages import hanging, poisoned, starved
 
 Do = Callable[[Bench, str], str]
 
@@ -269,6 +269,12 @@ def poison(bench: Bench, output: str) -> str:
     return "poison.jpg failed"
 
 
+def hung_image(bench: Bench, output: str) -> str:
+    """An image over which its worker never returns."""
+    complete(bench.start(output, hanging, flags=["--set", "engine.patience=15"]))
+    return "poison.jpg failed"
+
+
 BOTH: tuple[Engine, ...] = ("here", "ray")
 SCENARIOS = (
     Scenario(driver_killed, BOTH),
@@ -290,4 +296,5 @@ SCENARIOS = (
     Scenario(disk_full_for_parts, BOTH, local=True),
     Scenario(out_of_memory, BOTH, {"heavy.jpg": "out_of_memory"}),
     Scenario(poison, ("ray",), {"poison.jpg": "crashed"}),
+    Scenario(hung_image, ("ray",), {"poison.jpg": "crashed"}),
 )

@@ -1,12 +1,13 @@
 """Flows with a stage that goes wrong over one image, as decoders and models do.
 
-An image is chosen by a word in its name: "poison" ends its worker's process (a segfault), "heavy" does not fit
-the memory even alone, "crowded" does not fit beside another image.
+An image is chosen by a word in its name: "poison" ends its worker's process (a segfault) or never ends, "heavy"
+does not fit the memory even alone, "crowded" does not fit beside another image.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from pipeline.stage import Needs, Stage, Work
 
 @dataclass(frozen=True)
 class Fragile:
-    """Passes rows through, or goes wrong. kind: "poison" or "memory"."""
+    """Passes rows through, or goes wrong. kind: "poison", "hang" or "memory"."""
 
     kind: str
     needs: Needs
@@ -33,6 +34,8 @@ class Fragile:
         uris = table["source_uri"].to_pylist()
         if self.kind == "poison" and any("poison" in uri for uri in uris):
             os.abort()
+        if self.kind == "hang" and any("poison" in uri for uri in uris):
+            time.sleep(3600)
         heavy = any("heavy" in uri for uri in uris)
         if self.kind == "memory" and (heavy or (len(uris) > 1 and any("crowded" in uri for uri in uris))):
             raise MemoryError(f"{len(uris)} images do not fit")
@@ -41,6 +44,10 @@ class Fragile:
 
 def poisoned(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
     return _with("poison", stages_of(recipe, last))
+
+
+def hanging(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
+    return _with("hang", stages_of(recipe, last))
 
 
 def starved(recipe: Recipe, last: bool) -> tuple[Stage, ...]:

@@ -75,12 +75,15 @@ def test_nothing_of_the_environment_travels(monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setattr(submit, "connect", lambda address: Cluster())
     assert (
-        cleanplate("submit", "--no-wait", "--env", "AWS_REGION=eu-west-1", "--", *PLACES, "--remove", "faces")
+        cleanplate(
+            *("submit", "--no-wait", "--env", "AWS_REGION=eu-west-1", "--env", "AWS_SSE_KMS_KEY_ID=alias/a"),
+            *("--", *PLACES, "--remove", "faces"),
+        )
         == 0
     )
     assert "very-secret-value" not in repr(sent)
     env = sent["runtime_env"]["env_vars"]  # type: ignore[index]
-    assert env["AWS_REGION"] == "eu-west-1"
+    assert (env["AWS_REGION"], env["AWS_SSE_KMS_KEY_ID"]) == ("eu-west-1", "alias/a"), "no secrets, and named"
     assert (env["ORT_DISABLE_TELEMETRY"], env["RAY_USAGE_STATS_ENABLED"]) == ("1", "0")
     assert (
         sent["entrypoint"]
@@ -124,6 +127,12 @@ def test_what_no_node_could_do_is_said_here(words: list[str], said: str) -> None
 def test_secrets_are_refused_and_not_repeated() -> None:
     with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY") as caught:
         cleanplate("submit", "--env", "AWS_SECRET_ACCESS_KEY=hush", "--", *PLACES)
+    with pytest.raises(ConfigError, match="a role") as caught:
+        cleanplate("submit", "--env", "AWS_ENDPOINT_URL=http://me:hush@host", "--", *PLACES)
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigError, match="must not hold credentials") as caught:
+        cleanplate("submit", "--", "run", "s3://me:hush@bucket/raw", "s3://bucket/clean")
+    assert "hush" not in str(caught.value)
     assert "hush" not in str(caught.value)
     with pytest.raises(ConfigError, match="NAME=VALUE"):
         cleanplate("submit", "--env", "AWS_REGION", "--", *PLACES)
@@ -279,6 +288,12 @@ def test_submit_to_two_nodes_started_by_hand(
         cleanplate("submit", "--address", nodes.address, "--no-wait", "--submission-id", "second", *other)
         == 0
     )
+    capfd.readouterr()
+    assert cleanplate("status", output, "--address", nodes.address) == 1
+    shown = capfd.readouterr().out
+    assert "2 of 2 units committed" in shown
+    assert "2 nodes; taken by workers:" in shown
+    assert "queues" in shown
     assert cleanplate("stop", "second", "--address", nodes.address) == 0
     assert "second: stopped" in capfd.readouterr().out
     with pytest.raises(ConfigError, match="no job"):
