@@ -184,7 +184,7 @@ def _timed(inpainter: Inpainter, pair: Pair) -> tuple[Image, float]:
 
 
 def _sample(pair: Pair, fills: dict[str, tuple[Image, float]]) -> list[Image]:
-    from models.evaluation.pictures import holed
+    from models.training.validation import holed
 
     return [holed(pair.image, pair.mask), *(fill for fill, _ in fills.values()), pair.image]
 

@@ -11,7 +11,6 @@ from PIL import Image as Pil
 from PIL import ImageDraw, ImageFont
 
 from models.regions import Image
-from models.training.validation import holed
 
 HEAD = 22
 """Pixels of the line of titles."""
@@ -77,6 +76,3 @@ def curve(
     axes.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-
-
-__all__ = ["curve", "grid", "holed", "save_picture"]
