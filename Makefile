@@ -13,7 +13,7 @@ CONSTRAINTS ?= -c constraints.txt
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[test,lint]'
-	$(BIN)/cleanplate weights fetch text-det text-rec centerface
+	$(BIN)/cleanplate weights fetch text-det text-rec text-det-v4 centerface blazeface
 	touch $@
 
 demo: setup

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--only", metavar="PARTS", help=f"by comma, of: {', '.join(PARTS)}")
     parser.add_argument("--cases", metavar="WORD", help="only cases of `inpaint` whose name has this in it")
     parser.add_argument(
-        "--ways", metavar="WORDS", help="only ways of `inpaint` with one of these words in them"
+        "--ways", default="", metavar="REGEX", help="only ways of `inpaint` whose name has this in it"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("benchmark-out"), help="folder for the JSON and the plot"
@@ -133,12 +134,7 @@ def _inpaint(args: argparse.Namespace) -> dict[str, Any]:
 
     threads = _threads(args)
     model = bench.random_generator(LAMA[_model(args)])
-    wanted = args.ways.split(",") if args.ways else [""]
-    ways = {
-        name: way
-        for name, way in bench.ways(model, args.device).items()
-        if any(word in name for word in wanted)
-    }
+    ways = {n: way for n, way in bench.ways(model, args.device).items() if re.search(args.ways, n)}
     cases = [c for c in bench.cases(quick=args.quick) if not args.cases or args.cases in c.name]
     small = bench.cases(quick=True)[0]
     bench.timed(small, ways, 1)  # Every way once, so that no first call is in a figure.

@@ -77,7 +77,7 @@ def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
         mask = masks.union(grown, *pixels.shape[:2])
         edited = fill([pixels], [{fillers[""].name: mask}], fillers)[0]
         for checker in checkers:
-            checker([edited])
+            checker.detector([edited])
         images.encode(data, picture, edited, mask)
         counts["edited"] = counts.get("edited", 0) + 1
     return counts

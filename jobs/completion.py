@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, get_args
+from typing import Literal, get_args, get_origin
+
+from pydantic import BaseModel
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 _FOLDERS = ("source", "output", "photos", "out")
@@ -41,28 +43,33 @@ def script(shell: str) -> str:
 
 def _words() -> dict[str, list[str]]:
     """flag or argument -> its words. They are checked by the recipe, not by argparse, which is told them here."""
+    from jobs.flags import MIRRORED
     from models.weights import known
     from pipeline import rules
+    from pipeline.recipe import Recipe
 
-    fields = {name: model.model_fields for name, model in (
-        ("masks", rules.Masks), ("inpaint", rules.Inpaint), ("output", rules.Output),
-    )}  # fmt: skip
     weights = known()
     lamas = sorted(name for name, w in weights.items() if w.kind == "lama")
-    return {
+    found = {flag: literals(Recipe, key) for flag, key in MIRRORED.items()}
+    return {flag: words for flag, words in found.items() if words} | {
         "remove": list(rules.KINDS),
-        "segmenter": _literals(fields["masks"]["segmenter"].annotation),
         "inpainter": [*lamas, *rules.CLASSIC_INPAINTERS],
-        "precision": _literals(fields["inpaint"]["precision"].annotation),
-        "format": _literals(fields["output"]["format"].annotation),
-        "metadata": _literals(fields["output"]["metadata"].annotation),
         "names": sorted(weights),
         "name": sorted(weights),
         "address": ["auto"],
     }
 
 
-def _literals(annotation: Any) -> list[str]:
+def literals(model: type[BaseModel], key: str) -> list[str]:
+    """The words that a recipe's key may have; [] where it takes other values."""
+    name, _, rest = key.partition(".")
+    annotation = model.model_fields[name].annotation
+    if rest:
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        return literals(annotation, rest)
+    if get_origin(annotation) is not Literal:
+        return []
     return [str(word) for word in get_args(annotation)]
 
 

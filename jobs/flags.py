@@ -10,7 +10,7 @@ import yaml
 from pipeline.errors import ConfigError
 from pipeline.recipe import Recipe, load
 
-_MIRRORED = {
+MIRRORED = {
     "segmenter": "masks.segmenter",
     "checkpoint": "masks.checkpoint",
     "inpainter": "inpaint.name",
@@ -66,7 +66,7 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     """The recipe file with the flags laid over it. own: the keys of a run's recipe, which stand in where no file is
     named. Raises ConfigError."""
     overrides: dict[str, Any] = {
-        key: getattr(args, flag) for flag, key in _MIRRORED.items() if getattr(args, flag) is not None
+        key: getattr(args, flag) for flag, key in MIRRORED.items() if getattr(args, flag) is not None
     }
     if args.remove is not None:
         overrides["remove"] = [word.strip() for word in args.remove.split(",") if word.strip()]

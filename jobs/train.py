@@ -151,8 +151,9 @@ def train_on_ray(args: argparse.Namespace) -> None:
         url = getattr(args, name)
         setattr(args, name, url if urlsplit(url).scheme else str(Path(url).resolve()))
     path, filesystem = _ray_storage(args.out)
-    result = TorchTrainer(
-        _ray_worker,
+    worker: Any = _ray_worker  # Ray's annotation knows no value, its Result has one
+    result: Any = TorchTrainer(
+        worker,
         train_loop_config={"args": args},
         scaling_config=ScalingConfig(num_workers=args.workers, use_gpu=args.device == "cuda"),
         run_config=RunConfig(
@@ -162,8 +163,8 @@ def train_on_ray(args: argparse.Namespace) -> None:
             failure_config=FailureConfig(max_failures=3),
         ),
     ).fit()
-    kind, message = (result.metrics or {}).get("refused", ("", ""))
-    if kind:
+    if result.return_value is not None:
+        kind, message = result.return_value
         raise _REFUSALS[kind](message)
 
 
@@ -173,15 +174,14 @@ _REFUSALS: dict[str, type[Exception]] = {
 }
 
 
-def _ray_worker(config: dict[str, Any]) -> None:
-    import ray.train
-
+def _ray_worker(config: dict[str, Any]) -> tuple[str, str] | None:
+    """None, or what was refused: (an exception's name, its message)."""
     set_up_logging()
     try:
         train_here(config["args"])
-        ray.train.report({})
     except tuple(_REFUSALS.values()) as error:
-        ray.train.report({"refused": (type(error).__name__, str(error))})
+        return type(error).__name__, str(error)
+    return None
 
 
 def _ray_storage(out: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
@@ -230,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: cleanplate train lama-lite photos/ out/ --export mine.safetensors",
     )
     add = parse.add_argument
-    add("recipe", help="a YAML file, or a name: lama-lite, lama-lite-more, big-lama")
+    add("recipe", help="a YAML file, or a name: lama-lite, lama-lite-more, ablation, big-lama")
     add("photos", help="a folder or s3://... of images or Parquet parts; with INDEX.csv, its split=train")
     add("out", help="folder or s3://... for checkpoints, logs and samples")
     add("--workers", type=int, default=1, help="processes, on Ray when more than one")

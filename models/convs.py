@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_STABLE = (16, 32, 64, 128)
+"""Output channels for which one layout was as fast as the best at every size of input tried."""
+
 
 @dataclass(frozen=True)
 class Conv:
@@ -55,13 +58,15 @@ def conv(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, stride: int
     """A Conv with weights (OxIxkxk) and bias (O) copied to `dtype` in the best layout for their device."""
     weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else bias.detach().to(dtype)
-    if weight.device.type == "cpu" and onednn_fuses(dtype):
+    # Packed once for every size of input. For 3x3 kernels with other numbers of outputs oneDNN wants another layout
+    # for other sizes, and turning one packed layout into another took ten times as long as the convolution.
+    stable = weight.shape[2:] == (1, 1) or weight.shape[0] in _STABLE
+    if weight.device.type == "cpu" and stable and onednn_fuses(dtype):
         return Conv(_pack(weight, stride), bias, stride, packed=True)
     return Conv(weight, bias, stride)
 
 
 def _pack(weight: Tensor, stride: int) -> Tensor:
-    # The layout does not depend on the input's size in any case seen; oneDNN reorders where it would.
     size = [1, weight.shape[1], 66, 66]
     packed: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
         weight.to_mkldnn(), [0, 0], [stride] * 2, [1, 1], 1, size

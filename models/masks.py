@@ -51,6 +51,39 @@ def fill_holes(mask: Mask) -> Mask:
     return np.asarray(framed[1:-1, 1:-1] != 2)
 
 
+def close_gaps(mask: Mask, pixels: int) -> Mask:
+    """True also between parts that are at most `pixels` apart: a thin rest between two fills shows."""
+    if pixels < 1 or not mask.any():
+        return mask.copy()
+    radius = (pixels + 1) // 2
+    y0, y1, x0, x1 = _extent(mask, radius + 1)
+    # Padded, because beyond the picture's edge there is nothing to keep away from.
+    wide = np.pad(grow(np.pad(mask[y0:y1, x0:x1], radius), radius), 1)
+    depth = cv2.distanceTransform(wide.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    rim = radius + 1
+    out = mask.copy()
+    out[y0:y1, x0:x1] |= depth[rim : rim + y1 - y0, rim : rim + x1 - x0] > radius
+    return out
+
+
+def whole_blocks(mask: Mask, side: int) -> Mask:
+    """Every block of side x side pixels, counted from the top left, that holds a True pixel."""
+    height, width = mask.shape
+    rows, columns = -(-height // side), -(-width // side)
+    framed = np.zeros((rows * side, columns * side), np.bool_)
+    framed[:height, :width] = mask
+    taken = framed.reshape(rows, side, columns, side).any((1, 3))
+    return np.ascontiguousarray(taken.repeat(side, 0).repeat(side, 1)[:height, :width])
+
+
+def swept(mask: Mask, down: int, sideways: int) -> Mask:
+    """The mask and where it comes when it is moved up to `down` pixels downwards and `sideways` to either side:
+    room for the shadow that a thing throws on the ground."""
+    kernel = np.zeros((2 * down + 1, 2 * sideways + 1), np.uint8)
+    kernel[: down + 1] = 1  # cv2.dilate mirrors the kernel: the rows above the anchor reach down.
+    return cv2.dilate(mask.astype(np.uint8), kernel) > 0
+
+
 def box_mask(shape: tuple[int, int], box: Box, margin: float = 0.0) -> Mask:
     """Every pixel that the xyxy box touches, the box grown by `margin` times its shorter side.
 

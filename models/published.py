@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["lama", "sam", "onnx", "metric", "file"]
+Kind = Literal["lama", "sam", "onnx", "tflite", "metric", "file"]
 """What reads the file; "file" is a bare path that the user named, read where it lies."""
 
 
@@ -37,6 +37,7 @@ def _table(*entries: Weights) -> dict[str, Weights]:
     return {entry.name: entry for entry in entries}
 
 
+_MEDIAPIPE = "wheel:mediapipe==0.10.21!mediapipe/modules/"
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 # One name is one file, so that the digest in a row's provenance says exactly which bytes were used: the three
@@ -48,8 +49,8 @@ WEIGHTS: dict[str, Weights] = _table(
         kind="lama",
         model="lama-lite",
         sources=("package:models/shipped/lama-lite.safetensors",),
-        sha256="0c8d3321ceb75d4c0a5e13721a778078e6babc53dd246daee5f6cb1ff5cc8977",
-        bytes=2_796_094,
+        sha256="3885e795e6ee85c6ff4e7731103e3abd844ff312d57fba6eb4c94043f1eb4ac7",
+        bytes=2_796_174,
         licence="Apache-2.0",
         note="Our small LaMa (1.4 M parameters), in the package; docs/training-notes.md tells how it was trained.",
     ),
@@ -209,5 +210,48 @@ WEIGHTS: dict[str, Weights] = _table(
         bytes=21_234_383,
         licence="Apache-2.0",
         note="PP-OCRv6 small text recognition (PaddleOCR), as the rapidocr package carries it.",
+    ),
+    Weights(
+        name="text-det-v4",
+        kind="onnx",
+        model="",
+        sources=("wheel:rapidocr-onnxruntime==1.4.4!rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",),
+        sha256="d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+        bytes=4_745_517,
+        licence="Apache-2.0",
+        note="PP-OCRv4 mobile text detection (PaddleOCR): another network, for the second look at text.",
+    ),
+    Weights(
+        name="blazeface",
+        kind="tflite",
+        model="",
+        sources=(
+            "package:models/shipped/blazeface-short.tflite",
+            _MEDIAPIPE + "face_detection/face_detection_short_range.tflite",
+        ),
+        sha256="bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+        bytes=229_714,
+        licence="Apache-2.0",
+        note="BlazeFace, short range (MediaPipe), in the package: the second look at faces.",
+    ),
+    Weights(
+        name="blazepose",
+        kind="tflite",
+        model="",
+        sources=(_MEDIAPIPE + "pose_detection/pose_detection.tflite",),
+        sha256="9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
+        bytes=2_959_046,
+        licence="Apache-2.0",
+        note="The person detector of BlazePose (MediaPipe). That wheel is published for Python up to 3.12.",
+    ),
+    Weights(
+        name="selfie",
+        kind="tflite",
+        model="",
+        sources=(_MEDIAPIPE + "selfie_segmentation/selfie_segmentation.tflite",),
+        sha256="9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+        bytes=249_505,
+        licence="Apache-2.0",
+        note="Selfie segmentation (MediaPipe): the pixels of a person. That wheel is published for Python up to 3.12.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Segment Anything (Kirillov et al. 2023, arXiv:2304.02643) as a segmenter: boxes in, masks out.
+"""Segment Anything (Kirillov et al. 2023, arXiv:2304.02643) as a segmenter: boxes or points in, masks out.
 
 The network is the authors' package `segment_anything`, which holds code and no weights.
 """
@@ -6,23 +6,24 @@ The network is the authors' package `segment_anything`, which holds code and no 
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
-from types import ModuleType
+from functools import partial
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image as PilImage
 
 from models.masks import box_mask
 from models.regions import Image, Mask, Region
+from models.sam_package import package as package
+from models.sam_package import resize
 
 Precision = Literal["fp32", "bf16"]
-BOXES_AT_ONCE = 64
+Prompts = Literal["boxes", "points", "both"]
+PROMPTS_AT_ONCE = 64
 IMAGES_AT_ONCE = 4
 
 
@@ -80,61 +81,6 @@ SAM: dict[str, SamParams] = {
 }
 
 
-@cache
-def package() -> ModuleType:
-    """`segment_anything`, imported with torchvision when that works, else with a stand-in for four names."""
-    with _torchvision_or_stand_in():
-        return importlib.import_module("segment_anything")
-
-
-@contextmanager
-def _torchvision_or_stand_in() -> Iterator[None]:
-    """The package imports torchvision for a resize and two helpers of its automatic mode.
-
-    There may be none, and one built for another torch raises RuntimeError on import ('operator
-    torchvision::nms does not exist'). The stand-in is in sys.modules only inside this context.
-    """
-    try:
-        importlib.import_module("torchvision")
-        yield
-        return
-    except (ImportError, RuntimeError, AttributeError, OSError):
-        # A failed import leaves the submodules that did load.
-        _forget_torchvision()
-    stand_in = {name: ModuleType(name) for name in _STAND_IN}
-    for name, module in stand_in.items():
-        module.__dict__.update(_STAND_IN[name])
-    sys.modules.update(stand_in)
-    try:
-        yield
-    finally:
-        _forget_torchvision()
-
-
-def _forget_torchvision() -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-
-
-def _resize(image: PilImage.Image, size: tuple[int, int]) -> PilImage.Image:
-    """torchvision's resize of a PIL image: size is (height, width), bilinear."""
-    return image.resize((size[1], size[0]), PilImage.Resampling.BILINEAR)
-
-
-def _unavailable(*_: object) -> None:
-    raise RuntimeError("this needs torchvision, of a build that fits the installed torch")
-
-
-_STAND_IN: dict[str, dict[str, Any]] = {
-    "torchvision": {},
-    "torchvision.ops": {},
-    # Only the automatic mask generator calls these; a box prompt does not.
-    "torchvision.ops.boxes": {"batched_nms": _unavailable, "box_area": _unavailable},
-    "torchvision.transforms": {},
-    "torchvision.transforms.functional": {"resize": _resize, "to_pil_image": PilImage.fromarray},
-}
-
-
 def build_sam(params: SamParams) -> Any:
     """A `segment_anything.modeling.Sam` in eval mode, random tensors, with the published state-dict keys."""
     package()
@@ -188,11 +134,13 @@ def load_sam(params: SamParams, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 
 class SamSegmenter:
-    """Segmenter by box prompts. Holds no image between calls (unlike SamPredictor), so order means nothing.
+    """Segmenter by prompts. Holds no image between calls (unlike SamPredictor), so order means nothing.
 
     model: from `build_sam` or `load_sam`. device: "cpu" or "cuda". precision "bf16" runs the image encoder
     under autocast; the decoder stays in fp32. multimask: the best of three masks by predicted IoU, else the
-    single mask. A mask is cut to its box grown by 10 %, and is the box itself when it fills < 5 % of it.
+    single mask. prompts: what the decoder is told of a region: its box, a point inside it (of its own mask the
+    deepest, else the box's middle), or both. A mask is cut to its box grown by 10 %, and is the box itself when it
+    fills < 5 % of it.
     """
 
     def __init__(
@@ -201,41 +149,78 @@ class SamSegmenter:
         device: str = "cpu",
         precision: Precision = "fp32",
         multimask: bool = True,
+        prompts: Prompts = "boxes",
         name: str = "sam",
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
+        if prompts not in ("boxes", "points", "both"):
+            raise ValueError(f"prompts must be boxes, points or both, got {prompts!r}")
         self.name = name
         self.device = torch.device(device)
         self.precision = precision
         self.multimask = multimask
+        self.prompts = prompts
         self._model = model.to(self.device)
         transforms = importlib.import_module("segment_anything.utils.transforms")
         self._transform = transforms.ResizeLongestSide(model.image_encoder.img_size)
 
     @torch.inference_mode()
     def __call__(self, images: list[Image], regions: list[list[Region]]) -> list[list[Mask]]:
-        """Images without regions are not encoded; all boxes of an image share its encoding."""
+        """Images without regions are not encoded; all prompts of an image share its encoding."""
         if len(images) != len(regions):
             raise ValueError(f"{len(images)} images but regions of {len(regions)}")
         masks: list[list[Mask]] = [[] for _ in images]
         busy = [i for i, some in enumerate(regions) if some]
+        for i, (encoded, size) in zip(busy, self.encoded([images[i] for i in busy]), strict=True):
+            masks[i] = self._decode(encoded, size, images[i], regions[i])
+        return masks
+
+    def encoded(self, images: list[Image]) -> Iterator[tuple[torch.Tensor, tuple[int, int]]]:
+        """For each image its embedding, 1 x C x h x w, and the (height, width) it had in the network."""
         # On a CPU a batch of two takes twice as long, and its memory.
         step = IMAGES_AT_ONCE if self.device.type == "cuda" else 1
-        for start in range(0, len(busy), step):
-            chunk = busy[start : start + step]
-            inputs = [self._input(images[i]) for i in chunk]
-            encoded = self._encode(inputs)
-            for n, i in enumerate(chunk):
-                size = (inputs[n].shape[1], inputs[n].shape[2])
-                masks[i] = self._decode(encoded[n : n + 1], size, images[i], regions[i])
-        return masks
+        for start in range(0, len(images), step):
+            inputs = [self._input(image) for image in images[start : start + step]]
+            batch = self._encode(inputs)
+            for n, one in enumerate(inputs):
+                yield batch[n : n + 1], (one.shape[1], one.shape[2])
+
+    def prompted(
+        self, encoded: torch.Tensor, points: Any, boxes: Any, shape: tuple[int, int], multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits N x M x h x w (a quarter of the network's input) and predicted IoU N x M.
+
+        points: N x 2 x, y or None; boxes: N x 4 xyxy or None; both in pixels of an image of `shape` (H, W).
+        """
+        near = None
+        if points is not None:
+            at = torch.as_tensor(self._transform.apply_coords(points, shape), dtype=torch.float32)
+            near = at[:, None].to(self.device), torch.ones(len(at), 1, device=self.device)
+        inside = None
+        if boxes is not None:
+            sides = self._transform.apply_boxes(boxes, shape)
+            inside = torch.as_tensor(sides, dtype=torch.float32).to(self.device)
+        sparse, dense = self._model.prompt_encoder(points=near, boxes=inside, masks=None)
+        logits, quality = self._model.mask_decoder(
+            image_embeddings=encoded,
+            image_pe=self._model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
+        return logits, quality
+
+    def full(self, logits: torch.Tensor, size: tuple[int, int], shape: tuple[int, int]) -> Mask:
+        """Logits h x w of one mask -> HW bool of an image of `shape`. size: as `encoded` gave it."""
+        mask = self._model.postprocess_masks(logits[None, None], size, shape)
+        return np.asarray((mask[0, 0] > self._model.mask_threshold).cpu().numpy())
 
     def _input(self, image: Image) -> torch.Tensor:
         """3 x h x w, 0..255, the long side at the network's; the short side at least one pixel."""
         side = self._model.image_encoder.img_size
         height, width = self._transform.get_preprocess_shape(image.shape[0], image.shape[1], side)
-        resized = _resize(PilImage.fromarray(np.ascontiguousarray(image)), (max(1, height), max(1, width)))
+        resized = resize(PilImage.fromarray(np.ascontiguousarray(image)), (max(1, height), max(1, width)))
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
     def _encode(self, inputs: list[torch.Tensor]) -> torch.Tensor:
@@ -248,24 +233,28 @@ class SamSegmenter:
         self, encoded: torch.Tensor, size: tuple[int, int], image: Image, regions: list[Region]
     ) -> list[Mask]:
         shape = (image.shape[0], image.shape[1])
-        boxes = self._transform.apply_boxes(np.array([region.box for region in regions], np.float64), shape)
+        boxes = np.array([region.box for region in regions], np.float64)
+        points = np.array([inner_point(region) for region in regions], np.float64)
         masks: list[Mask] = []
-        for start in range(0, len(regions), BOXES_AT_ONCE):
-            some = torch.as_tensor(boxes[start : start + BOXES_AT_ONCE], dtype=torch.float32)
-            sparse, dense = self._model.prompt_encoder(points=None, boxes=some.to(self.device), masks=None)
-            logits, quality = self._model.mask_decoder(
-                image_embeddings=encoded,
-                image_pe=self._model.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=self.multimask,
-            )
-            best = quality.argmax(1)
-            # One mask at a time: at full size, 64 boxes x 3 masks of a 24-Mpx photograph are 18 GB.
-            for one, which in zip(logits, best, strict=True):
-                full = self._model.postprocess_masks(one[None, which : which + 1], size, shape)
-                masks.append((full[0, 0] > self._model.mask_threshold).cpu().numpy())
+        for start in range(0, len(regions), PROMPTS_AT_ONCE):
+            some = slice(start, start + PROMPTS_AT_ONCE)
+            near = None if self.prompts == "boxes" else points[some]
+            inside = None if self.prompts == "points" else boxes[some]
+            logits, quality = self.prompted(encoded, near, inside, shape, self.multimask)
+            # One mask at a time: at full size, 64 prompts x 3 masks of a 24-Mpx photograph are 18 GB.
+            for one, which in zip(logits, quality.argmax(1), strict=True):
+                masks.append(self.full(one[which], size, shape))
         return [fitted(mask, region) for mask, region in zip(masks, regions, strict=True)]
+
+
+def inner_point(region: Region) -> tuple[float, float]:
+    """x, y well inside a region: of its mask the pixel farthest from the edge, else the middle of its box."""
+    x0, y0, x1, y1 = region.box
+    if region.mask is None or not region.mask.any():
+        return (x0 + x1) / 2, (y0 + y1) / 2
+    depth = cv2.distanceTransform(np.pad(region.mask, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(x) - 0.5, float(y) - 0.5
 
 
 def fitted(mask: Mask, region: Region) -> Mask:

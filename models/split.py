@@ -83,10 +83,15 @@ def _mirror(x: Tensor, r: int) -> None:
         x[:, :, k], x[:, :, -1 - k] = x[:, :, 2 * r - k], x[:, :, -1 - (2 * r - k)]
 
 
+_OUTPUTS = 128
+"""Output channels of one operator. For more, oneDNN wants another layout of the weights for other sizes of input,
+and turning one packed layout into another took ten times as long as the convolution."""
+
+
 @dataclass(frozen=True)
-class SplitConv:
-    """A convolution of Digits, float32 out. orders: one packed int8 weight for each power of 2^8 that is kept,
-    the smallest first; scale: per output channel."""
+class _Part:
+    """Some of a SplitConv's output channels. orders: one packed int8 weight for each power of 2^8 that is kept, the
+    smallest first; scale: per output channel."""
 
     orders: tuple[Tensor, ...]
     scale: Tensor
@@ -94,13 +99,12 @@ class SplitConv:
     bias: Tensor
     stride: int
 
-    def __call__(self, x: Digits, *, relu: bool = False) -> Tensor:
+    def __call__(self, maps: list[Tensor], step: float, *, relu: bool) -> Tensor:
+        """maps: the digits that each order meets, in the orders' order."""
         out: Tensor | None = None
-        c = x.channels
         geometry = [self.stride] * 2, [0, 0], [1, 1], 1
-        for order, weight in zip(range(DIGITS - 1, -1, -1), self.orders, strict=True):
-            some = x.bytes[:, : c * (order + 1)].contiguous(memory_format=torch.channels_last)
-            given = some, x.step * 2.0 ** (32 - 8 * order), 0, weight, self.scale, self.zero
+        for order, weight, some in zip(range(DIGITS - 1, -1, -1), self.orders, maps, strict=True):
+            given = some, step * 2.0 ** (32 - 8 * order), 0, weight, self.scale, self.zero
             if out is None:
                 out = torch.ops.onednn.qconv2d_pointwise(
                     *given, self.bias, *geometry, 1.0, 0, torch.float32, "none", [], ""
@@ -114,9 +118,27 @@ class SplitConv:
         return out
 
 
+@dataclass(frozen=True)
+class SplitConv:
+    """A convolution of Digits, BxCxHxW float32 channels-last out."""
+
+    parts: tuple[_Part, ...]
+
+    def __call__(self, x: Digits, *, relu: bool = False) -> Tensor:
+        ends = [x.channels * (order + 1) for order in range(DIGITS - 1, -1, -1)]
+        maps = [x.bytes[:, :end].contiguous(memory_format=torch.channels_last) for end in ends]
+        outs = [part(maps, x.step, relu=relu) for part in self.parts]
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+
 def split_conv(weight: Tensor, bias: Tensor, *, stride: int = 1) -> SplitConv:
     """A SplitConv of weights OxIxkxk and bias O, float32."""
-    weight = weight.detach().double()
+    pairs = zip(torch.split(weight.detach(), _OUTPUTS), torch.split(bias.detach(), _OUTPUTS), strict=True)
+    return SplitConv(tuple(_part(some, add, stride) for some, add in pairs))
+
+
+def _part(weight: Tensor, bias: Tensor, stride: int) -> _Part:
+    weight = weight.double()
     top = weight.abs().amax(dim=(1, 2, 3)).clamp_min(1e-30)
     rest = (weight * (_W_MAX / top).view(-1, 1, 1, 1)).round().to(torch.int64)
     parts: list[Tensor] = []
@@ -134,7 +156,7 @@ def split_conv(weight: Tensor, bias: Tensor, *, stride: int = 1) -> SplitConv:
             torch.ops.onednn.qconv_prepack(one, scale, 1.0, 0, [stride] * 2, [0, 0], [1, 1], 1, size)
         )
     zero = torch.zeros(len(scale), dtype=torch.int32)
-    return SplitConv(tuple(packed), scale, zero, bias.detach().float().clone(), stride)
+    return _Part(tuple(packed), scale, zero, bias.float().clone(), stride)
 
 
 @cache

@@ -33,13 +33,7 @@ from pipeline.storage import Object, Store, place_of, read_uri
 _SUFFIX_KINDS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar", ".tgz": "tar"}
 _SUFFIX_KINDS |= {".tar.gz": "tar", ".tar.zst": "tar"}  # Listed, so that they fail with a reason.
 _FORMATS: dict[str, Kind] = {"parquet": "parquet", "arrow": "arrow", "webdataset": "tar"}
-_IMAGES = frozenset(s for suffixes in SUFFIXES.values() for s in suffixes) | {
-    "jp2",
-    "jxl",
-    "ppm",
-    "pgm",
-    "pnm",
-}
+_IMAGES = frozenset(itertools.chain(*SUFFIXES.values(), ("jp2", "jxl", "ppm", "pgm", "pnm")))
 _COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _SAMPLE = 1000
 _THREADS = 16
@@ -81,8 +75,7 @@ def images_of(
         if not any(_begins_like_one(store, item) for item in first):
             kinds = ()
     for item in items:
-        kind = _kind(item.key)
-        if kind in kinds and kind is not None:
+        if (kind := _kind(item.key)) and kind in kinds:
             yield from _inside(store, item, kind, source.image_column, told)
         elif not kinds or (plain and _is_image(item.key)):
             yield store.uri(item.key), item
@@ -98,7 +91,12 @@ def _begins_like_one(store: Store, item: Object) -> bool:
     kind = _kind(item.key)
     if kind is None or item.size < 8:
         return False
-    head = store.get_range(item.key, 0, min(512, item.size))
+    try:
+        head = store.get_range(item.key, 0, min(512, item.size))
+    except StorageError as error:
+        if error.kind == "unreachable":
+            raise
+        return False  # Its row will say so.
     return {"parquet": head[:4] == b"PAR1", "arrow": arrows.begins(head), "tar": tars.is_tar(head)}[kind]
 
 
@@ -122,7 +120,9 @@ def _inside(
         for inner in _LISTERS[kind](whole, RangeFile(store, item.key, item.size), column, told.left_out):
             # Sizes of rows are averages of their row group: a footer knows no more.
             yield replace(inner, size=inner.size if kind == "tar" else -1).uri, replace(item, size=inner.size)
-    except RowError:
+    except (RowError, StorageError) as error:
+        if isinstance(error, StorageError) and error.kind == "unreachable":
+            raise
         yield whole.uri, item
     told.whole.append(mark)
 

@@ -15,8 +15,8 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from models import devices, weights
-from pipeline import graph, kit, provenance
-from pipeline.errors import CleanplateError, StorageError, redacted
+from pipeline import attached, graph, kit, provenance
+from pipeline.errors import CleanplateError, ConfigError, StorageError, redacted
 from pipeline.recipe import CLASSIC_INPAINTERS, Recipe
 from pipeline.storage import LocalStore, S3Store, Store, open_store
 
@@ -133,6 +133,11 @@ def _weights(recipe: Recipe) -> Iterator[Check]:
             yield Check("weights", name, "ok", f"sha256 {weights.describe(name)[1][:12]} holds: {path}")
     if recipe.inpaint.name in CLASSIC_INPAINTERS:
         yield Check("weights", recipe.inpaint.name, "ok", "needs none")
+    try:
+        for name, digest in attached.digests(recipe).items():
+            yield Check("weights", name, "ok", f"sha256 {digest[:12]}")
+    except ConfigError as error:
+        yield Check("weights", "files", "bad", str(error), "correct the place in the recipe")
 
 
 def _place(role: str, store: Store) -> Iterator[Check]:

@@ -99,7 +99,21 @@ def run_here(job: Job) -> Iterator[Receipt]:
         yield commit(job, unit.name, table, start)
 
 
+def spread_here(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """function of each item, in this process."""
+    return map(function, items)
+
+
 # --- Ray ---
+
+
+def spread_on_ray(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """function of each item as a Ray task of one CPU, results in order. For a few hundred small items and results:
+    what must be known of a source before its units are done."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(function)
+    yield from ray.get([task.remote(item) for item in items])
 
 
 def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:

@@ -42,8 +42,13 @@ def check(recipe: Recipe) -> dict[str, str]:
 
     for name in weights_of(recipe):
         weights.resolve(name)
+    files = attached.digests(recipe) | _hub_digests(recipe)
+    finders.check(recipe)
+    if recipe.masks.segmenter in ("sam2", "sam3"):
+        finders.opened(lambda: segmenter(recipe), "masks.checkpoint")
     lamas = [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
     sams = [_sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
+    sams += [recipe.everything.checkpoint] if "everything" in recipe.remove else []
     for names, params_of, what in (
         (lamas, lama.params_of, "a LaMa"),
         (sams, sam.params_of, "a Segment Anything"),
@@ -59,14 +64,15 @@ def check(recipe: Recipe) -> dict[str, str]:
         raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
     if recipe.output.c2pa_cert and recipe.output.c2pa_key:
         manifest.signer(recipe.output.c2pa_cert, recipe.output.c2pa_key, provenance.code_version())
-    files = {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
-    return files | attached.digests(recipe)
+    return files | {weights.find(name).name: weights.describe(name)[1] for name in weights_of(recipe)}
 
 
 def segmenter(recipe: Recipe) -> Segmenter:
     masks, engine = recipe.masks, recipe.engine
     if masks.segmenter == "sam":
-        return _sam(_sam_name(recipe), engine.gpus)
+        return finders.sam(_sam_name(recipe), engine.gpus, masks.prompts)
+    if masks.segmenter in ("sam2", "sam3"):
+        return _hub_sam(masks.checkpoint or "", engine.gpus, masks.prompts)
     from models.segmenters import SEGMENTERS
 
     return SEGMENTERS[masks.segmenter]
@@ -88,19 +94,26 @@ def _fillers(recipe: Recipe) -> dict[str, str]:
     return named | dict(recipe.inpaint.per_kind.items()) | again
 
 
+def _hub_digests(recipe: Recipe) -> dict[str, str]:
+    """key/name -> sha256 of the models that are folders."""
+    from models.hub import digest_of, folder_of
+
+    named = dict(finders.hub_models(recipe))
+    if recipe.masks.segmenter in ("sam2", "sam3"):
+        named["masks.checkpoint"] = recipe.masks.checkpoint or ""
+    return {f"{key}/{name.rpartition('/')[2]}": digest_of(folder_of(name)) for key, name in named.items()}
+
+
 def _sam_name(recipe: Recipe) -> str:
     return recipe.masks.checkpoint or "sam-vit-b"
 
 
 @lru_cache(maxsize=2)
-def _sam(name: str, gpus: float) -> Segmenter:
-    from models import sam, weights
-    from models.checkpoints import load_tensors
+def _hub_sam(model: str, gpus: float, prompts: Literal["boxes", "points", "both"]) -> Segmenter:
+    from models.hub import folder_of
+    from models.sam_hub import HubSamSegmenter
 
-    found = weights.find(name)
-    tensors = load_tensors(weights.resolve(found))
-    params = sam.SAM[found.model] if found.model in sam.SAM else sam.params_of(tensors)
-    return sam.SamSegmenter(sam.load_sam(params, tensors), device=pick(gpus), name=found.name)
+    return HubSamSegmenter(folder_of(model), pick(gpus), prompts, name=model.rpartition("/")[2])
 
 
 @lru_cache(maxsize=4)

@@ -70,11 +70,6 @@ class Planned:
     def image_id(self) -> str:
         return image_id(self.uri, self.object.version)
 
-    @property
-    def order(self) -> str:
-        """What the plan sorts by, hex."""
-        return order_of(self.uri, self.image_id)
-
 
 def image_id(uri: str, version: str) -> str:
     """The row's identity: sha256 over uri and version. Never a rank, a counter or a block."""
@@ -244,13 +239,14 @@ class _Buckets:
     def add(self, row: Planned) -> None:
         # Columns, not a dict for each row: ten million rows are two minutes less.
         ids, uris, versions, sizes, attempts, reviews, orders = self.pending
-        ids.append(row.image_id)
+        name = row.image_id
+        ids.append(name)
         uris.append(row.uri)
         versions.append(row.object.version)
         sizes.append(row.object.size)
         attempts.append(row.attempt)
         reviews.append(row.review)
-        orders.append(row.order)
+        orders.append(order_of(row.uri, name))
         self.rows += 1
         if len(ids) >= _SPILL_ROWS:
             self._flush()

@@ -83,8 +83,11 @@ class Progress:
         self.queues = found
 
     def _tick(self) -> None:
-        while not self._over.wait(self._every):
-            self._screen.show(self)
+        try:
+            while not self._over.wait(self._every):
+                self._screen.show(self)
+        except BrokenPipeError:
+            self._over.set()  # Whoever read our lines went away; the run itself goes on.
 
     # --- what is shown ---
 

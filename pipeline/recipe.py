@@ -20,6 +20,7 @@ from pipeline.rules import (
     CLASSIC_INPAINTERS,
     KINDS,
     PLURALS,
+    Consensus,
     Detect,
     Engine,
     Everything,
@@ -63,6 +64,7 @@ class Recipe(Part):
     exclude: tuple[str, ...] = Field((), description="globs on keys that are left out")
     source: Source = Source()
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
+    consensus: Consensus = Consensus()
     logos: Logos = Logos()
     given: Given = Given()
     persons: Persons = Persons()
@@ -106,8 +108,13 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _sam_has_weights(self) -> Recipe:
-        if self.masks.checkpoint and self.masks.segmenter != "sam":
-            raise ValueError(f"masks.checkpoint goes with the segmenter sam, not {self.masks.segmenter!r}")
+        name = self.masks.segmenter
+        if self.masks.checkpoint and not name.startswith("sam"):
+            raise ValueError(f"masks.checkpoint goes with the segmenter sam, not {name!r}")
+        if name in ("sam2", "sam3") and not self.masks.checkpoint:
+            raise ValueError(
+                f"the segmenter {name} needs masks.checkpoint: a folder with the model, or a hub id"
+            )
         return self
 
     def detect_for(self, kind: Kind) -> Detect:

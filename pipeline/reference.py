@@ -71,6 +71,8 @@ def _table(prefix: str, model: Any) -> list[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             continue
+        if field.exclude:  # Set by a run, not by people.
+            continue
         word = field.alias or name
         default = model.model_validate({}).model_dump(mode="json")[word]
         told = (field.description or "").replace("|", "\\|")

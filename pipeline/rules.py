@@ -11,12 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.areas import Areas
 
-Kind = Literal["text", "watermark", "face", "plate", "logo", "person", "object", "everything", "given"]
+Kind = Literal[
+    "text",
+    "watermark",
+    "static-watermark",
+    "face",
+    "plate",
+    "logo",
+    "person",
+    "object",
+    "everything",
+    "given",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """In the order in which their detectors look."""
 PLURALS = {
     "texts": "text",
     "watermarks": "watermark",
+    "static-watermarks": "static-watermark",
     "faces": "face",
     "plates": "plate",
     "logos": "logo",
@@ -26,7 +38,7 @@ PLURALS = {
     "prompt": "object",
 }
 Share = Annotated[float, Field(ge=0, le=1)]
-SegmenterName = Literal["auto", "box", "ellipse", "stroke", "grabcut", "sam"]
+SegmenterName = Literal["auto", "box", "ellipse", "stroke", "grabcut", "sam", "sam2", "sam3"]
 CLASSIC_INPAINTERS = ("telea", "ns", "blur", "pixelate", "fill")
 
 
@@ -63,13 +75,33 @@ class Masks(Part):
 
     segmenter: SegmenterName = Field(
         "auto",
-        description="auto = the strokes of text, an ellipse round a face, the box of the rest; sam needs weights",
+        description="auto = the strokes of text, an ellipse round a face, the box of the rest; "
+        "sam, sam2 and sam3 need weights",
     )
     checkpoint: str | None = Field(
-        None, description="weights of the sam segmenter: sam-vit-b (default), -l, -h, or a file"
+        None,
+        description="weights of sam: sam-vit-b (default), -l, -h, or a file; of sam2 and sam3: a folder as "
+        "transformers saves it, or a hub id (name@revision)",
+    )
+    prompts: Literal["boxes", "points", "both"] = Field(
+        "boxes", description="what Segment Anything is told of a region: its box, a point inside it, or both"
     )
     grow: Share = Field(0.02, description="widen each mask by this share of its box's shorter side")
     grow_px: Annotated[int, Field(ge=0, le=256)] = Field(3, description="... and by at least so many pixels")
+    fill_holes: bool = Field(False, description="take what a region's mask encloses, too")
+    shadow: Share = Field(
+        0.0,
+        description="room for a shadow: each mask swept down by this share of its height, "
+        "half as much to the sides",
+    )
+    merge_px: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="join parts at most so many pixels apart, so that no thin rest stays between two fills"
+    )
+    align: Literal[0, 8, 16] = Field(
+        0,
+        description="of JPEG sources, widen to whole blocks of so many pixels "
+        "(16 = all that subsampled colour touches)",
+    )
     max_coverage: Share = Field(
         0.6, description="a mask above this share of the picture makes the row `skipped`"
     )
@@ -127,6 +159,34 @@ class Verify(Part):
     )
 
 
+class Consensus(Part):
+    """How `static-watermark` finds what many images have in common at one place (docs/consensus.md)."""
+
+    group: Literal["size", "folder"] = Field(
+        "size",
+        description="what is laid over each other: images of one size, or of one folder, brought to one size",
+    )
+    scan: Annotated[int, Field(ge=8)] = Field(
+        4000, description="images that are read to find groups; a random sample of the source"
+    )
+    sample: Annotated[int, Field(ge=8, le=512)] = Field(64, description="images of a group that are compared")
+    min_images: Annotated[int, Field(ge=8)] = Field(
+        30, description="a smaller group has no mark; below 30, faint marks are missed"
+    )
+    max_opacity: Share = Field(
+        0.7, description="pixels less opaque than this are computed back; the others are inpainted"
+    )
+    found: str | None = Field(
+        None, exclude=True, description="set by a run when it starts: where its marks are kept"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Consensus:
+        if self.min_images > min(self.sample, self.scan):
+            raise ValueError("min_images is above sample or scan: no group could ever have marks")
+        return self
+
+
 class Logos(Part):
     """The marks that `logo` looks for."""
 
@@ -137,10 +197,10 @@ class Logos(Part):
     rotation: Annotated[float, Field(ge=0, le=45)] = Field(
         15.0, description="largest turn looked for, degrees"
     )
-    smallest: Annotated[float, Field(ge=16)] = Field(
-        40.0, description="smallest long side looked for, pixels"
+    smallest: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.04, description="smallest long side looked for, as a share of the picture's (never below 32 pixels)"
     )
-    largest: Share = Field(0.5, description="largest long side looked for, as a share of the picture's")
+    largest: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="... and the largest")
 
 
 class Given(Part):
@@ -152,8 +212,10 @@ class Given(Part):
         "a folder must be in sight of every worker",
     )
     form: Literal["auto", "rows", "coco", "yolo", "masks"] = Field(
-        "auto",
-        description="auto = told by the content; rows = one row a region or an image (docs/finders.md)",
+        "auto", description="auto = told by the content; docs/detectors.md tells the forms"
+    )
+    shares: bool = Field(
+        False, description="coordinates of rows are shares of the sides, not pixels (YOLO's always)"
     )
     root: str | None = Field(
         None, description="what the names in the file are relative to; null = the source"
@@ -163,7 +225,13 @@ class Given(Part):
 class Persons(Part):
     """What finds `person`."""
 
-    model: str = Field("blazepose", description="blazepose, or an ONNX file of your own (docs/finders.md)")
+    model: str = Field(
+        "blazepose",
+        description="blazepose (needs the extra `persons`), or an ONNX detector of your own (docs/detectors.md)",
+    )
+    classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), description="numbers of the ONNX file's classes that are persons; [] = all"
+    )
 
 
 class Prompt(Part):
@@ -172,7 +240,8 @@ class Prompt(Part):
     words: tuple[str, ...] = Field((), description="what must go, in words: [lanyard, computer screen]")
     model: str | None = Field(
         None,
-        description="a folder with OWLv2 or Grounding DINO as transformers saves it, a hub id, or an ONNX file",
+        description="a folder with OWLv2 or Grounding DINO as transformers saves it, a hub id (name@revision), "
+        "or an ONNX detector of your own, whose class numbers are then the words",
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline import attached, card, graph, kit, ledger, plan, provenance, review
+from pipeline import attached, card, consensus, graph, kit, ledger, plan, provenance, review
 from pipeline import recipe as recipes
 from pipeline.containers import Listing
 from pipeline.errors import ConfigError, RunStopped, StorageError
@@ -70,7 +70,7 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
         "run_id": run_id,
     }
     ledger.claim(to_store, record)
-    recipe = attached.travelling(recipe, to_store)
+    recipe = consensus.placed(attached.travelling(recipe, from_store, to_store), to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
     return Run(from_store, to_store, recipe, stamp, run_id)
@@ -130,6 +130,11 @@ def execute(
     Raises RunStopped when units are left all the same.
     """
     go = graph.run_on_ray if engine == "ray" else graph.run_here
+    if units and consensus.KIND in run.recipe.remove:
+        index = consensus.prepare(
+            run.output, run.recipe, graph.spread_on_ray if engine == "ray" else graph.spread_here
+        )
+        event(run, "consensus", groups=index)
     for number in range(1, PASSES + 1):
         todo = missing(run.output, units)
         if not todo:

@@ -140,6 +140,10 @@ class LocalStore:
         if not start.is_dir():
             if prefix:
                 return
+            if start.is_file():
+                raise StorageError(
+                    "missing", f"{self.root} is a file: give its folder, and include: [{start.name}]"
+                )
             raise StorageError("missing", f"no such folder: {self.root}")
         yield from self._walk(start, {_identity(start)})
 

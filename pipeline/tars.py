@@ -34,8 +34,10 @@ def is_tar(head: bytes) -> bool:
 
 
 def members(file: io.RawIOBase) -> Iterator[Member]:
-    """Every regular file of a tar, in order. file: seekable. Raises RowError("container") at the first place
-    that cannot be read: what came before is good."""
+    """Every file of a tar, in order; links and sparse files, whose bytes do not lie there, with size 0.
+
+    file: seekable. Raises RowError("container") at the first place that cannot be read: what came before is good.
+    """
     with io.BufferedReader(file, READ_AHEAD) as buffered:
         end = buffered.seek(0, io.SEEK_END)
         buffered.seek(0)
@@ -43,11 +45,12 @@ def members(file: io.RawIOBase) -> Iterator[Member]:
             with tarfile.open(fileobj=buffered, mode="r:", errorlevel=2) as tar:
                 for info in tar:
                     tar.members.clear()  # type: ignore[attr-defined]  # Flat in memory, however many there are.
-                    if info.sparse is not None or not info.isreg():
-                        continue
-                    if info.offset_data + info.size > end:
-                        raise RowError("container", f"the tar ends inside its member {info.name!r:.80}")
-                    yield Member(info.name, info.offset_data, info.size)
+                    if info.islnk() or info.issym() or info.issparse():
+                        yield Member(info.name, info.offset_data, 0)
+                    elif info.isreg():
+                        if info.offset_data + info.size > end:
+                            raise RowError("container", f"the tar ends inside its member {info.name!r:.80}")
+                        yield Member(info.name, info.offset_data, info.size)
                 _ended(buffered, tar.offset, end)
         except (tarfile.TarError, ValueError, OverflowError) as error:
             raise RowError("container", f"the tar cannot be read on: {error}") from error

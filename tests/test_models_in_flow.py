@@ -78,7 +78,7 @@ def test_segment_anything_turns_boxes_into_masks(tmp_path: Path) -> None:
     )
     assert row["status"] == "cleaned", row["error"]
     assert row["segmenter"] in {w["name"] for w in row["weights"]}  # type: ignore[attr-defined]
-    assert len(row["weights"]) == 2  # type: ignore[arg-type]
+    assert len(row["weights"]) == 3  # type: ignore[arg-type]
 
 
 def test_another_eraser_for_one_kind(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ BATCH_PIXELS = 2 * 1280 * 1280
 SMALL = 320
 """Long side of one more look: a face that fills a large view is too large for the receptive field."""
 
+TURNED, TURNED_SCORE = 480, 0.55
+"""Long side and lowest score of the views turned by 90, 180 and 270 degrees: the network knows upright faces only."""
+
 Boxes = npt.NDArray[np.float64]
 
 
@@ -30,7 +33,9 @@ class FaceDetector:
     path: centerface.onnx. min_score: lowest peak of the heat map that counts, and Region.score.
     long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
     whole and again in tiles, so a face 12 pixels wide is seen as at least 8. offset: shift of the tiling, in
-    tiles. For a second opinion use another long_side and offset, as with TextDetector, and as weak.
+    tiles. turned: also look at the whole picture turned by quarters, smaller, for faces that lie or hang (three
+    more views of TURNED pixels). For a second opinion use another long_side and offset, as with TextDetector, and
+    as weak.
 
     Holds no state between calls. Raises ValueError for settings, nothing for an image's content.
     """
@@ -42,6 +47,7 @@ class FaceDetector:
         long_side: int = 1280,
         offset: float = 0.0,
         overlap: float = 0.3,
+        turned: bool = True,
         threads: int = 1,
         name: str = "centerface",
     ) -> None:
@@ -54,26 +60,37 @@ class FaceDetector:
         self.long_side = long_side
         self.offset = offset
         self.overlap = overlap
+        self.turned = turned
         model = free_shapes(Path(path).read_bytes(), {"input.1": ("batch", 3, "height", "width")})
         self._session = open_session(model, threads)
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
+        found = self._look(images, [self._views(*image.shape[:2]) for image in images], self.min_score)
+        for quarters in (1, 2, 3) if self.turned else ():
+            turned = [np.ascontiguousarray(np.rot90(image, quarters)) for image in images]
+            views = [[_whole(image.shape[0], image.shape[1], TURNED)] for image in turned]
+            score = max(self.min_score, TURNED_SCORE)
+            for image, rows, more in zip(images, found, self._look(turned, views, score), strict=True):
+                rows += [turned_back(some, quarters, *image.shape[:2]) for some in more]
+        return [self._regions(image, rows) for image, rows in zip(images, found, strict=True)]
+
+    def _look(self, images: list[Image], plans: list[list[tiles.View]], score: float) -> list[list[Boxes]]:
+        """The peaks above a score in every view of each image, in image pixels."""
         found: list[list[Boxes]] = [[] for _ in images]
-        plans = [self._views(image.shape[0], image.shape[1]) for image in images]
         for members, crops in tiles.batches(images, plans, BATCH_PIXELS):
             batch = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
             heat, size, shift, *_ = self._session.run(None, {"input.1": np.ascontiguousarray(batch)})
             for n, (number, view) in enumerate(members):
-                rows = peaks(heat[n, 0], size[n], shift[n], self.min_score)
+                rows = peaks(heat[n, 0], size[n], shift[n], score)
                 rows[:, 0:2], rows[:, 2:4] = view.to_image(rows[:, 0:2]), view.to_image(rows[:, 2:4])
                 found[number].append(rows)
-        return [self._regions(image, rows) for image, rows in zip(images, found, strict=True)]
+        return found
 
     def _views(self, height: int, width: int) -> list[tiles.View]:
         views = tiles.views(height, width, self.long_side, overlap=self.overlap, offset=self.offset)
         if max(height, width) > 1.5 * SMALL:
-            views.append(tiles.View((0, 0, width, height), tiles.fitted(height, width, SMALL)))
+            views.append(_whole(height, width, SMALL))
         return views
 
     def _regions(self, image: Image, found: list[Boxes]) -> list[Region]:
@@ -86,6 +103,22 @@ class FaceDetector:
             Region("face", self.name, min(1.0, score), (x0, y0, x1, y1))
             for x0, y0, x1, y1, score in rows[kept].tolist()
         ]
+
+
+def _whole(height: int, width: int, long_side: int) -> tiles.View:
+    return tiles.View((0, 0, width, height), tiles.fitted(height, width, long_side))
+
+
+def turned_back(rows: Boxes, quarters: int, height: int, width: int) -> Boxes:
+    """Boxes of an image turned by np.rot90(image, quarters) -> the same in the image of height x width."""
+    x0, y0, x1, y1, score = rows.T
+    if quarters == 1:
+        sides = [width - y1, x0, width - y0, x1]
+    elif quarters == 2:
+        sides = [width - x1, height - y1, width - x0, height - y0]
+    else:
+        sides = [y0, height - x1, y1, height - x0]
+    return np.stack([*sides, score], axis=1)
 
 
 def peaks(heat: Floats, size: Floats, shift: Floats, min_score: float) -> Boxes:

@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.fast import bf16_is_native
 from models.training.batches import Batch, Batches
 from models.training.checkpoint import write_whole
 from models.training.data import PhotoBank
 from models.training.muon import Optimizer
 from models.training.objective import Encoder, discriminator_losses, fill_losses, paper_losses
 from models.training.peers import Peers, current_peers
-from models.training.precision import available_precision, in_precision
+from models.training.precision import Native, available_precision, in_precision
 from models.training.recipe import Phase, TrainRecipe, check_recipe, learning_rate, phase_at
 from models.training.scalars import Scalars
 from models.training.state import Initial, Run, generator_of, predictor, save, start, update_average
@@ -133,10 +134,12 @@ def _judge(
     return scores
 
 
-def _say_substitutes(recipe: TrainRecipe, run: Run, encoder: Encoder | None) -> None:
+def say_substitutes(
+    recipe: TrainRecipe, run: Run, encoder: Encoder | None, native: Native = bf16_is_native
+) -> None:
     """What the recipe asks for and is not to be had here: in the log, and in every checkpoint from here on."""
     device = next(run.model.parameters()).device
-    if available_precision(recipe.precision, device) != recipe.precision:
+    if available_precision(recipe.precision, device, native) != recipe.precision:
         log.warning("this %s does not multiply %s: training in fp32", device.type, recipe.precision)
         if recipe.precision not in run.substitutes:
             run.substitutes.append(recipe.precision)
@@ -174,7 +177,7 @@ def train(
     device = torch.device(device)
     check_recipe(recipe, peers.world)
     run = start(recipe, out_dir, device, allow_changed_recipe, extras.initial)
-    _say_substitutes(recipe, run, extras.encoder)
+    say_substitutes(recipe, run, extras.encoder)
     run.model.train()
     writer = _Writer(recipe, run, validation, out_dir, extras) if peers.rank == 0 else None
     end = min(recipe.steps, stop_after or recipe.steps)
@@ -185,6 +188,9 @@ def train(
             scalars = _step(recipe, run, batches.at(run.step), peers, extras.encoder)
             if writer is not None:
                 writer.after_step(number, phase, {"lr": rate, **scalars}, last=run.step == end)
+    if writer is not None:
+        writer.scalars.close()
+        writer.scores.close()
     return run.average
 
 

@@ -13,9 +13,15 @@ from models.fast import bf16_is_native
 TrainPrecision = Literal["fp32", "bf16"]
 
 
-def available_precision(wanted: TrainPrecision, device: torch.device) -> TrainPrecision:
+Native = Callable[[torch.device], bool]
+"""Whether a device multiplies bf16 in hardware."""
+
+
+def available_precision(
+    wanted: TrainPrecision, device: torch.device, native: Native = bf16_is_native
+) -> TrainPrecision:
     """bf16 where the device multiplies it in hardware; fp32 elsewhere, where bf16 is several times slower."""
-    return "bf16" if wanted == "bf16" and bf16_is_native(device) else "fp32"
+    return "bf16" if wanted == "bf16" and native(device) else "fp32"
 
 
 def in_precision(network: Callable[[Tensor], Any], precision: TrainPrecision) -> Callable[[Tensor], Any]:

@@ -40,4 +40,8 @@ class Scalars:
             for name, value in row.items():
                 if name != "step":
                     self.board.add_scalar(name, value, row["step"])
-            self.board.flush()
+
+    def close(self) -> None:
+        """Everything is on disk when this returns; the CSV is after each row."""
+        if self.board is not None:
+            self.board.close()

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from models.regions import Image, Region
-from pipeline import areas, kit, schema
+from pipeline import areas, consensus, finders, kit, schema
 from pipeline.recipe import Detect as Rule
 from pipeline.recipe import Recipe
 from pipeline.rows import asked_for, decoded, region_struct
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("found", "detectors")
-_READS = ["source", "source_sha256", "width", "height", "review"]
+_READS = ["source_uri", "source", "source_sha256", "width", "height", "review"]
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,34 @@ class Detect:
 
     def open(self) -> Work:
         detectors = kit.detectors(self.recipe)
+        given, marks = finders.given(self.recipe), consensus.opened(self.recipe)
         names = [detector.name for detector in detectors]
 
         def detect(table: pa.Table) -> pa.Table:
             rows = table.select(_READS).to_pylist()
             # A person said that there is nothing to remove: no detector is asked again.
-            looked = [not asked_for(row, "wrong") for row in rows]
-            pictures = [decoded(row).pixels for row, look in zip(rows, looked, strict=True) if look]
-            finds: list[list[Region]] = [[] for _ in pictures]
+            busy = [row for row in rows if not asked_for(row, "wrong")]
+            # First, because what is given wrongly fails its row: the halving that finds it costs no detector then.
+            looked = [given(row) if given else ("", []) for row in busy]
+            pictures = [decoded(row).pixels for row in busy]
+            finds = [
+                [r for r in regions if wanted(r, picture, self.recipe)]
+                for (_, regions), picture in zip(looked, pictures, strict=True)
+            ]
             for detector in detectors:
                 for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):
                     found += [r for r in regions if wanted(r, picture, self.recipe)]
-            rest = iter(finds)
-            structs = [[region_struct(r, r.mask) for r in next(rest)] if look else [] for look in looked]
-            told = [names if look else [] for look in looked]
-            return schema.with_columns(table, _ADDS, {"found": structs, "detectors": told})
+            told = [[who] if who else [] for who, _ in looked]
+            if marks:
+                for row, picture, found, who in zip(busy, pictures, finds, told, strict=True):
+                    word, regions = marks.find(row, picture)
+                    who.append(word)
+                    found += [r for r in regions if wanted(r, picture, self.recipe)]
+            rest = iter(zip(finds, told, strict=True))
+            made = [([], None) if asked_for(row, "wrong") else next(rest) for row in rows]
+            structs = [[region_struct(r, r.mask) for r in found] for found, _ in made]
+            named: list[list[str]] = [[] if also is None else [*names, *also] for _, also in made]
+            return schema.with_columns(table, _ADDS, {"found": structs, "detectors": named})
 
         return detect
 

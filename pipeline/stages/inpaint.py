@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from models.regions import Image, Inpainter, Mask
-from pipeline import kit, masks, schema
+from pipeline import consensus, kit, masks, schema
 from pipeline.errors import ContractError
 from pipeline.recipe import Recipe
 from pipeline.rows import cut_patches, decoded
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("patches", "inpainter", "passes")
-_READS = ["source", "source_sha256", "width", "height", "regions", "mask_rle"]
+_READS = ["source_uri", "source", "source_sha256", "width", "height", "regions", "mask_rle"]
 
 
 @dataclass(frozen=True)
@@ -29,34 +29,59 @@ class Inpaint:
 
     def open(self) -> Work:
         fillers = kit.inpainters(self.recipe)
+        marks = consensus.opened(self.recipe)
 
         def inpaint(table: pa.Table) -> pa.Table:
             rows = table.select(_READS).to_pylist()
             busy = [n for n, row in enumerate(rows) if row["mask_rle"]]
-            jobs = [masks_by_filler(rows[n], fillers) for n in busy]
-            edited = fill([decoded(rows[n]).pixels for n in busy], jobs, fillers)
+            edited = edit([rows[n] for n in busy], fillers, marks)
             made: list[dict[str, Any]] = [{"patches": [], "inpainter": None, "passes": 0} for _ in rows]
-            for n, picture, job in zip(busy, edited, jobs, strict=True):
+            for n, (picture, by) in zip(busy, edited, strict=True):
                 mask = masks.from_rle(rows[n]["mask_rle"], rows[n]["height"], rows[n]["width"])
-                made[n] = {"patches": cut_patches(picture, mask), "inpainter": "+".join(job), "passes": 1}
+                made[n] = {"patches": cut_patches(picture, mask), "inpainter": by, "passes": 1}
             return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
 
         return inpaint
 
 
-def masks_by_filler(row: dict[str, Any], fillers: Mapping[str, Inpainter]) -> dict[str, Mask]:
+def edit(
+    rows: list[dict[str, Any]], fillers: Mapping[str, Inpainter], marks: consensus.Consensus | None
+) -> list[tuple[Image, str]]:
+    """Each row's source with its masks filled, HWC uint8 RGB, and what filled them. Marks of the collection are
+    taken off first, where their opacity allows it; what stands below them then needs no filler."""
+    starts = [
+        marks.lifted(row, decoded(row).pixels) if marks else (decoded(row).pixels, None) for row in rows
+    ]
+    jobs = [masks_by_filler(row, fillers, done) for row, (_, done) in zip(rows, starts, strict=True)]
+    edited = fill([picture for picture, _ in starts], jobs, fillers)
+    by = [
+        "+".join([*(["take-off"] if done is not None else []), *job])
+        for job, (_, done) in zip(jobs, starts, strict=True)
+    ]
+    return list(zip(edited, by, strict=True))
+
+
+def masks_by_filler(
+    row: dict[str, Any], fillers: Mapping[str, Inpainter], done: Mask | None = None
+) -> dict[str, Mask]:
     """filler's name -> HW bool: the pixels that it has to fill. `fillers` is keyed by kind, "" for the rest; a
-    region's own "filler" is the key that a repair chose instead of its kind.
+    region's own "filler" is the key that a repair chose instead of its kind. done: where the marks of the
+    collection are taken off already.
 
     Pixels under two kinds go to the last filler named, so that nothing of the first kind shows through."""
     height, width = row["height"], row["width"]
     whole = masks.from_rle(row["mask_rle"], height, width)
     jobs: dict[str, Mask] = {}
+    taken = np.zeros_like(whole)
     for region in row["regions"]:
         name = fillers.get(region.get("filler") or region["kind"], fillers[""]).name
         mask = masks.from_rle(region["rle"], height, width)
+        taken |= mask
+        if done is not None and region["kind"] == consensus.KIND and not region.get("filler"):
+            mask &= ~done
+            if not mask.any():
+                continue
         jobs[name] = jobs[name] | mask if name in jobs else mask
-    taken = np.logical_or.reduce(list(jobs.values())) if jobs else np.zeros_like(whole)
     if np.any(rest := whole & ~taken):
         name = fillers[""].name
         jobs[name] = jobs[name] | rest if name in jobs else rest

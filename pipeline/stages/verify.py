@@ -8,7 +8,7 @@ against false alarms.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,16 @@ import pyarrow as pa
 
 from models.detectors.windows import Window, look_at, windows
 from models.masks import grow as grow_mask
-from models.regions import Detector, Image, Inpainter, Mask, Region, Segmenter
-from pipeline import kit, masks, schema
+from models.regions import Image, Inpainter, Mask, Region, Segmenter
+from pipeline import consensus, kit, masks, schema
+from pipeline.finders import Verifier
 from pipeline.recipe import Recipe
 from pipeline.rows import asked_for, cut_patches, decoded, paste_patches, region_struct
 from pipeline.stage import Needs, Work
 
 from .detect import wanted
-from .inpaint import fill, masks_by_filler
-from .segment import grow
+from .inpaint import edit
+from .segment import grow, together
 
 _ADDS = schema.columns(
     "status",
@@ -37,14 +38,12 @@ _ADDS = schema.columns(
     "inpainter",
     "segmenter",
 )
-_READS = [
-    *(n for n in _ADDS.names if n != "residual"),
-    "source",
-    "source_sha256",
-    "width",
-    "height",
-    "review",
-]
+_SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review"]
+_READS = [*(n for n in _ADDS.names if n != "residual"), *_SOURCE]
+
+
+_FILLED = "again"
+"""The key of no filler, which means the recipe's own."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,11 @@ class Verify:
 
     def open(self) -> Work:
         tools = _Tools(
-            kit.verifiers(self.recipe), kit.segmenter(self.recipe), kit.inpainters(self.recipe), self.recipe
+            kit.verifiers(self.recipe),
+            kit.segmenter(self.recipe),
+            kit.inpainters(self.recipe),
+            consensus.opened(self.recipe),
+            self.recipe,
         )
 
         def verify(table: pa.Table) -> pa.Table:
@@ -77,16 +80,16 @@ class Verify:
 
 @dataclass(frozen=True)
 class _Tools:
-    detectors: list[Detector]
+    verifiers: list[Verifier]
     segmenter: Segmenter
     fillers: Mapping[str, Inpainter]
+    marks: consensus.Consensus | None
     recipe: Recipe
 
-    def fallback(self, region: dict[str, Any]) -> str | None:
-        """The key of what fills a region that must be filled again: the next fallback, the last one for ever."""
+    def fallback(self, repairs: int) -> str | None:
+        """The key of what fills again what was repaired so many times: the next fallback, the last one for ever."""
         last = len(self.recipe.inpaint.fallbacks) - 1
-        tried = region.get("filler")
-        return None if last < 0 else f"again {min(last, int(tried.split()[1]) + 1) if tried else 0}"
+        return None if last < 0 else f"again {min(last, repairs)}"
 
 
 def _status(row: dict[str, Any]) -> str:
@@ -109,7 +112,10 @@ def _everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
 def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
     results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
-    finds = look_again(rows, results, tools.detectors, tools.recipe)
+    finds = look_again(rows, results, tools.verifiers, tools.recipe)
+    if tools.marks:
+        for found, row, picture in zip(finds, rows, results, strict=True):
+            found += tools.marks.left(row, picture)
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
@@ -121,16 +127,36 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
 
 
 def look_again(
-    rows: list[dict[str, Any]], results: list[Image], detectors: Sequence[Detector], recipe: Recipe
+    rows: list[dict[str, Any]], results: list[Image], verifiers: Sequence[Verifier], recipe: Recipe
 ) -> list[list[Region]]:
-    """What verifying detectors find in each row's result (HWC uint8 RGB) that counts as residue."""
+    """What the verifiers find in each row's result (HWC uint8 RGB) that counts as residue."""
     finds: list[list[Region]] = [[] for _ in rows]
     parts = [_parts(row, recipe) for row in rows]
-    for detector in detectors:
-        looked = look_at(detector, results, parts)
-        for found, regions, row, picture in zip(finds, looked, rows, results, strict=True):
-            found += [r for r in regions if _counts(r, row, picture, recipe)]
+    for verifier in verifiers:
+        close = verifier.close
+        seen = _close_ups(verifier, rows, results) if close else look_at(verifier.detector, results, parts)
+        for found, regions, row, picture in zip(finds, seen, rows, results, strict=True):
+            found += [r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, recipe)]
     return finds
+
+
+def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Image]) -> list[list[Region]]:
+    """What a verifier finds in the surroundings of each row's edits: three times an edit's longer side."""
+    places = [(n, _around(r["box"], results[n])) for n, row in enumerate(rows) for r in row["regions"] or []]
+    crops = [np.ascontiguousarray(results[n][y0:y1, x0:x1]) for n, (x0, y0, x1, y1) in places]
+    found: list[list[Region]] = [[] for _ in rows]
+    for (n, (x, y, _, _)), regions in zip(places, verifier.detector(crops), strict=True):
+        for r in regions:
+            box = (r.box[0] + x, r.box[1] + y, r.box[2] + x, r.box[3] + y)
+            found[n].append(replace(r, box=box, mask=None))
+    return found
+
+
+def _around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
+    reach = 1.5 * max(box[2] - box[0], box[3] - box[1], 24.0)
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    x0, y0 = max(0, int(x - reach)), max(0, int(y - reach))
+    return x0, y0, min(picture.shape[1], int(x + reach)), min(picture.shape[0], int(y + reach))
 
 
 def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:
@@ -172,25 +198,36 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
         for mask, region in zip(tools.segmenter([picture], [found])[0], found, strict=True)
     ]
     old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
+    again = tools.fallback(row["passes"] - 1)
     wider = [
-        ({**r, "filler": tools.fallback(r)}, _wider(mask, r["box"], tools.recipe.verify.grow))
+        (_given_to(again, r), _wider(mask, r, tools.recipe.verify.grow))
         if any(_touch(r["box"], region.box) for region in found)
         else (r, mask)
         for r, mask in old
     ]
-    whole = masks.union([mask for _, mask in wider] + added, height, width)
+    whole = together([mask for _, mask in wider] + added, row, tools.recipe.masks)
     coverage = float(np.count_nonzero(whole)) / whole.size
     if coverage > tools.recipe.masks.max_coverage:
         return False
     kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.to_rle(m)} for r, m in wider]
     fresh = [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
-    row["regions"] = kept + [{**r, "filler": tools.fallback(r)} for r in fresh]
+    row["regions"] = kept + [_given_to(again, r) for r in fresh]
     row |= {"mask_rle": masks.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
 
 
-def _wider(mask: Mask, box: list[float], share: float) -> Mask:
-    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for."""
+def _given_to(filler: str | None, region: dict[str, Any]) -> dict[str, Any]:
+    """The region with the key of what fills it now; without one its kind's own filler does it again. A mark that
+    was taken off, and shows all the same, is filled."""
+    return {**region, "filler": filler or (_FILLED if region["kind"] == consensus.KIND else None)}
+
+
+def _wider(mask: Mask, region: dict[str, Any], share: float) -> Mask:
+    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for. A mark of
+    the collection is known to the pixel, and may be thin strokes across a large box."""
+    box = region["box"]
+    if region["kind"] == consensus.KIND:
+        return grow_mask(mask, 4)
     return grow_mask(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
 
 
@@ -201,12 +238,10 @@ def _touch(a: list[float], b: tuple[float, float, float, float]) -> bool:
 def _refill(rows: list[dict[str, Any]], tools: _Tools) -> None:
     if not rows:
         return
-    jobs = [masks_by_filler(row, tools.fillers) for row in rows]
-    edited = fill([decoded(row).pixels for row in rows], jobs, tools.fillers)
-    for row, picture, job in zip(rows, edited, jobs, strict=True):
+    for row, (picture, by) in zip(rows, edit(rows, tools.fillers, tools.marks), strict=True):
         mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
         row |= {
             "patches": cut_patches(picture, mask),
-            "inpainter": "+".join(job),
+            "inpainter": by,
             "passes": row["passes"] + 1,
         }

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 
 import cv2
 import numpy as np
@@ -83,7 +84,7 @@ def test_an_empty_folder_and_an_unknown_recipe_are_said(tmp_path, recipe_file, c
     assert "lama-lite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["lama-lite", "big-lama"])
+@pytest.mark.parametrize("name", ["lama-lite", "lama-lite-more", "ablation", "big-lama"])
 def test_the_recipes_of_the_package_can_be_trained(name):
     recipe = read_recipe(name)
     check_recipe(recipe)
@@ -102,3 +103,95 @@ def test_big_lama_is_the_papers():
     )
     assert phase.paper is not None
     assert (phase.paper.adversarial, phase.paper.perceptual, phase.paper.feature_matching) == (10, 30, 100)
+
+
+def put_photos(bucket, photos):
+    for path in photos.iterdir():
+        bucket.put(f"photos/{path.name}", path.read_bytes())
+    return bucket.url("photos")
+
+
+def losses(bucket, folder):
+    rows = csv.DictReader(bucket.get(f"{folder}/train.csv").decode().splitlines())
+    return {int(row["step"]): float(row["loss"]) for row in rows}
+
+
+def test_photographs_and_checkpoints_on_s3(tmp_path, photos, recipe_file, s3, capsys):
+    """Stopped after a step and gone on with by a process that has nothing but the bucket."""
+    command = [str(recipe_file), put_photos(s3, photos), s3.url("out"), "--threads", "1"]
+    assert main([*command, "--stop-after", "1"]) == 0
+    assert {"out/last.pt", "out/best.pt", "out/train.csv"} <= set(s3.list("out/"))
+    weights = tmp_path / "tiny.safetensors"
+    assert main([*command, "--export", str(weights)]) == 0
+    assert main([str(recipe_file), str(photos), str(tmp_path / "here"), "--threads", "1"]) == 0
+    with (tmp_path / "here" / "train.csv").open(newline="") as stream:
+        here = {int(row["step"]): float(row["loss"]) for row in csv.DictReader(stream)}
+    assert losses(s3, "out") == here
+    assert len([key for key in s3.list("out/samples/") if key.endswith(".jpg")]) == 2
+    assert weights.stat().st_size > 10_000
+
+
+def test_a_damaged_checkpoint_on_s3_is_said(photos, recipe_file, s3, capsys):
+    s3.put("out/last.pt", b"half of one")
+    assert main([str(recipe_file), str(photos), s3.url("out")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_ends_with_its_own_exit_code(tmp_path, photos, recipe_file, capsys):
+    command = [str(recipe_file), str(photos), str(tmp_path / "out"), "--threads", "1"]
+    assert main([*command, "--stop-after", "1"]) == 0
+    phases = "[{steps: 3, crop: 32, batch: 2, lr_from: 1.0e+30, lr_to: 1.0e+30, fill: {hole_l1: 1.0}}]"
+    assert main([*command, "--set", f"phases={phases}", "--allow-changed-recipe"]) == 3
+    said = capsys.readouterr().err
+    assert "not finite at step" in said
+    assert "last checkpoint is kept" in said
+    assert main([*command, "--allow-changed-recipe"]) == 0
+
+
+def test_a_gpu_that_is_not_there_is_said(tmp_path, photos, recipe_file, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main([str(recipe_file), str(photos), str(tmp_path / "out"), "--device", "cuda"]) == 2
+    assert "no GPU" in capsys.readouterr().err
+
+
+def test_small_photographs_are_said_and_enlarged(tmp_path, photos, recipe_file, caplog):
+    phases = "[{steps: 1, crop: 96, batch: 2, lr_from: 1.0e-3, lr_to: 1.0e-3, fill: {hole_l1: 1.0}}]"
+    words = [str(recipe_file), str(photos), str(tmp_path / "out"), "--set", f"phases={phases}"]
+    assert main([*words, "--threads", "1"]) == 0
+    assert "6 photographs are smaller than a crop of 96 px" in caplog.text
+
+
+def test_a_training_starts_from_a_file_of_weights(tmp_path, photos, recipe_file):
+    command = [str(recipe_file), str(photos)]
+    first = tmp_path / "first.safetensors"
+    assert main([*command, str(tmp_path / "a"), "--export", str(first), "--threads", "1"]) == 0
+    again = tmp_path / "again.safetensors"
+    words = ["--init", str(first), "--export", str(again), "--threads", "1"]
+    assert main([*command, str(tmp_path / "b"), *words]) == 0
+    with safe_open(again, "pt") as opened:
+        assert opened.metadata()["initial_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_train_follow_one(tmp_path, photos, recipe_file, s3_faults, ray_local):
+    """The same global batch: batch norm sees half of it in each worker, so the losses agree to some percent.
+    Photographs and checkpoints are on S3; the pair is stopped and goes on."""
+    phases = "[{steps: 8, crop: 32, batch: 8, lr_from: 1.0e-3, lr_to: 1.0e-3, fill: {hole_l1: 1.0}}]"
+    command = [str(recipe_file), put_photos(s3_faults, photos)]
+    words = ["--set", f"phases={phases}", "--threads", "1"]
+    assert main([*command, s3_faults.url("one"), *words]) == 0
+    assert main([*command, s3_faults.url("two"), *words, "--workers", "2", "--stop-after", "4"]) == 0
+    assert max(losses(s3_faults, "two")) == 4
+    assert main([*command, s3_faults.url("two"), *words, "--workers", "2"]) == 0
+    one, two = losses(s3_faults, "one"), losses(s3_faults, "two")
+    assert list(one) == list(two) == list(range(1, 9))
+    for step in one:
+        assert two[step] == pytest.approx(one[step], rel=0.08)
+
+
+@pytest.mark.slow
+def test_what_workers_of_ray_refuse_is_said_as_here(photos, recipe_file, s3_faults, ray_local, capsys):
+    s3_faults.put("out/last.pt", b"half of one")
+    assert main([str(recipe_file), str(photos), s3_faults.url("out"), "--workers", "2"]) == 2
+    assert "cannot read" in capsys.readouterr().err

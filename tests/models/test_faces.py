@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.detectors.faces import FaceDetector, iou, peaks
+from models.detectors.faces import FaceDetector, iou, peaks, turned_back
 from models.regions import Image
 
 # Forehead to chin of astronaut.jpg, by eye.
@@ -35,6 +35,19 @@ def test_one_face_at_any_size(detector: FaceDetector, astronaut: Image, factor: 
     assert best.score > 0.6
     assert iou(np.array(best.box) / factor, FACE) > 0.6
     assert all(iou(np.array(face.box) / factor, FACE) > 0.1 for face in faces), "a face where none is"
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_face_that_lies_or_hangs(
+    detector: FaceDetector, astronaut: Image, photo: Callable[[str], Image], quarters: int
+) -> None:
+    image = photo("coffee.jpg").copy()
+    image[60:316, 200:456] = np.rot90(cv2.resize(astronaut, (256, 256)), quarters)
+    (faces,) = detector([image])
+    corners = np.array([*FACE / 2, 1.0])[None]
+    # Turning back by the quarters that are left is turning on.
+    where = turned_back(corners, 4 - quarters, 256, 256)[0, :4] + np.array([200, 60, 200, 60])
+    assert max(iou(np.array(face.box), where) for face in faces) > 0.5
 
 
 def test_pixels_in_another_order_in_memory(detector: FaceDetector, astronaut: Image) -> None:

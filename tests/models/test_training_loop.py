@@ -10,10 +10,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from models.lama import LAMA, build_generator, params_of
+from models.fast import bf16_is_native
+from models.lama import LAMA, LamaParams, build_generator, params_of
 from models.losses import LossWeights
 from models.training.batches import Batches, draw_batch
-from models.training.checkpoint import CheckpointError, export_weights, load_checkpoint, save_checkpoint
+from models.training.checkpoint import (
+    CheckpointError,
+    export_weights,
+    load_best,
+    load_checkpoint,
+    save_checkpoint,
+)
 from models.training.data import (
     Photo,
     PhotoBank,
@@ -24,11 +31,13 @@ from models.training.data import (
     load_bank,
     shrink,
 )
-from models.training.loop import Extras, TrainingDiverged, train
+from models.training.loop import Extras, TrainingDiverged, say_substitutes, train
 from models.training.muon import orthogonalised
 from models.training.objective import fill_losses
 from models.training.peers import Peers
+from models.training.precision import available_precision
 from models.training.recipe import FillWeights, Phase, TrainRecipe, learning_rate
+from models.training.state import Initial, start
 from models.training.validation import make_validation
 
 
@@ -338,3 +347,101 @@ def test_orthogonalised_evens_out_the_singular_values():
         assert before.max() / before.min() > 10
         assert values.max() < 1.3
         assert values.min() > 0.5
+
+
+def test_bf16_follows_fp32(tmp_path, bank, validation):
+    """The same losses to bf16's three digits, with weights, averages and gradients kept in fp32."""
+    if not bf16_is_native("cpu"):
+        pytest.skip("this CPU does not multiply bf16: training falls back to fp32, as the next test says")
+    found = []
+    for precision in ("fp32", "bf16"):
+        recipe = dataclasses.replace(ADVERSARIAL, precision=precision, prefill=True)
+        weights = train(recipe, bank, validation, tmp_path / precision)
+        assert all(t.dtype in (torch.float32, torch.int64) for t in weights.values())
+        found.append([float(row["loss"]) for row in rows(tmp_path / precision / "train.csv")])
+    assert found[0] != found[1]
+    np.testing.assert_allclose(found[1][:3], found[0][:3], rtol=0.02)
+    np.testing.assert_allclose(found[1], found[0], rtol=0.1)
+
+
+def test_bf16_without_hardware_is_fp32_and_is_said(tmp_path, bank, validation, caplog):
+    cpu = torch.device("cpu")
+    assert available_precision("bf16", cpu, native=lambda device: False) == "fp32"
+    assert available_precision("bf16", cpu, native=lambda device: True) == "bf16"
+    assert available_precision("fp32", cpu, native=lambda device: False) == "fp32"
+    run = start(dataclasses.replace(RECIPE, precision="bf16"), tmp_path, cpu, False, None)
+    say_substitutes(dataclasses.replace(RECIPE, precision="bf16"), run, None, native=lambda device: False)
+    assert "does not multiply bf16: training in fp32" in caplog.text
+    assert run.substitutes == ["bf16"]
+
+
+def test_a_key_that_came_later_leaves_old_digests_alone():
+    assert RECIPE.digest() == "c00ad9ee6a64fe28dc6cf9fa7b3f5ecfc829bccb7d4d3d39dc717ae4a286f9c7"
+    for change in ({"precision": "bf16"}, {"shape": LAMA["tiny"]}):
+        assert dataclasses.replace(RECIPE, **change).digest() != RECIPE.digest()
+    phases = (dataclasses.replace(RECIPE.phases[0], composite=True), RECIPE.phases[1])
+    assert dataclasses.replace(RECIPE, phases=phases).digest() != RECIPE.digest()
+
+
+def test_a_training_starts_from_given_weights_and_says_which(tmp_path, bank, validation):
+    torch.manual_seed(4)
+    given = build_generator(LAMA["tiny"]).state_dict()
+    still = dataclasses.replace(RECIPE, phases=(Phase(1, 32, 4, 1e-12, 1e-12, fill=FULL),), ema=1.0)
+    extras = Extras(initial=Initial("ab" * 32, given))
+    weights = train(still, bank, validation, tmp_path / "a", extras=extras)
+    for name, tensor in weights.items():
+        if "running" not in name and tensor.is_floating_point():
+            torch.testing.assert_close(tensor, given[name], rtol=0, atol=1e-6)
+    assert load_checkpoint(tmp_path / "a")["initial"] == load_best(tmp_path / "a")["initial"] == "ab" * 32
+    other = Initial("00", build_generator(LAMA["lama-lite"]).state_dict())
+    with pytest.raises(ValueError, match="not the recipe's model's"):
+        train(still, bank, validation, tmp_path / "b", extras=Extras(initial=other))
+
+
+def test_a_shape_of_ones_own_is_trained(tmp_path, bank, validation):
+    shape = LamaParams("regular", 4, 3, 1, 0.0, 1024)
+    recipe = dataclasses.replace(RECIPE, model="mine", shape=shape, phases=RECIPE.phases[:1])
+    assert params_of(train(recipe, bank, validation, tmp_path)) == shape
+
+
+def test_a_composite_phase_shows_the_discriminator_the_photograph_round_the_hole(tmp_path, bank, validation):
+    found = []
+    for composite in (False, True):
+        phases = (dataclasses.replace(ADVERSARIAL.phases[1], steps=1, composite=composite),)
+        recipe = dataclasses.replace(ADVERSARIAL, phases=phases)
+        train(recipe, bank, validation, tmp_path / str(composite))
+        found.append(rows(tmp_path / str(composite) / "train.csv")[0])
+    # Only what the hole changes is left to match, and known pixels cost nothing any more.
+    assert float(found[1]["feature_matching"]) < float(found[0]["feature_matching"])
+    assert float(found[1]["l1"]) == pytest.approx(0, abs=1e-6)
+    assert float(found[0]["l1"]) > 0.01
+
+
+def test_every_file_is_reported_when_it_is_whole_and_tensorboard_has_the_scalars(tmp_path, bank, validation):
+    seen = []
+    train(
+        RECIPE,
+        bank,
+        validation,
+        tmp_path,
+        extras=Extras(tensorboard=True, saved=lambda path: seen.append((path.name, path.stat().st_size))),
+    )
+    assert {name for name, _ in seen} == {"last.pt", "best.pt", "train.csv", "validation.csv", "0000007.jpg"}
+    assert all(size > 0 for _, size in seen)
+    for table, tag in (("train", b"grad_norm"), ("validation", b"hole_psnr")):
+        (events,) = (tmp_path / "tensorboard" / table).iterdir()
+        assert tag in events.read_bytes()
+
+
+def test_progress_is_told(tmp_path, bank, validation, caplog):
+    with caplog.at_level("INFO"):
+        train(RECIPE, bank, validation, tmp_path)
+    assert "step 1 of 7, phase 0: loss" in caplog.text
+
+
+def test_segmentation_holes_can_be_trained_on(tmp_path, bank, validation):
+    recipe = dataclasses.replace(RECIPE, masks=(("segmentation", 1.0),))
+    images, masks = draw_batch(recipe, bank, 0, Peers())
+    assert images.shape == (4, 3, 32, 32)
+    assert bool(((masks == 0) | (masks == 1)).all())
+    assert all(0 < float(mask.mean()) <= 0.55 for mask in masks)

@@ -246,6 +246,27 @@ def test_pictures_beside_containers_are_rows_too(tmp_path: Path) -> None:
     assert (len(rows), left_out) == (3, Counter({".json": 1, ".jpg": 1}))
 
 
+def test_a_link_in_a_tar_is_a_row_that_fails(tmp_path: Path) -> None:
+    put_tar(tmp_path / "a.tar", [jpeg()])
+    with tarfile.open(tmp_path / "a.tar", "a") as tar:
+        link = tarfile.TarInfo("set/twin.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "set/0000.jpg"
+        tar.addfile(link)
+    rows, _ = listed(LocalStore(tmp_path))
+    assert read_images([row.uri for row in rows]) == [jpeg(), b""]
+
+
+def test_a_container_that_may_not_be_read_is_a_row(tmp_path: Path) -> None:
+    put_parquet(tmp_path / "good.parquet", pictures(2))  # type: ignore[arg-type]
+    (tmp_path / "gone.parquet").symlink_to(tmp_path / "nowhere")
+    rows, _ = listed(LocalStore(tmp_path))
+    assert len(rows) == 3
+    (lost,) = [row.uri for row in rows if "gone" in row.uri]
+    (found,) = read_images([lost])
+    assert isinstance(found, StorageError)
+    assert found.kind == "missing"
+
+
 def test_units_hold_neighbours_of_a_container(tmp_path: Path) -> None:
     for n in range(3):
         put_parquet(tmp_path / "in" / f"{n}.parquet", [jpeg()] * 40)

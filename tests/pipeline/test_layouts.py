@@ -16,6 +16,7 @@ from bad_images import animated, jpeg, picture, save
 from flow_rig import clean, faces, folder, put_photos, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from s3server import Bucket
 from scenes import DEMO_PHOTOS
 
 from pipeline import images, layouts, ledger, schema, tars
@@ -26,7 +27,7 @@ from pipeline.formats import SUFFIXES
 from pipeline.inner import Inner, inner_of, key_of, order_of
 from pipeline.ranges import RangeFile
 from pipeline.recipe import load
-from pipeline.storage import LocalStore
+from pipeline.storage import LocalStore, open_store
 from pipeline.sweep import sweep
 
 
@@ -311,3 +312,26 @@ def test_an_unknown_layout_or_a_mark_without_a_signer_is_refused() -> None:
     for wrong in ({"output.layout": "zip"}, {"output.mark": "c2pa"}, {"output.c2pa_cert": "x.pem"}):
         with pytest.raises(ConfigError, match="output"):
             load(None, wrong)
+
+
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_layouts_in_a_bucket(tmp_path: Path, s3: Bucket, layout: str) -> None:
+    source, output = folder(tmp_path / "in"), s3.url("out")
+    put_tree(tmp_path / "in")
+    recipe = faces(**{"output.layout": layout, "units.rows": 5})
+    clean(source, output, recipe)
+    store = open_store(output)
+    rows = rows_of(output)
+    for row in rows:
+        if row["image"] is not None:
+            data = layouts.with_bytes(store, row)["image"]["bytes"]
+            assert hashlib.sha256(data).hexdigest() == row["output_sha256"]
+    assert sum(row["image"] is not None for row in rows) == 7
+    found = audit(store, source=LocalStore(tmp_path / "in"))
+    assert (found.wrong, found.checks["image there"].looked) == ([], 7)
+    assert clean(source, output, recipe) == []
+    place = "images" if layout == "files" else "shards"
+    store.put(f"{place}/left.tar", b"of an attempt that was killed")
+    swept = [orphan.key for orphan, removed in sweep(store, 0) if removed and orphan.what == "picture"]
+    assert swept == [f"{place}/left.tar"]
+    assert len(list(store.list(place))) == (7 if layout == "files" else 2)

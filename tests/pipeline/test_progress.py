@@ -124,6 +124,25 @@ def test_a_machine_gets_json_lines_with_the_documented_fields(capsys: pytest.Cap
     assert documented == list(last), "docs/progress.md names every field, in order"
 
 
+def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
+    class Gone:
+        shown = "json"
+
+        def show(self, progress: Progress) -> None:
+            raise BrokenPipeError
+
+        def close(self, progress: Progress) -> None:
+            """Nobody reads."""
+
+    progress = Progress(8, 0, shown="none", every=0.01)
+    progress._screen = Gone()  # type: ignore[assignment]
+    progress._ticker.start()
+    progress._ticker.join(5)
+    assert progress._over.is_set()
+    progress(receipt(8, cleaned=8))
+    assert progress.state()["done"] == 8
+
+
 def test_a_notebook_has_one_cell_that_is_updated_in_place() -> None:
     told: list[dict[str, str]] = []
 
