@@ -10,16 +10,16 @@ DEFAULT = "inpaint"
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Enter `evaluate` and what it can evaluate; without a word it is `inpaint`."""
-    from jobs import evaluate_consensus, evaluate_inpaint, evaluate_masks
+    from jobs import evaluate_consensus, evaluate_detect, evaluate_inpaint, evaluate_masks
 
     parser = subparsers.add_parser(
         "evaluate",
-        help="measure inpainters on photographs",
+        help="measure inpainters and detectors on photographs",
         description=__doc__,
         epilog="Example: cleanplate evaluate inpaint photos/ evaluated/",
     )
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    for module in (evaluate_inpaint, evaluate_masks, evaluate_consensus):
+    for module in (evaluate_inpaint, evaluate_masks, evaluate_detect, evaluate_consensus):
         module.add_parser(verbs)
 
 

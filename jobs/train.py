@@ -1,4 +1,4 @@
-"""Train a LaMa generator on photographs; the same command goes on from the last checkpoint."""
+"""Train a LaMa generator, or the segmenter of marks, on photographs; the same command goes on where it was."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import cv2
@@ -15,9 +15,11 @@ import pydantic
 import torch
 import yaml
 
+from jobs import train_marks
 from jobs.parser import Parser
 from jobs.photos import open_photos
 from jobs.train_out import TrainingFolder
+from models.marks import MARKS
 from models.resnet import DilatedResNet50
 from models.training.checkpoint import CheckpointError, export_weights, load_best, read_tensors
 from models.training.data import (
@@ -30,6 +32,7 @@ from models.training.data import (
     names_digest,
 )
 from models.training.loop import Extras, TrainingDiverged, train
+from models.training.marks_loop import MarksRecipe
 from models.training.objective import Encoder
 from models.training.recipe import TrainRecipe, check_recipe
 from models.training.state import Initial
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 RECIPES = Path(__file__).parent / "recipes"
 REFUSED, DIVERGED = 2, 3
+Form = TypeVar("Form", TrainRecipe, MarksRecipe)
 log = logging.getLogger("cleanplate.train")
 
 
@@ -50,6 +54,11 @@ def read_recipe(name: str, changes: list[str] | None = None) -> TrainRecipe:
 
     changes: `key=value` for top-level keys, value in YAML. Raises ValueError for anything that does not fit.
     """
+    return validated(TrainRecipe, name, read_fields(name, changes))
+
+
+def read_fields(name: str, changes: list[str] | None = None) -> dict[str, Any]:
+    """The fields of a training recipe, changed but not looked at. Raises as read_recipe."""
     path = Path(name) if Path(name).suffix else RECIPES / f"train-{name}.yaml"
     if not path.exists():
         known = sorted(p.stem.removeprefix("train-") for p in RECIPES.glob("train-*.yaml"))
@@ -62,10 +71,15 @@ def read_recipe(name: str, changes: list[str] | None = None) -> TrainRecipe:
         if not separator:
             raise ValueError(f"--set {change!r}: write KEY=VALUE")
         fields[key] = yaml.safe_load(value)
+    return fields
+
+
+def validated(form: type[Form], name: str, fields: dict[str, Any]) -> Form:
+    """The fields as a recipe of this form. Raises ValueError."""
     try:
-        return pydantic.TypeAdapter(TrainRecipe).validate_python(fields)
+        return pydantic.TypeAdapter(form).validate_python(fields)
     except pydantic.ValidationError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"training recipe {name}: {error}") from error
 
 
 def load_data(recipe: TrainRecipe, photos: str, memory: int = DEFAULT_MEMORY) -> tuple[PhotoBank, Validation]:
@@ -230,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: cleanplate train lama-lite photos/ out/ --export mine.safetensors",
     )
     add = parse.add_argument
-    add("recipe", help="a YAML file, or a name: lama-lite, lama-lite-more, ablation, big-lama")
+    add("recipe", help="a YAML file, or a name: lama-lite, lama-lite-more, ablation, big-lama, marks")
     add("photos", help="a folder or s3://... of images or Parquet parts; with INDEX.csv, its split=train")
     add("out", help="folder or s3://... for checkpoints, logs and samples")
     add("--workers", type=int, default=1, help="processes, on Ray when more than one")
@@ -246,6 +260,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--init", metavar="WEIGHTS", help="weights (name or file) that a new training starts from")
     add("--encoder", metavar="WEIGHTS", help="ADE20K ResNet-50 (name or file) for the perceptual loss")
+    add("--fonts", type=Path, metavar="FOLDER", help="marks: font files (default: those of every machine)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe field")
     add("--stop-after", type=int, help="stop at this step (the same command goes on)")
     add("--allow-changed-recipe", action="store_true", help="go on with an edited recipe")
@@ -275,6 +290,10 @@ def main(argv: list[str] | None = None) -> int:
     if "WORLD_SIZE" in os.environ:  # started by torchrun
         torch.distributed.init_process_group("nccl" if args.device == "cuda" else "gloo")
     try:
+        fields = read_fields(args.recipe, args.set)
+        if fields.get("model") in MARKS:
+            train_marks.run(args, validated(MarksRecipe, args.recipe, fields))
+            return 0
         recipe = check_flags(args)
         train_on_ray(args) if args.workers > 1 else train_here(args)
         if args.export and not int(os.environ.get("RANK", 0)):

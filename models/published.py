@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["lama", "sam", "onnx", "tflite", "metric", "file"]
+Kind = Literal["lama", "sam", "marks", "onnx", "tflite", "metric", "file"]
 """What reads the file; "file" is a bare path that the user named, read where it lies."""
 
 
@@ -53,6 +53,16 @@ WEIGHTS: dict[str, Weights] = _table(
         bytes=2_796_174,
         licence="Apache-2.0",
         note="Our small LaMa (1.4 M parameters), in the package; docs/training-notes.md tells how it was trained.",
+    ),
+    Weights(
+        name="marks",
+        kind="marks",
+        model="marks",
+        sources=("package:models/shipped/marks.safetensors",),
+        sha256="5708b3e490df82863dbe75eb030a614f4526091bb3057b0cb02bb7c843b8ff69",
+        bytes=5_807_368,
+        licence="Apache-2.0",
+        note="Our segmenter of overlaid marks (2.9 M parameters), in the package; docs/marks.md tells of its training.",
     ),
     Weights(
         name="big-lama",

@@ -18,6 +18,8 @@ from models.regions import Image, Mask, Region, Segmenter
 BOX_MARGIN = 0.08
 HEAD_MARGIN = 0.25
 """Of each side of a face box, which ends at forehead and chin: the ellipse then holds ears and chin."""
+MOST_HALO = 8
+"""Pixels; a line that was masked whole is as thick as it is high, and needs no more."""
 HAIR = 0.15
 """Of the box's height, added above it."""
 
@@ -50,13 +52,27 @@ def ellipse(image: Image, region: Region) -> Mask:
 def stroke(image: Image, region: Region) -> Mask:
     """The region's own mask when its detector gave one (text strokes), else its box.
 
+    Strokes of text and marks are widened by a third of their thickness, at most MOST_HALO: soft edges, halo and
+    shadow grow with it.
     Raises ValueError when that mask has another size than the image.
     """
     if region.mask is None:
         return box(image, region)
     if region.mask.shape != image.shape[:2]:
         raise ValueError(f"a mask of {region.mask.shape} for an image of {image.shape[:2]} (height, width)")
+    if region.kind in ("text", "watermark"):
+        return grow(region.mask, min(MOST_HALO, max(1, round(thickness(region.mask) / 3))))
     return region.mask.copy()
+
+
+def thickness(mask: Mask) -> float:
+    """How thick a mask's strokes are, in pixels: four times the mean distance to their border; 0 for none."""
+    if not mask.any():
+        return 0.0
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    part = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1).astype(np.uint8)
+    inside = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return 4 * float(inside[part > 0].mean()) - 2
 
 
 def auto(image: Image, region: Region) -> Mask:

@@ -9,32 +9,68 @@ import numpy.typing as npt
 from models.masks import grow, polygon_mask
 from models.regions import Image, Mask
 
-SHORT = 32
-"""Lower lines (pixels) are masked whole: a thin strip is cheap to inpaint, its strokes are not seen well."""
 WORKING = 96
 """Strokes of higher lines are found on a copy in which the line is this high."""
 
 
 def text_mask(image: Image, quad: npt.NDArray[np.float64]) -> Mask:
-    """HW bool of the whole image, True = the line's strokes with a margin, or its whole quadrilateral.
+    """HW bool of the whole image, True = the line's strokes, tight, or its whole quadrilateral.
 
-    image: HWC uint8 RGB. quad: 4x2 corners x, y, the first edge along the line. The whole quadrilateral when
-    the line is short or the strokes do not stand out from what surrounds them.
+    image: HWC uint8 RGB. quad: 4x2 corners x, y, the first edge along the line. The whole quadrilateral when the
+    strokes do not stand out from what surrounds them. The margin that a fill needs is the segmenter's
+    (`models.segmenters.stroke`).
+    """
+    found = line_strokes(image, quad)
+    return polygon_mask(image.shape[:2], quad) if found is None else found
+
+
+def line_strokes(image: Image, quad: npt.NDArray[np.float64]) -> Mask | None:
+    """HW bool of the whole image: the line's strokes, tight; None when they cannot be told from the ground.
+
+    Strokes of one colour are taken again by that colour (`of_one_ink`): distance from the ground alone takes too
+    much round large letters.
     """
     height, width = image.shape[:2]
     line = float(np.linalg.norm(quad[3] - quad[0]))
-    margin = max(2, round(0.08 * line))
     x0, y0 = np.clip(np.floor(quad.min(0) - line / 2).astype(int), 0, [width, height])
     x1, y1 = np.clip(np.ceil(quad.max(0) + line / 2).astype(int), [x0, y0], [width, height])
-    out = np.zeros((height, width), np.bool_)
     if x1 == x0 or y1 == y0:
-        return out
-    window = np.ascontiguousarray(image[y0:y1, x0:x1])
-    corners = quad - [x0, y0]
-    inside = polygon_mask(window.shape[:2], corners)
-    found = strokes(window, corners) if line >= SHORT else None
-    out[y0:y1, x0:x1] = inside if found is None else grow(found, margin)
+        return None
+    window, corners = np.ascontiguousarray(image[y0:y1, x0:x1]), quad - [x0, y0]
+    found = strokes(window, corners)
+    if found is None or not found.any():
+        return None
+    refined = of_one_ink(window, found, polygon_mask(found.shape, corners), line)
+    out = np.zeros((height, width), np.bool_)
+    out[y0:y1, x0:x1] = found if refined is None else refined
     return out
+
+
+def of_one_ink(image: Image, found: Mask, inside: Mask, line: float) -> Mask | None:
+    """The pixels nearer to the strokes' colour than to the ground around them, in a line of `line` pixels.
+
+    None when fewer than six tenths of the strokes share a colour (36 levels of RGB), or when a third of what has
+    it lies apart from the strokes, or when it is less than half of them: outlined letters, shaded ones.
+    """
+    inner = cv2.erode(found.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    pixels = image.astype(np.float32)
+    colour = np.median(pixels[inner if np.count_nonzero(inner) >= 15 else found], axis=0)
+    for _ in range(3):  # mean shift
+        near = np.linalg.norm(pixels[found] - colour, axis=1) < 36
+        if np.count_nonzero(near) < 10:
+            return None
+        colour = pixels[found][near].mean(0)
+    ground = ~grow(found, 2)
+    window = max(3, int(0.9 * line)) | 1
+    weight = cv2.blur(ground.astype(np.float32), (window, window))
+    around = cv2.blur(pixels * ground[..., None], (window, window)) / np.maximum(weight, 1e-3)[..., None]
+    apart = np.linalg.norm(around - colour, axis=2)
+    own = np.linalg.norm(pixels - colour, axis=2) < np.clip(apart / 2, 12, 110)
+    own &= grow(inside, max(1, int(0.1 * line)))
+    size = int(np.count_nonzero(own))
+    astray = int(np.count_nonzero(own & ~grow(found, 3)))
+    fits = near.mean() > 0.6 and astray < 0.35 * size and size > 0.5 * np.count_nonzero(found)
+    return own if fits else None
 
 
 def strokes(image: Image, quad: npt.NDArray[np.float64]) -> Mask | None:
@@ -115,5 +151,9 @@ def _lower_otsu(values: npt.NDArray[np.uint8], least: float) -> float:
 
 
 def _otsu(values: npt.NDArray[np.uint8]) -> float:
+    """Otsu's threshold, in the middle of the gap where there is one: OpenCV gives its lower end, which in a drawing
+    of two flat colours is the ground itself."""
     flags = cv2.THRESH_BINARY | cv2.THRESH_OTSU
-    return float(cv2.threshold(values.reshape(1, -1), 0, 255, flags)[0])
+    threshold = float(cv2.threshold(values.reshape(1, -1), 0, 255, flags)[0])
+    above = values[values > threshold]
+    return (threshold + float(above.min())) / 2 if above.size else threshold

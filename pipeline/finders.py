@@ -262,7 +262,23 @@ def _nothing(recipe: Recipe) -> list[Any]:
     return []
 
 
+@lru_cache(maxsize=4)
+def _watermarks(again: bool, gpus: float) -> Detector:
+    from models.detectors.overlay import OverlayMap, Sight
+    from models.detectors.watermark import WatermarkDetector
+    from models.weights import resolve
+
+    other = Sight(long_side=832, offset=0.5, mirror=True)
+    overlay = OverlayMap(resolve("marks"), other if again else None, pick(gpus))
+    return WatermarkDetector(overlay, _text(again), name="marks@832" if again else "marks")
+
+
 _MAKERS: dict[Kind, _Maker] = {
+    "watermark": _Maker(
+        lambda r: ["marks", "text-det", "text-rec"],
+        lambda r: [_watermarks(False, r.engine.gpus)],
+        lambda r: [_watermarks(True, r.engine.gpus)],
+    ),
     # Looked up by `consensus` with the row's own group; no detector of one image can find it.
     "static-watermark": _Maker(_nothing, _nothing, _nothing),
     "text": _Maker(

@@ -76,8 +76,11 @@ def test_auto_takes_the_mask_the_ellipse_or_the_box() -> None:
     face = Region("face", "f", 1, (30, 30, 60, 70))
     plate = Region("plate", "p", 1, (30, 30, 60, 70))
     masks = SEGMENTERS["auto"]([image], [[text, face, plate]])[0]
-    assert (masks[0] == own).all()
-    assert masks[0] is not own
+    assert (masks[0] == grow(own, 1)).all()  # a third of strokes 4 pixels thick
+    given = Region("given", "g", 1, (0, 0, 70, 20), own)
+    kept = SEGMENTERS["auto"]([image], [[given]])[0][0]
+    assert (kept == own).all()
+    assert kept is not own
     assert (masks[1] == SEGMENTERS["ellipse"]([image], [[face]])[0][0]).all()
     assert (masks[2] == SEGMENTERS["box"]([image], [[plate]])[0][0]).all()
     assert masks[1][30:70, 44:46].all()

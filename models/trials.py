@@ -1,0 +1,137 @@
+"""Pictures on which detectors are tried, with the truth: rendered marks and text, and photographs left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from models.masks import grow
+from models.regions import Image, Mask
+from models.training.figures import KINDS
+from models.training.glyphs import Fonts
+from models.training.marks import DIFFICULTY, plan_mark, render
+from models.training.marks_data import lettered
+
+HIT = 0.7
+"""A mark counts as found when so much of its visible pixels is in the mask that would be edited."""
+NEAR = 8
+"""Edited pixels farther than this from a mark needed no edit: nearer ones are the mask policy's margin."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is laid on which photograph. kind: what a recipe is asked to remove. mark: what was rendered, "" for
+    nothing. level: its difficulty; "clean" and "lettered" (scene-like lettering) have nothing to remove."""
+
+    kind: str
+    mark: str
+    level: str
+    photo: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """image: HWC uint8 RGB. mask: HW bool, what must go. seen: HW bool, False where it cannot be seen."""
+
+    case: Case
+    image: Image
+    mask: Mask
+    seen: Mask
+
+
+def cases(kinds: Sequence[str], photos: int, each: int, seed: int, clean: int | None = None) -> list[Case]:
+    """`each` cases of every kind of mark at every level, the photographs in a shuffled turn; then, for every kind,
+    `clean` photographs as they are (None: all), and for `watermark` as many with scene-like lettering.
+
+    `text` gets lines, stacks and large lines, opaque; other kinds than `text` and `watermark` clean ones only.
+    """
+    order = np.random.default_rng(seed).permutation(photos).tolist()
+    made: list[tuple[str, str, str]] = []
+    left = photos if clean is None else min(clean, photos)
+    for kind in kinds:
+        marks = {"text": ("line", "stack", "large"), "watermark": tuple(KINDS)}.get(kind, ())
+        levels = ("opaque",) if kind == "text" else tuple(DIFFICULTY)
+        made += [(kind, mark, level) for level in levels for mark in marks for _ in range(each)]
+        made += [(kind, "", "clean")] * left
+        made += [(kind, "", "lettered")] * (left if kind == "watermark" else 0)
+    return [Case(*one, photo=order[n % photos], number=n) for n, one in enumerate(made)]
+
+
+def trial(case: Case, photo: Image, fonts: Fonts, seed: int) -> Trial:
+    """The case on its photograph: the same seed and fonts give the same picture."""
+    rng = np.random.default_rng([seed, case.number])
+    nothing = np.zeros(photo.shape[:2], np.bool_)
+    if not case.mark:
+        image = lettered(rng, photo, fonts) if case.level == "lettered" else photo
+        return Trial(case, image, nothing, ~nothing)
+    text = case.kind == "text"
+    for _ in range(20):  # a mark that happens to be unseen on this photograph is drawn again
+        kind = next(kind for kind in KINDS if kind == case.mark)
+        mark = plan_mark(rng, kind, (0.95, 1.0) if text else DIFFICULTY[case.level])
+        if text:
+            mark = replace(mark, blend="normal", hollow=False)
+        marked = render(rng, photo, fonts, mark)
+        shown = marked.mask & marked.seen
+        if shown.sum() > max(20, 0.3 * marked.mask.sum()):
+            break
+    return Trial(case, marked.image, marked.mask, marked.seen)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One trial. hit: found, by HIT. recall, precision, iou: of the masks that touch the mark, before the mask policy,
+    on the pixels that can be seen; nan where there is nothing to divide by. edited_recall: of the mask that would be
+    edited. edited: share of the picture that would be edited; harm: share that would be edited and needed none
+    (NEAR). regions, false: found, and those that touch no mark (real lettering is right for `text`)."""
+
+    hit: bool
+    recall: float
+    precision: float
+    iou: float
+    edited_recall: float
+    edited: float
+    harm: float
+    regions: int
+    false: int
+
+
+def score(given: Trial, masks: Sequence[Mask], edited: Mask) -> Score:
+    """masks: one HW bool for each region found. edited: their union after the mask policy."""
+    near = grow(given.mask, NEAR)
+    touching = [mask for mask in masks if (mask & near).any()]
+    found = np.logical_or.reduce([np.zeros_like(edited), *touching]) & given.seen
+    true = given.mask & given.seen
+    both = int((found & true).sum())
+    edited_recall = _share(int((edited & true).sum()), int(true.sum()))
+    return Score(
+        hit=bool(edited_recall >= HIT),
+        recall=_share(both, int(true.sum())),
+        precision=_share(both, int(found.sum())),
+        iou=_share(both, int((found | true).sum())),
+        edited_recall=edited_recall,
+        edited=float(edited.mean()),
+        harm=float((edited & ~near).mean()),
+        regions=len(masks),
+        false=len(masks) - len(touching),
+    )
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def run_trials(
+    todo: Sequence[Case],
+    photo_of: Callable[[int], Image],
+    fonts: Fonts,
+    seed: int,
+    find: Callable[[str, Image], tuple[list[Mask], Mask]],
+) -> Iterator[tuple[Trial, Score, Mask]]:
+    """Each case, its score, and the mask that would be edited. find: kind, picture -> (masks, edited mask)."""
+    for case in todo:
+        made = trial(case, photo_of(case.photo), fonts, seed)
+        masks, edited = find(case.kind, made.image)
+        yield made, score(made, masks, edited), edited

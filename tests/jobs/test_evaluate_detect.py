@@ -1,0 +1,64 @@
+"""`cleanplate evaluate detect` on drawn photographs, with the real detectors."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.__main__ import main
+from tests.scenes import backdrop
+
+
+@pytest.fixture
+def photos(tmp_path):
+    import random
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for n in range(4):
+        picture = np.asarray(backdrop((320, 240), random.Random(n)))
+        cv2.imwrite(str(folder / f"{n}.png"), picture[..., ::-1])
+    return folder
+
+
+def test_text_is_measured_as_table_parquet_and_picture(tmp_path, photos, capsys):
+    out = tmp_path / "out"
+    command = ["evaluate", "detect", str(photos), str(out), "--remove", "text", "--each", "2", "--clean", "2"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "| text   | opaque |" in told
+    assert "| text   | clean  |" in told
+    assert (out / "table.md").read_text(encoding="utf-8") in told
+    table = pq.read_table(out / "trials.parquet")
+    assert table.num_rows == 3 * 2 + 2
+    assert table.schema.metadata[b"seed"] == b"2026"
+    assert len(table.schema.metadata[b"text-det"]) == 64
+    rows = table.to_pylist()
+    marked = [row for row in rows if row["mark"]]
+    assert {row["mark"] for row in marked} == {"line", "stack", "large"}
+    assert np.mean([row["hit"] for row in marked]) >= 0.5
+    assert all(row["harm"] < 0.05 for row in rows)
+    sheet = cv2.imread(str(out / "worst.jpg"))
+    assert sheet.shape[1] > 1000
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--remove", "nothing"], "remove"),
+        (["--fonts", "nowhere"], "no usable font"),
+        (["--each", "0"], "--each"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_work(tmp_path, photos, capsys, extra, message):
+    assert main(["evaluate", "detect", str(photos), str(tmp_path / "out"), *extra]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_photographs_is_said(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["evaluate", "detect", str(tmp_path / "empty"), str(tmp_path / "out")]) == 2
+    assert "no photographs" in capsys.readouterr().err
