@@ -36,6 +36,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, list and count; write nothing"
     )
+    parser.add_argument(
+        "--recall",
+        type=int,
+        metavar="N",
+        help="look at N random rows again to estimate what was missed; default: 1 %% of them, at most 200",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="plan the failed rows once more")
     parser.add_argument(
         "--review", metavar="FILE", help="marks that the report exported: redo with larger masks, or restore"
@@ -67,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, own)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
+    if args.recall is not None and args.recall < 0:
+        raise ConfigError(f"--recall {args.recall}: must be 0 (no estimate) or more")
     if not args.every > 0:
         raise ConfigError(f"--every {args.every:g}: must be more than 0 seconds")
     if args.dry_run:
@@ -84,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         here=args.here,
         machine=args.json,
         every=args.every,
+        recall=args.recall,
     )
 
 
@@ -113,12 +122,14 @@ def carry_out(
     here: bool = False,
     machine: bool = False,
     every: float = 10.0,
+    recall: int | None = None,
 ) -> int:
     """Plan, do what is not committed, and print the closing table, or, for a machine, JSON lines. Returns the
     exit code."""
     from contextlib import nullcontext
 
     from pipeline import graph, log
+    from pipeline import recall as recalls
     from pipeline import run as runs
     from pipeline.progress import Progress
 
@@ -132,6 +143,7 @@ def carry_out(
     if run.listing.left_out:
         tell("beside", left_out=dict(run.listing.left_out))
     runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.listing.left_out))
+    missed: list[dict[str, Any]] = []
     if todo:
         shown: Shown | None = "json" if machine else None
         with nullcontext("this process, without Ray") if here else graph.connected(address) as where:
@@ -142,8 +154,12 @@ def carry_out(
                 except (Exception, KeyboardInterrupt) as error:
                     _stopped(run, error, progress.tally.rows)
                     raise
+            if size := recalls.sample_size(rows, recall):
+                spread = graph.spread_here if here else graph.spread_on_ray
+                missed = recalls.estimate(run.output, run.recipe, spread, size)
+                tell("recall", recall=missed)
     tally = runs.finished(run)
-    runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes)
+    runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
     code = close(tally, run.output.url, table=not machine)
     if machine:
         tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
@@ -199,8 +215,18 @@ def _person(event: str, **fields: Any) -> None:
         ),
         "beside": lambda: beside(fields["left_out"]),
         "engine": lambda: f"on {fields['where']}",
+        "recall": lambda: (
+            "\n".join(map(_recalled, fields["recall"])) or "recall: nothing found in the sample"
+        ),
     }
     Console(stderr=True).print(words[event](), highlight=False, soft_wrap=True, markup=False)
+
+
+def _recalled(one: Mapping[str, Any]) -> str:
+    return (
+        f"recall of {one['kind']} at least {one['recall']:.1%} (95 %: {one['low']:.1%} to {one['high']:.1%}; "
+        f"{one['removed']:,} removed, {one['missed']:,} possibly missed in {one['images']:,} images looked at again)"
+    )
 
 
 def _filler(name: str) -> str:
