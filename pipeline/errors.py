@@ -11,7 +11,7 @@
 
 `pipeline.images.ImageError` (undecodable bytes) is a RowError; `models.weights.WeightsError` (weights that
 are missing or not what the table says) is treated like ConfigError. Foreign errors are mapped once, where
-they enter: object stores in `storage.py`, decoders in `images.py`.
+they enter: object stores in `s3_store.py`, decoders in `images.py`.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def test_failed_rows_are_tried_again_when_asked(tmp_path: Path) -> None:
 
 
 def test_a_source_that_stays_away_leaves_the_unit_uncommitted(tmp_path: Path, s3_faults) -> None:  # type: ignore[no-untyped-def]
-    from pipeline import graph, plan, storage
+    from pipeline import graph, plan, s3_store
     from pipeline.stages.read import Read
 
     source = s3_faults.url("in")
@@ -133,8 +133,8 @@ def test_a_source_that_stays_away_leaves_the_unit_uncommitted(tmp_path: Path, s3
     units = runs.plan_new(run)
     from faultproxy import Fault
 
-    patience = storage.PATIENCE_S
-    storage.PATIENCE_S = 1.0
+    patience = s3_store.PATIENCE_S
+    s3_store.PATIENCE_S = 1.0
     try:
         s3_faults.faults(Fault("e503", method="GET"))
         job = graph.Job(tuple(units), run.output, run.recipe, run.stamp)
@@ -144,7 +144,7 @@ def test_a_source_that_stays_away_leaves_the_unit_uncommitted(tmp_path: Path, s3
         assert {e["kind"] for e in table["error"].to_pylist()} == {"unreachable"}
         s3_faults.faults()
     finally:
-        storage.PATIENCE_S = patience
+        s3_store.PATIENCE_S = patience
     assert sum(r.rows for r in graph.run_here(job)) == 2
 
 

@@ -17,7 +17,7 @@ from flow_rig import clean, faces, folder, put_photos, rows_of
 from PIL import Image as Pil
 from s3server import ACCESS_KEY, SECRET_KEY, Bucket, aws_environment
 
-import pipeline.storage
+import pipeline.s3_store
 from jobs.__main__ import main
 from pipeline import images, log
 from pipeline.errors import ConfigError, StorageError, redacted
@@ -31,7 +31,7 @@ SECRET = "hunter2-in-the-url"
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment with credentials and, until a test sets another, an endpoint that does not exist."""
-    monkeypatch.setattr(pipeline.storage, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(pipeline.s3_store, "PATIENCE_S", 0.0)
     for name, value in aws_environment("http://127.0.0.1:9").items():
         monkeypatch.setenv(name, value)
     return monkeypatch

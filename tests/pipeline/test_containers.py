@@ -365,15 +365,16 @@ def test_cleaning_what_was_cleaned_changes_nothing(tmp_path: Path) -> None:
 def test_a_store_that_is_away_is_no_broken_container(tmp_path: Path, s3_faults) -> None:  # type: ignore[no-untyped-def]
     from faultproxy import Fault
 
-    from pipeline import storage
+    from pipeline import s3_store
+    from pipeline.storage import open_store
 
     put_parquet(tmp_path / "a.parquet", pictures(3))  # type: ignore[arg-type]
     s3_faults.put("in/a.parquet", (tmp_path / "a.parquet").read_bytes())
-    store = storage.open_store(s3_faults.url("in"))
+    store = open_store(s3_faults.url("in"))
     rows, _ = listed(store)
     assert read_images([row.uri for row in rows]) == pictures(3)
     assert rows[0].uri == f"parquet+{s3_faults.url('in')}/a.parquet#column=image&row=0"
-    patience, storage.PATIENCE_S = storage.PATIENCE_S, 0.5
+    patience, s3_store.PATIENCE_S = s3_store.PATIENCE_S, 0.5
     try:
         s3_faults.faults(Fault("e503", method="GET"))
         (found,) = read_images([rows[0].uri])
@@ -382,7 +383,7 @@ def test_a_store_that_is_away_is_no_broken_container(tmp_path: Path, s3_faults) 
         with pytest.raises(StorageError):
             listed(store)
     finally:
-        storage.PATIENCE_S = patience
+        s3_store.PATIENCE_S = patience
         s3_faults.faults()
 
 
