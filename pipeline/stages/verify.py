@@ -58,8 +58,8 @@ class Verify:
             kit.verifiers(self.recipe),
             kit.segmenter(self.recipe),
             kit.inpainters(self.recipe),
-            consensus.opened(self.recipe),
             self.recipe,
+            consensus.opened(self.recipe),
         )
 
         def verify(table: pa.Table) -> pa.Table:
@@ -83,8 +83,8 @@ class _Tools:
     verifiers: list[Verifier]
     segmenter: Segmenter
     fillers: Mapping[str, Inpainter]
-    marks: consensus.Consensus | None
     recipe: Recipe
+    marks: consensus.Consensus | None = None
 
     def fallback(self, repairs: int) -> str | None:
         """The key of what fills again what was repaired so many times: the next fallback, the last one for ever."""

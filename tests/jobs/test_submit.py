@@ -21,7 +21,7 @@ import pytest
 from flow_rig import check_complete, put_photos
 from s3server import free_ports
 
-from jobs import stop, submit
+from jobs import status, stop, submit
 from jobs.submit import RECIPE, exit_code, make_package, prepare
 from pipeline import ledger
 from pipeline.errors import ConfigError
@@ -34,7 +34,7 @@ PLACES = ("run", "s3://bucket/raw", "s3://bucket/clean")
 def cleanplate(*words: str) -> int:
     parser = argparse.ArgumentParser(prog="cleanplate")
     commands = parser.add_subparsers()
-    for module in (submit, stop):
+    for module in (submit, stop, status):
         module.add_parser(commands)
     args = parser.parse_args(words)
     return int(args.run(args))
@@ -53,9 +53,9 @@ def test_the_package_holds_our_source_and_the_recipe_and_runs(tmp_path: Path) ->
     sent = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"pipeline/graph.py", "models/regions.py", "jobs/__main__.py", RECIPE} <= sent
     assert {Path(name).parts[0] for name in sent} == {"pipeline", "models", "jobs", RECIPE}
-    # No weights but the one small file that the recipe names and our own package carries.
+    # No weights but the small files that the recipe names and our own package carries.
     weights = {name for name in sent if Path(name).suffix not in (".py", ".yaml", ".json", ".txt")}
-    assert weights == {"models/shipped/lama-lite.safetensors"}
+    assert weights == {"models/shipped/lama-lite.safetensors", "models/shipped/blazeface-short.tflite"}
     assert size < 5 * 2**20
     words = [sys.executable, "-m", "jobs", *job.entrypoint[3:]]
     said = subprocess.run(

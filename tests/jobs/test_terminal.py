@@ -95,7 +95,7 @@ def stop_and_go_on(tmp_path: Path, where: list[str], photos: int) -> None:
 
 
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    stop_and_go_on(tmp_path, ["--here"], 24)
+    stop_and_go_on(tmp_path, ["--here"], 72)
 
 
 @pytest.mark.slow

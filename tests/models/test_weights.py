@@ -125,7 +125,7 @@ def test_every_entry_is_pinned_and_says_what_it_is() -> None:
         assert re.fullmatch(r"[0-9a-f]{64}", weights.sha256)
         assert weights.licence
         assert weights.note
-        assert weights.model or weights.kind in ("onnx", "metric")
+        assert weights.model or weights.kind in ("onnx", "tflite", "metric")
         for source in weights.sources:
             assert source.startswith(("https://", "wheel:", "package:")), source
             assert "/main/" not in source, "a moving branch is no pin"
