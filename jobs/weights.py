@@ -10,6 +10,7 @@ from rich.table import Table
 from jobs.console import wide
 from models.weights import (
     Kind,
+    Weights,
     WeightsError,
     add,
     cache_folder,
@@ -85,12 +86,17 @@ def _list() -> int:
     table.columns[2].justify = "right"
     for name, weights in sorted(known().items()):
         size = "?" if weights.bytes is None else f"{weights.bytes:,}"
-        cached = "yes" if cached_path(weights).is_file() else "no"
-        table.add_row(name, weights.kind, size, weights.licence, cached)
+        table.add_row(name, weights.kind, size, weights.licence, _where(weights))
     console = wide()
     console.print(table)
     console.print(f"cache folder: {cache_folder()}", soft_wrap=True, highlight=False)
     return 0
+
+
+def _where(weights: Weights) -> str:
+    if any(source.startswith("package:") for source in weights.sources):
+        return "shipped"
+    return "yes" if cached_path(weights).is_file() else "no"
 
 
 def _fetch(names: list[str]) -> int:

@@ -42,7 +42,8 @@ def test_list_shows_every_name_whole(cache: Path, capsys: pytest.CaptureFixture[
         assert weights.kind in line
         assert weights.licence in line
         assert ("?" if weights.bytes is None else f"{weights.bytes:,}") in line
-        assert " no " in line
+        carried = weights.sources[0].startswith("package:")
+        assert (" shipped " if carried else " no ") in line
     assert f"cache folder: {cache}" in shown
     assert not cache.exists()
 
