@@ -16,7 +16,7 @@ from models.regions import Image, Mask
 BATCH_PIXELS = 4 * 640 * 640
 LOW, HIGH = 0.5, 0.95
 """A pixel belongs to a mark above LOW when it hangs together with one above HIGH."""
-OVERLAY = 0.5
+OVERLAY = 0.7
 """A line is laid over the picture when so much of its strokes is above LOW."""
 
 

@@ -3,7 +3,7 @@
 Three witnesses. The U-Net of `models.marks` gives each pixel the chance of an overlay; the text detector gives
 lines that can be read; the pixels of a line tell whether the picture shows through it. The rule (`judge`):
 
-1. A line is overlay when the U-Net calls at least half of its strokes overlay (OVERLAY). Flat colour, constant
+1. A line is overlay when the U-Net calls at least seven tenths of its strokes overlay (OVERLAY). Flat colour, constant
    opacity, sharp edges and no perspective are what the network was taught to see; lettering in the light,
    grain and perspective of its scene was shown to it unmarked.
 2. A line is overlay when the picture shows through it (`shows_through`) and the U-Net calls at least a tenth of
@@ -44,7 +44,7 @@ class WatermarkDetector:
     overlay: the U-Net's view. text: the detector of readable lines; None leaves rules 1 to 4 out.
     min_score: lowest score of a region with a line, and Region.score: the mean certainty of its pixels.
     wordless_score, wordless_share: lowest score, and size as a share of the picture's pixels, of a region without a
-    line, where the U-Net stands alone: set so that it touches one of 54 clean photographs (docs/marks.md).
+    line, where the U-Net stands alone (docs/marks.md tells how both were set).
 
     As a second opinion use another instance with an OverlayMap of another Sight and a TextDetector of another
     scale: the same networks, shown other pixels. Holds no state between calls.
@@ -55,7 +55,7 @@ class WatermarkDetector:
         overlay: OverlayMap,
         text: TextDetector | None = None,
         min_score: float = 0.5,
-        wordless_score: float = 0.85,
+        wordless_score: float = 0.93,
         wordless_share: float = 1e-3,
         name: str = "marks",
     ) -> None:
