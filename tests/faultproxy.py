@@ -9,7 +9,7 @@ request draws one fault at most:
     lost_ack     forwarded and carried out; the answer is dropped, the connection reset
     hang         not forwarded; the connection stays open in silence until the client gives up
     latency      forwarded after `seconds`
-    refuse       new connections are reset at once (for `seconds` from when it is set; 0 = until changed)
+    refuse       new connections are reset at once (for `seconds` from the first that it meets; 0 = until changed)
 
 Rules are set from Python (`FaultProxy.set`) or live from any process: `PUT /__faults` with a JSON list of
 rules; `GET /__faults` answers how often each fault was really done. Bodies pass through memory whole.
@@ -133,7 +133,7 @@ class FaultProxy:
     def set(self, *faults: Fault, seed: int | None = None) -> None:
         """Replaces all rules and the counts; no argument = no faults. A seed starts the dice anew."""
         with self.lock:
-            self.rules, self.since = list(faults), time.monotonic()
+            self.rules = list(faults)
             self.used, self.done = Counter(), Counter()
             if seed is not None:
                 self.random = random.Random(seed)
@@ -144,9 +144,11 @@ class FaultProxy:
             for i, f in enumerate(self.rules):
                 refuse = f.kind == "refuse"  # meets new connections, and the next request of an open one
                 spent = f.times is not None and self.used[i] >= f.times
-                over = refuse and f.seconds and time.monotonic() > self.since + f.seconds
+                over = refuse and f.seconds and self.used[i] and time.monotonic() > self.since + f.seconds
                 fits = refuse or (not connecting and f.fits(method, key))
                 if fits and not spent and not over and self.random.random() < f.probability:
+                    if refuse and not self.used[i]:
+                        self.since = time.monotonic()
                     self.used[i] += 1
                     self.done[f.kind] += 1
                     return f
