@@ -15,7 +15,7 @@ import io
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from pipeline.containers import Fetched, read_images
 from pipeline.errors import CleanplateError, ConfigError, ContractError, RowError, StorageError
 from pipeline.formats import ImageError
 from pipeline.recipe import Recipe
+from pipeline.stage import Spread
 from pipeline.stages.read import probe
 from pipeline.storage import Store, open_store
 
@@ -43,9 +44,6 @@ _AT_ONCE = 32
 _STACK_BYTES = 1 << 30
 _LEFT = 0.35
 """A result whose strength is beyond this (either way: taken off too little or too much) still shows the mark."""
-
-Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""(function, items) -> its results, in any order: in this process, or on a cluster (`graph.spread`)."""
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,17 @@ import hashlib
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline import images, kit, layouts, ledger
 from pipeline.formats import ImageError
 from pipeline.recipe import Recipe
+from pipeline.stage import Spread
 from pipeline.stages.detect import wanted
 from pipeline.storage import Store
 
-Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 METHOD = "finds of all detectors, over the whole output, at any score, counted as missed"
 _SHARE, _MOST = 0.01, 200
 _OVERLAP = 0.5

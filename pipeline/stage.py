@@ -8,7 +8,7 @@ isolated to its own row, and the same rows must come out, with the promised colu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ from pipeline.formats import ImageError
 Row = dict[str, Any]
 Work = Callable[[pa.Table], pa.Table]
 """Healthy rows in; the same rows, in any order, with more columns out. A row may be given an `error`."""
+Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""(function, items) -> its results, in any order: in this process, or on a cluster (`graph.spread_here`, `_on_ray`)."""
 
 Told = Callable[[str, int, float, float], None]
 
