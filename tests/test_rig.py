@@ -30,7 +30,7 @@ def store_of(s3: Bucket, retries: int = 6) -> S3Store:
     return S3Store(
         s3.bucket,
         endpoint=os.environ["AWS_ENDPOINT_URL"],
-        client_options={"allow_http": True, "timeout": "5s"},
+        client_options={"allow_http": True, "timeout": "60s"},  # weed's first put of a bucket may stall 5 s
         retry_config={"max_retries": retries, "backoff": {"init_backoff": timedelta(milliseconds=50)}},
     )
 

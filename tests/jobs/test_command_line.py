@@ -93,7 +93,7 @@ def complete(line: str) -> list[str]:
     )
     script = completion.script("bash").replace("complete -o", "#complete -o")
     done = subprocess.run(
-        ["bash", "--norc", "-c", f"{script}\n{ask}"], capture_output=True, text=True, timeout=20, check=False
+        ["bash", "--norc", "-c", f"{script}\n{ask}"], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -209,7 +209,7 @@ class Nodes:
 
     def wait(self, nodes: int) -> None:
         """Until so many nodes are alive: a job on a cluster without CPUs would be refused."""
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         request = urllib.request.Request(
             f"{self.address}/api/v0/nodes",
             headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"},

@@ -299,7 +299,7 @@ def test_many_processes_make_one_download(server: Server, cache: Path) -> None:
         worker.stdin.write("go\n")
         worker.stdin.flush()
     threading.Timer(0.7, server.slowly.set).start()
-    answers = [worker.communicate(timeout=60)[0].strip() for worker in workers]
+    answers = [worker.communicate(timeout=240)[0].strip() for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * 4
     assert answers == [str(cached_path(weights))] * 4
     assert len(server.asked) == 1

@@ -147,5 +147,5 @@ def test_the_package_names_what_it_has() -> None:
 def test_the_api_needs_no_jobs_package(tmp_path: Path) -> None:
     code = "import sys\nfrom pipeline import Recipe, clean, find, run_here\nassert 'jobs' not in sys.modules"
     subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:pipeline", "-c", code], check=True, timeout=60
+        [sys.executable, "-W", "error::DeprecationWarning:pipeline", "-c", code], check=True, timeout=240
     )

@@ -69,7 +69,7 @@ def test_fill_bytes_between_segments_are_skipped() -> None:
 
 
 @given(st.sampled_from(["heic rotated, telling", "avif rotated, telling"]), st.data())
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150, deadline=None)
 def test_spoilt_boxes_are_an_error_of_the_image(name: str, data: st.DataObject) -> None:
     spoilt = bytearray(bad_images.GOOD[name][1]())
     for _ in range(data.draw(st.integers(1, 6))):
