@@ -37,16 +37,6 @@ class Candidate:
     readable: bool
     evidence: Mapping[str, float]
 
-    @property
-    def told(self) -> tuple[bool, Mapping[str, float]]:
-        """What `Rule.score` asks for."""
-        return self.line is not None, self.evidence
-
-    @property
-    def found(self) -> float:
-        """The text detector's score of the line; 0 without one."""
-        return 0.0 if self.line is None else self.line.found
-
 
 def candidates(image: Image, looks: Looks, lines: Sequence[Line]) -> list[Candidate]:
     """Those of one picture, HWC uint8 RGB: its lines, then the pieces of each look and of all together."""
@@ -94,7 +84,10 @@ def _of_line(
         "share": float((chance[letters] > 0.5).mean()),
         "letters": float(len(line.text)),
     }
-    return Candidate(letters | (inside & (chance > FAINT)), line, inside, readable, numbers)
+    seen = inside & (chance > FAINT)
+    if told:
+        seen |= letters
+    return Candidate(seen, line, inside, readable, numbers) if seen.any() or readable else None
 
 
 def _pieces(looks: Looks, chance: Probability) -> list[tuple[Mask, float]]:

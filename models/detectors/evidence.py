@@ -32,13 +32,18 @@ NAMES = (
     "sharp",
     "calm",
     "colour",
+    "pieces",
+    "ragged",
+    "solid",
 )
 """chance, sure, agreed: mean of the U-Net's surest look, its ninth decile, mean of all looks, as logits. beside:
 mean chance round about. area, extent: logs of the candidate's pixels and of its box, as shares of the picture. thin:
 log of the strokes' width as a share of the short side. contrast: log of the distance from the ground, levels. even: log
 of how much of it is left once the affine map is taken out. slope, follows: 1 - a, and the correlation, of that map.
 sharp: log of the gradient on the edge by that round about. calm: log of the texture inside by that round about. colour:
-saturation."""
+saturation. pieces: log of the number of connected parts. ragged: log of the outline's length by the root of the area.
+solid: share of its parts' convex hulls that they fill. A highlight out of focus is one round piece; letters are
+many with long outlines."""
 
 
 def window(mask: Mask, pad: int) -> Box:
@@ -79,6 +84,7 @@ def evidence(image: Image, chance: Probability, agreed: Probability, mask: Mask)
         "colour": float(np.ptp(np.median(part[core], 0))) / 255,
         **_blend(part, core, ground, reach),
         **_texture(part, ink, core, near),
+        **_shape(ink),
     }
 
 
@@ -122,6 +128,18 @@ def _texture(part: npt.NDArray[np.float32], ink: Mask, core: Mask, near: Mask) -
     return {
         "sharp": float(np.log10((slope[rim].mean() + 2) / (slope[near].mean() + 2))),
         "calm": float(np.log10((fine[core].mean() + 0.5) / (fine[near].mean() + 0.5))),
+    }
+
+
+def _shape(ink: Mask) -> dict[str, float]:
+    contours, _ = cv2.findContours(ink.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    area = float(np.count_nonzero(ink))
+    outline = sum(cv2.arcLength(one, True) for one in contours)
+    hulls = sum(cv2.contourArea(cv2.convexHull(one)) + cv2.arcLength(one, True) / 2 for one in contours)
+    return {
+        "pieces": float(np.log10(sum(len(one) >= 8 for one in contours) + 1)),
+        "ragged": float(np.log10(outline / np.sqrt(area) + 0.1)),
+        "solid": float(min(1.0, area / max(hulls, 1.0))),
     }
 
 

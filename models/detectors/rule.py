@@ -80,7 +80,7 @@ def write_rule(path: Path, rule: Rule) -> None:
 
 
 def fit_logistic(
-    evidence: npt.NDArray[np.float64], overlay: npt.NDArray[np.float64], ridge: float = 3.0
+    evidence: npt.NDArray[np.float64], overlay: npt.NDArray[np.float64], ridge: float = 1.0
 ) -> npt.NDArray[np.float64]:
     """Weights, the bias first, of a logistic regression by Newton's method; evidence: N x K, overlay: N of 0 and 1.
     The columns are standardised inside, and `ridge` times the squared weights of those is added to the loss."""

@@ -75,27 +75,32 @@ def judge(image: Image, looks: Looks, lines: Sequence[Line], rule: Rule) -> Prob
 
 def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> Probability:
     """As `judge`, from the candidates of a picture of this shape."""
-    belief = np.zeros(shape[:2], np.float32)
-    readable = [number for number, one in enumerate(found) if one.line is not None and one.readable]
-    tiled = {
-        readable[k] for k in repeated([one.line for one in found if one.line is not None and one.readable])
-    }
-    scores = [
-        max(rule.first, one.found) if n in tiled else rule.score(*one.told) for n, one in enumerate(found)
-    ]
-    if max(scores, default=0.0) < rule.first:
+    belief, scene = np.zeros(shape[:2], np.float32), np.zeros(shape[:2], np.bool_)
+    told = scores(found, rule)
+    if max(told, default=0.0) < rule.first:
         return belief
-    taken = [n for n, score in enumerate(scores) if score >= rule.more]
-    scene = np.zeros(shape[:2], np.bool_)
-    for n in readable:
-        if n not in taken:
-            scene |= found[n].inside
-    for n in taken:
-        mask = found[n].mask
-        if found[n].line is None and np.count_nonzero(mask & scene) >= 0.7 * np.count_nonzero(mask):
-            continue
-        belief[mask] = np.maximum(belief[mask], np.float32(scores[n]))
+    for one, score in zip(found, told, strict=True):
+        if one.readable and score < rule.more:
+            scene |= one.inside
+    for one, score in zip(found, told, strict=True):
+        mask = one.mask
+        seen = one.line is not None or np.count_nonzero(mask & scene) < 0.7 * np.count_nonzero(mask)
+        if score >= rule.more and seen:
+            belief[mask] = np.maximum(belief[mask], np.float32(score))
     return belief
+
+
+def scores(found: Sequence[Candidate], rule: Rule) -> list[float]:
+    """How sure it is that each is overlay; what is repeated reaches `rule.first` in any case."""
+    tiled = repeated([one.line for one in found if one.line is not None and one.readable])
+    told, number = [], 0
+    for one in found:
+        score = rule.score(one.line is not None, one.evidence)
+        if one.readable:
+            score = max(score, rule.first) if number in tiled else score
+            number += 1
+        told.append(score)
+    return told
 
 
 def repeated(lines: Sequence[Line], times: int = 3) -> set[int]:
