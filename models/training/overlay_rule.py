@@ -61,9 +61,9 @@ def fit(
     rules = [_weights([s for s, k in zip(studies, folds, strict=True) if k != fold]) for fold in range(FOLDS)]
     apart = [(one, rules[fold]) for one, fold in zip(studies, folds, strict=True)]
     first = max(_limit(apart, "clean", edited), _limit(apart, "lettered", lettered))
-    limits = {"first": _chance(first), "more": _chance(first - MORE)}
-    told = measured([(one, replace(rule, **limits)) for one, rule in apart])
-    return replace(_weights(studies), **limits), told
+    high, low = _chance(first), _chance(first - MORE)
+    told = measured([(one, replace(rule, first=high, more=low)) for one, rule in apart])
+    return replace(_weights(studies), first=high, more=low), told
 
 
 def _limit(apart: Sequence[tuple[Study, Rule]], level: str, share: float) -> float:
