@@ -42,6 +42,11 @@ def main(argv: list[str] | None = None) -> int:
         default=200,
         help="photographs of the training looked at as they are (default 200)",
     )
+    add(
+        "--leave-out",
+        type=Path,
+        help="names (source/file), one a line: photographs with a credit of their own",
+    )
     add("--seed", type=int, default=9001)
     args = parser.parse_args(argv)
     from models.detectors.rule import write_rule
@@ -49,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     from models.training.overlay_rule import fit
 
     fonts = load_fonts(args.fonts)
-    studies = list(_studied(args, fonts))
+    studies = list(
+        _studied(args, fonts, set(args.leave_out.read_text().split()) if args.leave_out else set())
+    )
     rule, told = fit(studies)
     write_rule(args.weights, rule)
     for name, value in told.items():
@@ -58,12 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _studied(args: argparse.Namespace, fonts: Fonts) -> Iterator[Study]:
+def _studied(args: argparse.Namespace, fonts: Fonts, without: set[str]) -> Iterator[Study]:
     from jobs.photos import open_photos
     from models.detectors.overlay import OverlayMap
     from models.detectors.rule import Rule, has_rule, write_rule
     from models.detectors.text import TextDetector
-    from models.training.data import hold_out
+    from models.training.data import hold_out, name_of
     from models.training.figures import KINDS
     from models.trials import Case
     from models.weights import resolve
@@ -81,6 +88,7 @@ def _studied(args: argparse.Namespace, fonts: Fonts) -> Iterator[Study]:
         for n in range(count)
     ]
     todo += [(kept, Case("watermark", "", "clean", n, n)) for n in range(min(args.clean, len(kept)))]
+    todo = [(photos, case) for photos, case in todo if name_of(photos[case.photo]) not in without]
     for done, (photos, case) in enumerate(todo):
         yield _one(photos[case.photo], case, fonts, args.seed, overlay, text)
         if done % 25 == 24:

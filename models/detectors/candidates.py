@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from models.detectors.evidence import evidence
+from models.detectors.evidence import Box, cut, evidence, window
 from models.detectors.lines import Line, angle_of
 from models.detectors.overlay import Looks, hysteresis
 from models.detectors.reading import is_text
@@ -28,9 +28,11 @@ FAINT = 0.25
 
 @dataclass(frozen=True)
 class Candidate:
-    """mask: HW bool, its pixels. line: of text, or None for a piece of the U-Net's map. inside: HW bool, the line's
-    box (empty without a line). readable: whether the line can be read. evidence: numbers by name."""
+    """box: the window of the picture that it lies in. mask: bool, of the window's size, its pixels. line: of text, or
+    None for a piece of the U-Net's map. inside: as the mask, the line's quadrilateral (empty without a line).
+    readable: whether the line can be read. evidence: numbers by name."""
 
+    box: Box
     mask: Mask
     line: Line | None
     inside: Mask
@@ -45,19 +47,17 @@ def candidates(image: Image, looks: Looks, lines: Sequence[Line]) -> list[Candid
     found = [one for line in lines if (one := _of_line(image, chance, agreed, line, share)) is not None]
     lined, read = np.zeros(chance.shape, np.bool_), np.zeros(chance.shape, np.bool_)
     for one in found:
-        lined |= one.inside
+        cut(lined, one.box)[one.inside] = True
         if one.readable:
-            read |= one.inside
-    nowhere = np.zeros(chance.shape, np.bool_)
-    for mask, own in _pieces(looks, chance):
-        numbers = evidence(image, chance, agreed, mask)
-        numbers |= {
-            "lined": float(lined[mask].mean()),
-            "readable": float(read[mask].mean()),
+            cut(read, one.box)[one.inside] = True
+    for box, mask, own in _pieces(looks):
+        numbers = evidence(image, chance, agreed, box, mask) | {
+            "lined": float(cut(lined, box)[mask].mean()),
+            "readable": float(cut(read, box)[mask].mean()),
             "map": share,
             "own": own,
         }
-        found.append(Candidate(mask, None, nowhere, False, numbers))
+        found.append(Candidate(box, mask, None, np.zeros_like(mask), False, numbers))
     return found
 
 
@@ -73,7 +73,8 @@ def _of_line(
     letters = strokes if strokes is not None and told else inside
     readable = is_text(line, height * width)
     turn = abs(angle_of(line)) % 90
-    numbers = evidence(image, chance, agreed, letters) | {
+    box = window(letters)
+    numbers = evidence(image, chance, agreed, box, cut(letters, box)) | {
         "map": share,
         "strokes": float(told),
         "readable": float(readable),
@@ -87,32 +88,47 @@ def _of_line(
     seen = inside & (chance > FAINT)
     if told:
         seen |= letters
-    return Candidate(seen, line, inside, readable, numbers) if seen.any() or readable else None
+    if not (readable or seen.any()):
+        return None
+    box = window(seen | inside)
+    return Candidate(box, cut(seen, box), line, cut(inside, box), readable, numbers)
 
 
-def _pieces(looks: Looks, chance: Probability) -> list[tuple[Mask, float]]:
-    """(HW bool, mean chance by the look that gave it): pieces of all looks together and of each alone, each once."""
-    maps = [chance]
-    if len(looks.each) > 1:
-        maps += [np.asarray(one, np.float32) / np.float32(255) for one in looks.each]
-    found: list[tuple[Mask, float]] = []
+def _pieces(looks: Looks) -> Iterator[tuple[Box, Mask, float]]:
+    """(window, its pixels, mean chance by the look that gave them): pieces of all looks together and of each alone,
+    each once."""
+    maps = [np.maximum.reduce(looks.each), *(looks.each if len(looks.each) > 1 else ())]
+    found: list[tuple[Box, Mask]] = []
     for one in maps:
-        for part in parts(hysteresis(one, LOW, HIGH)):
-            size = np.count_nonzero(part)
-            if size < LEAST * part.size:
+        for box, mask in parts(hysteresis(one, 255 * LOW, 255 * HIGH)):
+            if np.count_nonzero(mask) < LEAST * one.size:
                 continue
-            if not any(_same(part, other) for other, _ in found):
-                found.append((part, float(one[part].mean())))
-    return found
+            if not any(_same(box, mask, *other) for other in found):
+                found.append((box, mask))
+                yield box, mask, float(cut(one, box)[mask].mean()) / 255
 
 
-def _same(one: Mask, other: Mask) -> bool:
-    return bool(np.count_nonzero(one & other) > 0.9 * np.count_nonzero(one | other))
+def _same(box: Box, mask: Mask, other: Box, others: Mask) -> bool:
+    x0, y0 = max(box[0], other[0]), max(box[1], other[1])
+    x1, y1 = min(box[2], other[2]), min(box[3], other[3])
+    if x1 <= x0 or y1 <= y0:
+        return False
+    common = (x0, y0, x1, y1)
+    both = np.count_nonzero(cut(mask, common, box) & cut(others, common, other))
+    return bool(both > 0.9 * (np.count_nonzero(mask) + np.count_nonzero(others) - both))
 
 
-def parts(mask: Mask, reach: int | None = None) -> list[Mask]:
-    """The mask in pieces that lie more than twice `reach` pixels apart (None: 2 % of the short side, at least 4), each
-    HW bool: letters of a line together."""
+def parts(mask: Mask, reach: int | None = None) -> list[tuple[Box, Mask]]:
+    """The mask in pieces that lie more than twice `reach` pixels apart (None: 2 % of the short side, at least 4):
+    letters of a line together. Each as its tight window and its pixels there."""
     reach = max(4, round(0.02 * min(mask.shape))) if reach is None else reach
-    count, labels = cv2.connectedComponents(grow(mask, reach).astype(np.uint8), connectivity=8)
-    return [mask & (labels == number) for number in range(1, count)]
+    wide = grow(mask, reach).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(wide, connectivity=8)
+    found = []
+    for number in range(1, count):
+        x, y, width, height = (int(stats[number, k]) for k in range(4))
+        rough = (x, y, x + width, y + height)
+        own = cut(mask, rough) & (cut(labels, rough) == number)
+        x0, y0, x1, y1 = window(own)
+        found.append(((x + x0, y + y0, x + x1, y + y1), own[y0:y1, x0:x1].copy()))
+    return found

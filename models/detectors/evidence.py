@@ -6,6 +6,8 @@ Duff 1984): out = (1 - a) * behind + a * colour. What is behind is not known; th
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from models.marks import Probability
 from models.masks import grow
 from models.regions import Image, Mask
 
+Kind = TypeVar("Kind", bound=np.generic)
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 integer pixels."""
 
@@ -46,41 +49,48 @@ solid: share of its parts' convex hulls that they fill. A highlight out of focus
 many with long outlines."""
 
 
-def window(mask: Mask, pad: int) -> Box:
-    """The mask's bounding box, wider by `pad` pixels, inside the picture. The mask is not empty."""
+def window(mask: Mask) -> Box:
+    """The tight box round the mask's pixels; the mask is not empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    height, width = mask.shape
-    return (
-        max(0, int(columns[0]) - pad),
-        max(0, int(rows[0]) - pad),
-        min(width, int(columns[-1]) + 1 + pad),
-        min(height, int(rows[-1]) + 1 + pad),
-    )
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def evidence(image: Image, chance: Probability, agreed: Probability, mask: Mask) -> dict[str, float]:
+def cut(array: npt.NDArray[Kind], box: Box, origin: Box = (0, 0, 0, 0)) -> npt.NDArray[Kind]:
+    """A view of the array in the box; origin: where the array's own corner lies."""
+    x, y = origin[:2]
+    return array[box[1] - y : box[3] - y, box[0] - x : box[2] - x]
+
+
+def evidence(
+    image: Image, chance: Probability, agreed: Probability, box: Box, mask: Mask
+) -> dict[str, float]:
     """A number for each of NAMES. image: HWC uint8 RGB. chance, agreed: HW in [0, 1], surest and mean look of the
-    U-Net. mask: HW bool, the candidate's pixels, not empty."""
-    height, width = mask.shape
-    short = min(height, width)
+    U-Net. box, mask: the candidate's tight window and its pixels there, not empty."""
+    height, width = chance.shape
     wide = _stroke_width(mask)
     reach = int(np.clip(4 * wide, 8, 48))
-    x0, y0, x1, y1 = window(mask, reach)
-    part, ink = image[y0:y1, x0:x1].astype(np.float32), mask[y0:y1, x0:x1]
+    around = (
+        max(0, box[0] - reach),
+        max(0, box[1] - reach),
+        min(width, box[2] + reach),
+        min(height, box[3] + reach),
+    )
+    part = cut(image, around).astype(np.float32)
+    ink = np.zeros(part.shape[:2], np.bool_)
+    cut(ink, box, around)[:] = mask
     ground = ~grow(ink, 2)
     near = ground & grow(ink, reach // 2)
-    seen, looks = chance[y0:y1, x0:x1], agreed[y0:y1, x0:x1]
+    seen, looks = cut(chance, around), cut(agreed, around)
     inner = cv2.erode(ink.astype(np.uint8), np.ones((2, 2), np.uint8)) > 0
     core = inner if np.count_nonzero(inner) >= 20 else ink
-    box = (x1 - x0 - 2 * reach) * (y1 - y0 - 2 * reach)
     return {
         "chance": _logit(float(seen[ink].mean())),
         "sure": _logit(float(np.quantile(seen[ink], 0.9))),
         "agreed": _logit(float(looks[ink].mean())),
         "beside": float(seen[near].mean()) if near.any() else 0.0,
-        "area": float(np.log10(np.count_nonzero(ink) / mask.size + 1e-6)),
-        "extent": float(np.log10(max(box, 1) / mask.size + 1e-6)),
-        "thin": float(np.log10(wide / short)),
+        "area": float(np.log10(np.count_nonzero(ink) / chance.size + 1e-6)),
+        "extent": float(np.log10(mask.size / chance.size + 1e-6)),
+        "thin": float(np.log10(wide / min(height, width))),
         "colour": float(np.ptp(np.median(part[core], 0))) / 255,
         **_blend(part, core, ground, reach),
         **_texture(part, ink, core, near),
@@ -90,8 +100,7 @@ def evidence(image: Image, chance: Probability, agreed: Probability, mask: Mask)
 
 def _stroke_width(mask: Mask) -> float:
     """Pixels: four times the mean distance of the mask's pixels from its border."""
-    x0, y0, x1, y1 = window(mask, 1)
-    inside = np.pad(mask[y0:y1, x0:x1].astype(np.uint8), 1)
+    inside = np.pad(mask.astype(np.uint8), 1)
     return 4 * float(cv2.distanceTransform(inside, cv2.DIST_L2, 3)[inside > 0].mean())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,13 +64,15 @@ class OverlayMap:
 
     def __call__(self, images: list[Image]) -> list[Looks]:
         levels = [views(image, self.sight) for image in images]
+        flat = [[view for level in some for view in level] for some in levels]
         out = [
-            tuple(np.zeros(image.shape[:2], np.uint8) for _ in some)
+            [np.zeros(image.shape[:2], np.uint8) for _ in some]
             for image, some in zip(images, levels, strict=True)
         ]
-        flat = [[view for level in some for view in level] for some in levels]
-        place = [[n for n, level in enumerate(some) for _ in level] for some in levels]
-        turn = [dict(zip(map(id, one), where, strict=True)) for one, where in zip(flat, place, strict=True)]
+        canvas = [
+            {view: empty for level, empty in zip(some, maps, strict=True) for view in level}
+            for some, maps in zip(levels, out, strict=True)
+        ]
         for members, crops in tiles.batches(images, flat, BATCH_PIXELS):
             seen = [crop[:, ::-1] for crop in crops] if self.sight.mirror else crops
             found = marks.probability(self._net, seen)
@@ -78,9 +81,9 @@ class OverlayMap:
                 levelled = np.round(chance * 255).astype(np.uint8)
                 right_way = np.ascontiguousarray(levelled[:, ::-1]) if self.sight.mirror else levelled
                 placed = cv2.resize(right_way, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-                part = out[number][turn[number][id(view)]][y0:y1, x0:x1]
+                part = canvas[number][view][y0:y1, x0:x1]
                 np.maximum(part, placed, out=part)
-        return [Looks(one) for one in out]
+        return [Looks(tuple(maps)) for maps in out]
 
 
 def views(image: Image, sight: Sight) -> list[list[tiles.View]]:
@@ -96,8 +99,8 @@ def views(image: Image, sight: Sight) -> list[list[tiles.View]]:
     return levels
 
 
-def hysteresis(chance: Probability, low: float, high: float) -> Mask:
-    """Pixels above `low` that hang together (8-connected) with one above `high`."""
+def hysteresis(chance: npt.NDArray[Any], low: float, high: float) -> Mask:
+    """HW: pixels above `low` that hang together (8-connected) with one above `high`."""
     count, labels = cv2.connectedComponents((chance > low).astype(np.uint8), connectivity=8)
     kept = np.zeros(count, np.bool_)
     kept[np.unique(labels[chance > high])] = True

@@ -21,12 +21,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.detectors.candidates import Candidate, candidates, parts
+from models.detectors.evidence import cut
 from models.detectors.lines import Line, angle_of
 from models.detectors.overlay import Looks, OverlayMap
 from models.detectors.rule import Rule
 from models.detectors.text import TextDetector
 from models.marks import Probability
-from models.regions import Image, Mask, Region
+from models.regions import Image, Region
 
 
 class WatermarkDetector:
@@ -58,10 +59,13 @@ class WatermarkDetector:
     def _regions(self, image: Image, looks: Looks, lines: Sequence[Line]) -> list[Region]:
         belief = judge(image, looks, lines, self.overlay.rule)
         regions = []
-        for part in parts(belief > 0):
-            score = float(belief[part].mean())
+        for box, mask in parts(belief > 0):
+            score = float(cut(belief, box)[mask].mean())
             if score >= self.min_score:
-                regions.append(Region("watermark", self.name, min(1.0, score), _box(part), part))
+                whole = np.zeros(belief.shape, np.bool_)
+                cut(whole, box)[:] = mask
+                x0, y0, x1, y1 = (float(side) for side in box)
+                regions.append(Region("watermark", self.name, min(1.0, score), (x0, y0, x1, y1), whole))
         return regions
 
 
@@ -81,12 +85,14 @@ def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> P
         return belief
     for one, score in zip(found, told, strict=True):
         if one.readable and score < rule.more:
-            scene |= one.inside
+            cut(scene, one.box)[one.inside] = True
     for one, score in zip(found, told, strict=True):
-        mask = one.mask
-        seen = one.line is not None or np.count_nonzero(mask & scene) < 0.7 * np.count_nonzero(mask)
-        if score >= rule.more and seen:
-            belief[mask] = np.maximum(belief[mask], np.float32(score))
+        own = one.line is not None or np.count_nonzero(
+            one.mask & cut(scene, one.box)
+        ) < 0.7 * np.count_nonzero(one.mask)
+        if score >= rule.more and own:
+            part = cut(belief, one.box)
+            part[one.mask] = np.maximum(part[one.mask], np.float32(score))
     return belief
 
 
@@ -125,8 +131,3 @@ def _alike(one: Line, other: Line) -> bool:
     return (
         abs(one.height - other.height) <= 0.2 * max(one.height, other.height) and min(turn, 180 - turn) <= 5
     )
-
-
-def _box(mask: Mask) -> tuple[float, float, float, float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.detectors.candidates import Candidate, candidates
+from models.detectors.evidence import cut
 from models.detectors.lines import Line
 from models.detectors.overlay import Looks
 from models.detectors.rule import Rule, fit_logistic
@@ -46,7 +47,9 @@ def study(trial: Trial, photo: str, looks: Looks, lines: Sequence[Line]) -> Stud
     height, width = trial.mask.shape
     touched = grow(trial.mask, 2)
     found = candidates(trial.image, looks, lines)
-    truth = tuple(float(touched[one.mask if one.mask.any() else one.inside].mean()) for one in found)
+    truth = tuple(
+        float(cut(touched, one.box)[one.mask if one.mask.any() else one.inside].mean()) for one in found
+    )
     visible, near = np.packbits(trial.mask & trial.seen), np.packbits(grow(trial.mask, NEAR))
     return Study(photo, trial.case.level, (height, width), tuple(found), truth, visible, near)
 

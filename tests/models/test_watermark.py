@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from models.detectors.candidates import candidates, parts
-from models.detectors.evidence import NAMES, evidence
+from models.detectors.evidence import NAMES, cut, evidence, window
 from models.detectors.lines import Line
 from models.detectors.overlay import Looks, Sight, hysteresis, views
 from models.detectors.rule import Rule, fit_logistic, has_rule, read_rule, write_rule
@@ -41,6 +41,12 @@ def picture():
 
 def looks(*maps):
     return Looks(tuple(np.round(255 * np.asarray(one)).astype(np.uint8) for one in maps))
+
+
+def of_mask(image, mask):
+    """The evidence of pixels of which the network is sure."""
+    chance, box = mask.astype(np.float32), window(mask)
+    return evidence(np.clip(image, 0, 255).astype(np.uint8), chance, chance, box, cut(mask, box))
 
 
 def test_a_line_that_the_network_calls_overlay_is_taken_whole(picture):
@@ -111,12 +117,7 @@ def test_the_evidence_knows_how_much_shows_through(picture, alpha):
     image = np.linspace(20, 480, WIDTH)[None, :, None].repeat(HEIGHT, 0).repeat(3, 2)  # the word ends at 200
     image = image + rng.normal(0, 6, image.shape)
     image[strokes] = image[strokes] * (1 - alpha) + 250 * alpha
-    found = evidence(
-        np.clip(image, 0, 255).astype(np.uint8),
-        strokes.astype(np.float32),
-        strokes.astype(np.float32),
-        strokes,
-    )
+    found = of_mask(image, strokes)
     assert set(found) == set(NAMES)
     assert found["slope"] == pytest.approx(1 - alpha, abs=0.12)
 
@@ -126,7 +127,7 @@ def test_a_wide_mark_is_calmer_than_the_ground_by_what_shows_through():
     mark = np.zeros((HEIGHT, WIDTH), np.bool_)
     mark[40:100, 60:180] = True
     image[mark] = image[mark] * 0.4 + 200 * 0.6
-    found = evidence(np.clip(image, 0, 255).astype(np.uint8), *[mark.astype(np.float32)] * 2, mark)
+    found = of_mask(image, mark)
     assert 10 ** found["calm"] == pytest.approx(0.4, abs=0.15)
     assert 0.5 < 10 ** found["contrast"] / 54 < 1.5
 
@@ -194,7 +195,8 @@ def test_letters_near_each_other_are_one_region():
     for x in (10, 18, 26, 80):
         mask[10:20, x : x + 3] = True
     found = parts(mask, reach=4)
-    assert [int(part.sum()) for part in found] == [90, 30]
+    assert [int(part.sum()) for _, part in found] == [90, 30]
+    assert found[1][0] == (80, 10, 83, 20)
 
 
 def test_a_large_picture_is_seen_in_tiles_whole_and_coarsely():
