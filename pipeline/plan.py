@@ -19,14 +19,14 @@ import hashlib
 import io
 import itertools
 import json
+import mmap
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -114,13 +114,13 @@ def cut(
 
     told: of the listing that the rows come from; the index then says which containers it holds whole.
     """
-    with tempfile.TemporaryDirectory(prefix="cleanplate-plan-") as folder:
-        try:
-            units = _cut(output, generation, rows, recipe, digest, Path(folder))
-        except OSError as error:
-            raise RunStopped(
-                f"no room to sort the listing in {folder} ({error.strerror or error}): set TMPDIR to a larger disk"
-            ) from error
+    try:
+        units = _cut(output, generation, rows, recipe, digest)
+    except OSError as error:
+        raise RunStopped(
+            f"no room to sort the listing in {tempfile.gettempdir()} ({error.strerror or error}): "
+            "set TMPDIR to a larger disk"
+        ) from error
     if not units:
         return []
     whole = json.dumps(told.whole if told else [])
@@ -131,11 +131,9 @@ def cut(
     return units
 
 
-def _cut(
-    output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str, folder: Path
-) -> list[Unit]:
+def _cut(output: Store, generation: int, rows: Iterable[Planned], recipe: Recipe, digest: str) -> list[Unit]:
     with ExitStack() as open_files:
-        buckets = _spill(rows, folder, open_files)
+        buckets = _spill(rows, open_files)
         most = _rows_per_unit(recipe, buckets.rows)
         return _write_units(output, generation, buckets, most, recipe.units.bytes, digest)
 
@@ -229,10 +227,12 @@ _SPILLED = schema.PLANNED.append(pa.field("order", pa.string()))
 
 
 class _Buckets:
-    """256 spill files of planned rows, by the first byte of their order."""
+    """256 spill files of planned rows, by the first byte of their order. They have no names, so that nothing of
+    them is left whatever ends this process."""
 
-    def __init__(self, folder: Path, open_files: ExitStack) -> None:
-        self.folder, self.open_files, self.rows = folder, open_files, 0
+    def __init__(self, open_files: ExitStack) -> None:
+        self.open_files, self.rows = open_files, 0
+        self.files: dict[str, IO[bytes]] = {}
         self.pending: list[list[Any]] = [[] for _ in _SPILLED]
         self.writers: dict[str, pa.ipc.RecordBatchStreamWriter] = {}
 
@@ -261,8 +261,10 @@ class _Buckets:
 
     def _writer(self, bucket: str) -> pa.ipc.RecordBatchStreamWriter:
         if bucket not in self.writers:
-            sink = self.open_files.enter_context(pa.OSFile(str(self.folder / bucket), "wb"))
-            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(sink, _SPILLED))
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the others
+            self.open_files.enter_context(file)
+            self.files[bucket] = file
+            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(file, _SPILLED))
         return self.writers[bucket]
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -270,17 +272,14 @@ class _Buckets:
         were fetched) has two versions and so two ids; an equal id is the same row, kept once."""
         if self.pending[0]:
             self._flush()
-        for writer in self.writers.values():
+        for bucket, writer in self.writers.items():
             writer.close()
+            self.files[bucket].flush()
         for bucket in sorted(self.writers):
-            with pa.memory_map(str(self.folder / bucket)) as source:
-                table = (
-                    pa.ipc.open_stream(source)
-                    .read_all()
-                    .sort_by("order")
-                    .drop_columns("order")
-                    .combine_chunks()
-                )
+            with mmap.mmap(self.files[bucket].fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                whole = pa.ipc.open_stream(pa.py_buffer(mapped)).read_all()
+                table = whole.sort_by("order").drop_columns("order").combine_chunks()
+                del whole  # Its columns are views of the map, which cannot be closed below them.
             yield _unique(table)
 
 
@@ -292,8 +291,8 @@ def _unique(table: pa.Table) -> pa.Table:
     )
 
 
-def _spill(rows: Iterable[Planned], folder: Path, open_files: ExitStack) -> _Buckets:
-    buckets = _Buckets(folder, open_files)
+def _spill(rows: Iterable[Planned], open_files: ExitStack) -> _Buckets:
+    buckets = _Buckets(open_files)
     for row in rows:
         buckets.add(row)
     return buckets

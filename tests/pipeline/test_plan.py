@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -72,6 +75,49 @@ def test_only_unseen_images_are_planned_further(tmp_path: Path) -> None:
     plan.cut(output, 1, fresh, Recipe(), "d")
     assert list(ledger.unseen(output, listing(33))) == []
     assert plan.generations(output) == [0, 1]
+
+
+_SORTING = """
+import sys, tempfile
+from pipeline import plan, storage, recipe
+from tests_plan_listing import listing
+def stopping():
+    yield from listing(5000)
+    print("spilled", flush=True)
+    sys.stdin.read()  # Until it is killed.
+plan._SPILL_ROWS = 1000
+plan.cut(storage.open_store(sys.argv[1]), 0, stopping(), recipe.Recipe(), "d")
+"""
+
+
+def test_a_killed_plan_leaves_nothing_behind(tmp_path: Path) -> None:
+    """kill -9 while the listing is sorted: no file of it has a name."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code = _SORTING.replace("tests_plan_listing", Path(__file__).stem)
+    environment = os.environ | {
+        "TMPDIR": str(scratch),
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
+    }
+    words = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"spilled\n"
+        spilled = [
+            link
+            for link in os.listdir(f"/proc/{process.pid}/fd")
+            if str(scratch) in _target(process.pid, link)
+        ]
+        assert len(spilled) == 256, "every bucket was on the disk"
+        process.kill()
+    assert os.listdir(scratch) == []
+
+
+def _target(pid: int, link: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{link}")
+    except OSError:
+        return ""
 
 
 def test_an_empty_source_makes_no_plan(tmp_path: Path) -> None:
