@@ -24,6 +24,7 @@ KINDS = (
     "unsupported",
     "corrupt",
     "edit_lost",
+    "out_of_memory",
 )
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 SUFFIXES = {
