@@ -29,7 +29,7 @@ from pipeline.ledger import Receipt
 from pipeline.metrics import Meters, Metric
 from pipeline.pools import sizes_of
 from pipeline.recipe import Recipe
-from pipeline.rules import Engine, ModelStage, StageEngine
+from pipeline.rules_run import Engine, ModelStage, StageEngine
 from pipeline.stage import Needs, Stage, Worker
 from pipeline.storage import Store
 from pipeline.witness import Witness

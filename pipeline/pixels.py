@@ -22,7 +22,8 @@ from PIL.ImageFile import ImageFile
 from models.regions import Image
 from pipeline import exif, heif, isobmff, jpeg
 from pipeline.errors import ran_out_of_memory
-from pipeline.formats import Header, ImageError, header, jpeg_segments, png_chunks, webp_chunks
+from pipeline.formats import ImageError, jpeg_segments, png_chunks, webp_chunks
+from pipeline.headers import Header, header
 
 T = TypeVar("T", bound=np.generic)
 Stored = npt.NDArray[np.unsignedinteger]
