@@ -70,6 +70,10 @@ def carry_out(bench: Bench, scenario: Scenario) -> Outcome:
         told = scenario.do(bench, output)
     except AssertionError as error:
         return Outcome(bench.engine, scenario, len(bench.starts) - before, 0, None, "", str(error))
+    finally:
+        for start in bench.starts[before:]:
+            if start.process.is_alive():  # What hangs or goes on must not meet the next fault.
+                start.kill()
     lost = time.monotonic() - begun - bench.plain_s
     verdict = bench.compare(output, scenario.expected)
     return Outcome(bench.engine, scenario, len(bench.starts) - before, lost, verdict, told)
