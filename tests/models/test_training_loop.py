@@ -71,6 +71,7 @@ def validation():
 
 
 FULL = FillWeights(hole_l1=1, hole_l2=1, known_l1=0.2, gradient=0.3, pyramid=1)
+SEEN = FillWeights(hole_l1=1, flip=1)
 RECIPE = TrainRecipe(
     model="tiny",
     phases=(Phase(4, 32, 4, 2e-3, 1e-3, fill=FULL), Phase(3, 64, 2, 1e-3, 1e-4, fill=FULL)),
@@ -128,6 +129,22 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path, bank, val
     assert best["scores"]["hole_psnr"] == pytest.approx(max(scores))
     sample = cv2.imread(str(tmp_path / "samples" / "0000030.jpg"))
     assert sample.shape == (64, 2 * 3 * 64, 3)
+
+
+def test_the_weights_that_look_best_are_kept_when_the_recipe_says_so(tmp_path, bank, validation):
+    phase = Phase(12, 32, 4, 4e-3, 4e-3, fill=SEEN)
+    train(
+        dataclasses.replace(RECIPE, phases=(phase,), validate_every=2, best_by="flip"),
+        bank,
+        validation,
+        tmp_path,
+    )
+    logged = rows(tmp_path / "train.csv")
+    assert all(0 < float(row["flip"]) < float(row["loss"]) for row in logged)
+    scores = {int(row["step"]): float(row["flip"]) for row in rows(tmp_path / "validation.csv")}
+    best = load_best(tmp_path)
+    assert best["step"] == min(scores, key=scores.__getitem__)
+    assert best["scores"]["flip"] == pytest.approx(min(scores.values()))
 
 
 def test_workers_share_out_the_batch_of_one():
@@ -377,10 +394,11 @@ def test_bf16_without_hardware_is_fp32_and_is_said(tmp_path, bank, validation, c
 
 def test_a_key_that_came_later_leaves_old_digests_alone():
     assert RECIPE.digest() == "c00ad9ee6a64fe28dc6cf9fa7b3f5ecfc829bccb7d4d3d39dc717ae4a286f9c7"
-    for change in ({"precision": "bf16"}, {"shape": LAMA["tiny"]}):
+    for change in ({"precision": "bf16"}, {"shape": LAMA["tiny"]}, {"best_by": "flip"}):
         assert dataclasses.replace(RECIPE, **change).digest() != RECIPE.digest()
-    phases = (dataclasses.replace(RECIPE.phases[0], composite=True), RECIPE.phases[1])
-    assert dataclasses.replace(RECIPE, phases=phases).digest() != RECIPE.digest()
+    for change in ({"composite": True}, {"fill": dataclasses.replace(FULL, flip=0.1)}):
+        phases = (dataclasses.replace(RECIPE.phases[0], **change), RECIPE.phases[1])
+        assert dataclasses.replace(RECIPE, phases=phases).digest() != RECIPE.digest()
 
 
 def test_a_training_starts_from_given_weights_and_says_which(tmp_path, bank, validation):
