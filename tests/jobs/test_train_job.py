@@ -66,6 +66,9 @@ def test_train_stop_go_on_and_export(tmp_path, photos, recipe_file, capsys):
         (["--set", "model=huge"], "is not one of"),
         (["--set", "colour=red"], "colour"),
         (["--set", "seed"], "KEY=VALUE"),
+        (["--set", "phases.1.batch=2"], "phases.1.batch: the recipe has no such place"),
+        (["--set", "phases.first=2"], "phases.first: the recipe has no such place"),
+        (["--set", "phases.0.speed=2"], "speed"),
         (["--encoder", "nowhere.pth"], "no such file"),
     ],
 )
@@ -84,11 +87,36 @@ def test_an_empty_folder_and_an_unknown_recipe_are_said(tmp_path, recipe_file, c
     assert "lama-lite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["lama-lite", "lama-lite-more", "ablation", "big-lama"])
+@pytest.mark.parametrize("name", ["lama-lite", "lama-lite-more", "lama-lite-flip", "ablation", "big-lama"])
 def test_the_recipes_of_the_package_can_be_trained(name):
     recipe = read_recipe(name)
     check_recipe(recipe)
     assert recipe.model in LAMA
+
+
+def test_fields_of_a_phase_are_set_by_dots(recipe_file):
+    recipe = read_recipe(str(recipe_file), ["phases.0.batch=6", "phases.0.fill.hole_l1=0.5", "seed=4"])
+    assert (recipe.phases[0].batch, recipe.phases[0].fill.hole_l1, recipe.seed) == (6, 0.5, 4)
+    assert recipe.phases[0].steps == 3
+
+
+@pytest.mark.slow
+def test_the_recipe_of_big_lama_trains(tmp_path, photos, caplog):
+    """Two steps of all 51 M parameters with the paper's losses and discriminator; smaller crops, small batch."""
+    small = ["phases.0.steps=2", "phases.0.batch=2", "phases.0.crop=64", "log_every=1"]
+    words = [word for change in small for word in ("--set", change)]
+    weights = tmp_path / "big.safetensors"
+    command = ["big-lama", str(photos), str(tmp_path / "out"), "--threads", "2", "--export", str(weights)]
+    assert main([*command, *words]) == 0
+    with (tmp_path / "out" / "train.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    for part in ("l1", "adversarial", "feature_matching", "perceptual_substitute", "d_adversarial", "d_r1"):
+        assert all(float(row[part]) > 0 for row in rows), part
+    assert "the perceptual loss is replaced" in caplog.text
+    with safe_open(weights, "pt") as opened:
+        assert sum(opened.get_slice(key).get_shape() != [] for key in list(opened.keys())) > 500
+    assert weights.stat().st_size > 100_000_000  # 51 M in fp16
 
 
 def test_big_lama_is_the_papers():

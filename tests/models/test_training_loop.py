@@ -193,6 +193,23 @@ def test_a_checkpoint_of_another_model_is_said(tmp_path, bank, validation):
         train(RECIPE, bank, validation, tmp_path)
 
 
+@pytest.mark.parametrize("key", ["model", "optimizer", "average", "recipes"])
+def test_a_checkpoint_without_one_of_its_keys_is_said(key, tmp_path, bank, validation):
+    train(RECIPE, bank, validation, tmp_path, stop_after=1)
+    state = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, {name: part for name, part in state.items() if name != key})
+    with pytest.raises(CheckpointError, match=f"it has no {key}"):
+        train(RECIPE, bank, validation, tmp_path)
+
+
+def test_a_truncated_best_is_said_on_export(tmp_path, bank, validation):
+    train(RECIPE, bank, validation, tmp_path)
+    path = tmp_path / "best.pt"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(CheckpointError, match=r"cannot read .*best\.pt"):
+        load_best(tmp_path)
+
+
 def test_no_half_written_checkpoint_takes_the_place_of_a_good_one(tmp_path):
     save_checkpoint(tmp_path, {"step": 1})
     with pytest.raises(AttributeError, match="pickle"):
