@@ -1,5 +1,9 @@
 import csv
 import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +14,8 @@ from safetensors import safe_open
 from jobs.train import main, read_recipe
 from models.lama import LAMA
 from models.training.recipe import check_recipe
+
+DEMO = Path(__file__).parents[2] / "jobs" / "demo_photos"
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +205,81 @@ def test_a_training_starts_from_a_file_of_weights(tmp_path, photos, recipe_file)
     assert main([*command, str(tmp_path / "b"), *words]) == 0
     with safe_open(again, "pt") as opened:
         assert opened.metadata()["initial_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Real ones, made small so that they are read fast."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for path in sorted(DEMO.glob("*.jpg")):
+        image = cv2.imread(str(path))
+        short = min(image.shape[:2])
+        size = (image.shape[1] * 160 // short, image.shape[0] * 160 // short)
+        cv2.imwrite(str(folder / path.name), cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_training_on_photographs_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, photographs):
+    """SIGKILL after some steps, while it computes, and the same command again."""
+    phase = "{steps: 24, crop: 64, batch: 4, lr_from: 1.0e-3, lr_to: 1.0e-4, fill: {hole_l1: 1.0, flip: 1.0}}"
+    changes = [
+        f"phases=[{phase}]",
+        "precision=fp32",
+        "checkpoint_seconds=0",
+        "validate_every=5",
+        "log_every=1",
+    ]
+    words = ["lama-lite", str(photographs)], ["--threads", "1", *(w for c in changes for w in ("--set", c))]
+    assert main([*words[0], str(tmp_path / "whole"), *words[1]]) == 0
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "jobs.train", *words[0], str(out), *words[1]]
+    process = subprocess.Popen(command, cwd=DEMO.parent.parent, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(6000):
+            if len(logged(out)) >= 6 or process.poll() is not None:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
+    assert 6 <= len(logged(out)) < 24
+    assert main([*words[0], str(out), *words[1]]) == 0
+    assert logged(out) == logged(tmp_path / "whole")
+    last = [torch.load(folder / "last.pt", weights_only=True) for folder in (out, tmp_path / "whole")]
+    for name, tensor in last[0]["average"].items():
+        torch.testing.assert_close(tensor, last[1]["average"][name], rtol=0, atol=0)
+
+
+def logged(folder):
+    """(step, loss, flip) of every step that a training logged."""
+    table = folder / "train.csv"
+    if not table.exists():
+        return []
+    with table.open(newline="") as stream:
+        return [(row["step"], row["loss"], row["flip"]) for row in csv.DictReader(stream) if row["unix_time"]]
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_train_follow_one_on_photographs(tmp_path, photographs, ray_local):
+    """The same global batch of the same crops; batch norm sees half of it in each worker, so the curves lie beside
+    each other, nearer than half the distance to a training with other crops."""
+    phase = (
+        "{steps: 20, crop: 64, batch: 8, lr_from: 1.0e-3, lr_to: 1.0e-3, fill: {hole_l1: 1.0, known_l1: 1.0}}"
+    )
+    changes = [f"phases=[{phase}]", "precision=fp32", "log_every=1", "warmup=5"]
+    words = ["--threads", "1", *(w for c in changes for w in ("--set", c))]
+    curves = {}
+    for name, more in {"one": [], "two": ["--workers", "2"], "other": ["--set", "seed=5"]}.items():
+        assert main(["lama-lite", str(photographs), str(tmp_path / name), *words, *more]) == 0
+        curves[name] = np.array([float(loss) for _, loss, _ in logged(tmp_path / name)])
+    assert [len(curve) for curve in curves.values()] == [20, 20, 20]
+    beside, apart = (np.abs(curves[name] / curves["one"] - 1) for name in ("two", "other"))
+    assert beside.max() < 0.1
+    assert beside.mean() < 0.5 * apart.mean()
+    assert curves["two"][-5:].mean() < curves["two"][:5].mean()
 
 
 @pytest.mark.slow
