@@ -70,8 +70,11 @@ def _panels(results: Results) -> Iterator[Panel]:
     title = "Times faster than TorchScript on the whole image, same weights, same machine (logarithmic)"
     yield Panel(title, cases, logarithmic=True)
     found = results.get("scaling", [])
-    scaling = [(f"{row['workers']} workers", row["efficiency"], _GREEN) for row in found if found != "error"]
-    yield Panel("Efficiency of a model that only waits", {"": scaling} if scaling else {}, "", 1)
+    scaling = (
+        [] if "error" in found else [(f"workers: {r['workers']}", r["efficiency"], _GREEN) for r in found]
+    )
+    title = "Images/s over those of so many devices, on a Ray cluster, a model that only waits"
+    yield Panel(title, {"": scaling} if scaling else {})
     flow = results.get("pipeline", {})
     bars = [("one process", flow["efficiency"]["wall_s"], _GREEN)] if "efficiency" in flow else []
     if "ray" in flow:
