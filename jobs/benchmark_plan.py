@@ -98,20 +98,20 @@ def step(name: str, images: int, folder: Path) -> dict[str, Any]:
 
 
 def _plan(output: Any, images: int) -> dict[str, Any]:
-    from pipeline import plan
+    from pipeline import cutting, plan
     from pipeline.recipe import Recipe
 
     source: Any = Listing(images)
-    units = plan.cut(output, 0, plan.listed(source, Recipe()), Recipe(), "made-up")
+    units = cutting.cut(output, 0, plan.listed(source, Recipe()), Recipe(), "made-up")
     return {"units": len(units)}
 
 
 def _resume(output: Any, images: int) -> dict[str, Any]:
-    from pipeline import ledger, plan, run
+    from pipeline import cutting, ledger, plan, run
     from pipeline.recipe import Recipe
 
     source: Any = Listing(images + _NEW)
-    new = plan.cut(output, 1, ledger.unseen(output, plan.listed(source, Recipe())), Recipe(), "made-up")
+    new = cutting.cut(output, 1, ledger.unseen(output, plan.listed(source, Recipe())), Recipe(), "made-up")
     units = run.planned(output)
     return {
         "units": len(units),

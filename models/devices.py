@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 
 def pick(gpus: float) -> str:
@@ -32,6 +34,15 @@ def limit_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def release() -> None:
+    """Give back memory that nothing of this process uses: what only cycles hold, and torch's own store on a GPU, which
+    workers that share one would miss."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def describe() -> dict[str, str]:

@@ -29,7 +29,7 @@ from pipeline.ledger import Receipt
 from pipeline.metrics import Meters, Metric
 from pipeline.pools import sizes_of
 from pipeline.recipe import Recipe
-from pipeline.rules import Engine, ModelStage, StageEngine
+from pipeline.rules_run import Engine, ModelStage, StageEngine
 from pipeline.stage import Needs, Stage, Worker
 from pipeline.storage import Store
 from pipeline.witness import Witness
@@ -108,12 +108,13 @@ def spread_here(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterato
 
 
 def spread_on_ray(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """function of each item as a Ray task of one CPU, results in order. For a few hundred small items and results:
-    what must be known of a source before its units are done."""
+    """function of each item as a Ray task of one CPU, results in order as they come. For some thousand small items
+    and results: what must be known of a source before its units are done, parts to be made of others."""
     import ray
 
     task = ray.remote(num_cpus=1)(function)
-    yield from ray.get([task.remote(item) for item in items])
+    for waiting in [task.remote(item) for item in items]:
+        yield ray.get(waiting)
 
 
 def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:

@@ -39,6 +39,11 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
     return found
 
 
+def forget() -> None:
+    """Let go of every decoded source: for whoever runs out of memory."""
+    _decoded.clear()
+
+
 def asked_for(row: dict[str, Any], mark: str) -> bool:
     """True when this attempt was planned because a review gave the row this mark: "redo" or "wrong"."""
     return bool(row["review"]) and row["review"]["mark"] == mark

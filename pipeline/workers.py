@@ -96,6 +96,12 @@ class Group:
             self.meters.add("cleanplate_units", 1, outcome="later")
             again = error.kind == "unreachable"
             return packed_row(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
+        except (
+            MemoryError
+        ) as error:  # Of the unit as a whole: its rows are not to blame, a later pass may have room.
+            self.witness("end", work)
+            self.meters.add("cleanplate_units", 1, outcome="later")
+            return packed_row(row["name"], start, b"", f"later: {error}")
         except Exception as error:  # noqa: BLE001 - told to the driver, which stops the run
             said = str(error) if isinstance(error, CleanplateError) else traceback.format_exc()
             return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {redacted(said)}")

@@ -54,7 +54,7 @@ class Start:
     def pid(self) -> int:
         return int(self.process.pid)
 
-    def wait(self, timeout: float = 400) -> int:
+    def wait(self, timeout: float = 900) -> int:
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.kill()
@@ -135,7 +135,7 @@ class Bench:
 
     def wait_for_parts(self, output: str, count: int, start: Start) -> None:
         """Until so many parts are committed, while the command goes on."""
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while len(self.parts(output)) < count:
             assert start.process.is_alive(), f"ended before the fault:\n{start.said()}"
             assert time.monotonic() < deadline, f"no parts came:\n{start.said()}"
