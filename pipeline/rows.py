@@ -13,7 +13,7 @@ from models.regions import Image, Mask, Region
 from pipeline import images, masks
 from pipeline.errors import RowError
 
-_KEPT_PIXELS = 64_000_000
+KEPT_PIXELS = 64_000_000
 _decoded: OrderedDict[str, images.Decoded] = OrderedDict()
 """Decoded sources of this process, by content hash: stages that share a worker decode each source once."""
 
@@ -33,7 +33,7 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
     _decoded[key] = found
     while (
         len(_decoded) > 1
-        and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > _KEPT_PIXELS
+        and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > KEPT_PIXELS
     ):
         _decoded.popitem(last=False)
     return found
