@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema
-from pipeline.errors import ConfigError, ContractError, RowError, StorageError, redacted
+from models import devices
+from pipeline import rows, schema
+from pipeline.errors import ConfigError, ContractError, RowError, StorageError, ran_out_of_memory, redacted
 from pipeline.formats import ImageError
 
 Row = dict[str, Any]
@@ -78,14 +79,20 @@ class Worker:
         # A unit never comes empty from the plan; one slice keeps the schema right all the same.
         return [unit.slice(at, self.batch) for at in range(0, max(1, unit.num_rows), self.batch)]
 
-    def _fold(self, table: pa.Table) -> pa.Table:
-        for stage, work in zip(self.stages, self.works, strict=True):
-            table = self._step(stage, work, table)
+    def _fold(self, table: pa.Table, first: int = 0) -> pa.Table:
+        """The stages from number `first` on. Large pictures go on in smaller batches: what does not stay decoded
+        from one stage to the next would be decoded by each."""
+        for n in range(first, len(self.stages)):
+            pieces = _kept_decoded(table)
+            if len(pieces) > 1:
+                return pa.concat_tables([self._fold(piece, n) for piece in pieces])
+            table = self._step(self.stages[n], self.works[n], table)
         return table
 
     def _step(self, stage: Stage, work: Work, table: pa.Table) -> pa.Table:
         healthy = pc.is_null(table["error"])
-        good, bad = table.filter(healthy), table.filter(pc.invert(healthy))
+        # A filter copies, pictures and pixels too; mostly there is nothing to filter.
+        good, bad = (table, table.slice(0, 0)) if pc.all(healthy).as_py() else _parted(table, healthy)
         promised = schema.merged(table.schema, stage.adds)
         pieces = [_with_nulls(bad, promised)]
         if good.num_rows:
@@ -102,27 +109,54 @@ class Worker:
         """Run the work; on an exception halve the rows until the one that raises stands alone and fails.
 
         The halving is also what an out-of-memory batch needs: half the images, then one."""
+        alone = table.num_rows == 1
         try:
             done = work(table)
+            self._bugs = 0
+            return done
         except (ContractError, ConfigError):
             raise
         except Exception as error:
             if isinstance(error, StorageError) and error.kind == "unreachable":
                 raise
-            if table.num_rows > 1:
-                half = table.num_rows // 2
-                parts = [
-                    self._guarded(stage, work, piece) for piece in (table.slice(0, half), table.slice(half))
-                ]
-                return pa.concat_tables(parts)
-            self._bugs = self._bugs + 1 if isinstance(error, _BUGS) else 0
-            if self._bugs >= _BUGS_IN_A_ROW:
-                raise ContractError(
-                    f"{stage.name}: {self._bugs} images running raised; the last: {error!r}"
-                ) from error
-            return _failed(table, stage, error)
-        self._bugs = 0
-        return done
+            if alone:
+                return self._failed(table, stage, error)
+            no_memory = ran_out_of_memory(error)
+        # Outside the except block: the error holds the frames, and those the arrays, that filled the memory.
+        if no_memory:
+            rows.forget()
+            devices.release()
+        half = table.num_rows // 2
+        parts = [self._guarded(stage, work, piece) for piece in (table.slice(0, half), table.slice(half))]
+        return pa.concat_tables(parts)
+
+    def _failed(self, table: pa.Table, stage: Stage, error: Exception) -> pa.Table:
+        """The row that raised alone. Raises ContractError where so many do that the program is to blame."""
+        self._bugs = self._bugs + 1 if isinstance(error, _BUGS) else 0
+        if self._bugs >= _BUGS_IN_A_ROW:
+            raise ContractError(
+                f"{stage.name}: {self._bugs} images running raised; the last: {error!r}"
+            ) from error
+        return _failed(table, stage, error)
+
+
+def _parted(table: pa.Table, healthy: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
+    return table.filter(healthy), table.filter(pc.invert(healthy))
+
+
+def _kept_decoded(table: pa.Table) -> list[pa.Table]:
+    """The table in slices whose pictures stay decoded together. As it is, where their size is not known yet or their
+    pixels travel with it."""
+    if table.num_rows < 2 or "width" not in table.schema.names or "pixels" in table.schema.names:
+        return [table]
+    sizes = pc.fill_null(pc.multiply(table["width"], table["height"]), 0).to_pylist()
+    starts, held = [0], 0
+    for n, pixels in enumerate(sizes):
+        if n > starts[-1] and held + pixels > rows.KEPT_PIXELS:
+            starts, held = [*starts, n], 0
+        held += pixels
+    ends = [*starts[1:], table.num_rows]
+    return [table.slice(a, b - a) for a, b in zip(starts, ends, strict=True)]
 
 
 def error_of(stage: str, error: BaseException) -> Row:
@@ -133,10 +167,7 @@ def error_of(stage: str, error: BaseException) -> Row:
 
 
 def _kind_of(error: BaseException) -> str:
-    # torch.OutOfMemoryError is known by name: the pipeline does not import torch.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out_of_memory"
-    return f"internal:{type(error).__name__}"
+    return "out_of_memory" if ran_out_of_memory(error) else f"internal:{type(error).__name__}"
 
 
 def _failed(table: pa.Table, stage: Stage, error: Exception) -> pa.Table:
