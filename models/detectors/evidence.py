@@ -15,6 +15,7 @@ import numpy.typing as npt
 from models.marks import Probability
 from models.masks import grow
 from models.regions import Image, Mask
+from models.segmenters import thickness
 
 Kind = TypeVar("Kind", bound=np.generic)
 Box = tuple[int, int, int, int]
@@ -67,7 +68,7 @@ def evidence(
     """A number for each of NAMES. image: HWC uint8 RGB. chance, agreed: HW in [0, 1], surest and mean look of the
     U-Net. box, mask: the candidate's tight window and its pixels there, not empty."""
     height, width = chance.shape
-    wide = _stroke_width(mask)
+    wide = thickness(mask) + 2
     reach = int(np.clip(4 * wide, 8, 48))
     around = (
         max(0, box[0] - reach),
@@ -96,12 +97,6 @@ def evidence(
         **_texture(part, ink, core, near),
         **_shape(ink),
     }
-
-
-def _stroke_width(mask: Mask) -> float:
-    """Pixels: four times the mean distance of the mask's pixels from its border."""
-    inside = np.pad(mask.astype(np.uint8), 1)
-    return 4 * float(cv2.distanceTransform(inside, cv2.DIST_L2, 3)[inside > 0].mean())
 
 
 def _blend(part: npt.NDArray[np.float32], core: Mask, ground: Mask, reach: int) -> dict[str, float]:

@@ -87,12 +87,10 @@ def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> P
         if one.readable and score < rule.more:
             cut(scene, one.box)[one.inside] = True
     for one, score in zip(found, told, strict=True):
-        own = one.line is not None or np.count_nonzero(
-            one.mask & cut(scene, one.box)
-        ) < 0.7 * np.count_nonzero(one.mask)
-        if score >= rule.more and own:
+        if score >= rule.more:
             part = cut(belief, one.box)
-            part[one.mask] = np.maximum(part[one.mask], np.float32(score))
+            mine = one.mask if one.line is not None else one.mask & ~cut(scene, one.box)
+            part[mine] = np.maximum(part[mine], np.float32(score))
     return belief
 
 

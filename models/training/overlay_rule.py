@@ -22,7 +22,7 @@ from models.trials import HIT, NEAR, Trial
 FOLDS = 5
 RIDGE = 30.0
 """Of 3 and 30 the better on held-out folds; products of the evidence and small networks on it were no better."""
-MORE = 2.0
+MORE = 1.5
 """Logits by which `Rule.more` lies below `Rule.first`."""
 MARGIN = 3
 """Pixels by which the masks are widened before they are judged, as about the mask policy does."""
