@@ -1,16 +1,15 @@
-"""Lay marks and text of known pixels over photographs, let the recipe's detectors find them, and count."""
+"""Lay marks and text of known pixels over photographs, let the recipe's detectors find them, and count; or count with
+boxes that somebody labelled."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.regions import Detector, Image, Mask
+    from models.regions import Detector, Image, Mask, Region
     from models.trials import Case, Score, Trial
     from pipeline.recipe import Recipe
 
@@ -37,6 +36,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--each", type=int, default=3, metavar="N", help="marks of each kind and level (default 3)")
     add("--clean", type=int, metavar="N", help="photographs that are looked at unmarked (default: all)")
     add("--seed", type=int, default=2026, help="another seed, other marks")
+    add(
+        "--labels",
+        metavar="FILE",
+        help="boxes in photographs (CSV, JSON, Parquet, COCO): nothing is rendered",
+    )
+    add("--scales", default="1,0.5,0.25", help="with --labels: sizes to show them at (default 1,0.5,0.25)")
+    add(
+        "--turns",
+        default="15,45,90,180,270",
+        help="with --labels: degrees clockwise (default 15,45,90,180,270)",
+    )
     add("--quick", action="store_true", help="a first look: 1 of each and 10 clean photographs")
     add_recipe_flags(parser)
     parser.set_defaults(run=run, remove="text,watermark")
@@ -44,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """0 when it was measured; 2 for folders, fonts or a recipe that cannot be used."""
-    from jobs.detect_tables import by_level, by_mark, save_worst, show, write_parquet
+    from jobs.detect_tables import LEGEND, by_level, by_mark, progress, save_worst, show, write_parquet
     from jobs.flags import recipe_of
     from jobs.photos import open_photos
     from models.training.data import decoded, name_of
@@ -56,6 +66,13 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args)
     if args.each < 1:
         raise ConfigError(f"--each must be at least 1, got {args.each}")
+    if args.labels:
+        from jobs.evaluate_labels import measure
+
+        look, weights = looker(recipe), kit.check(recipe)
+        scales, turns = (numbers(getattr(args, flag), f"--{flag}") for flag in ("scales", "turns"))
+        measure(look, recipe, args.photos, args.labels, args.out, scales, turns, weights)
+        return 0
     photos = open_photos(args.photos, args.split)
     try:
         fonts = load_fonts(args.fonts)
@@ -65,27 +82,38 @@ def run(args: argparse.Namespace) -> int:
     each, clean = (1, 10) if args.quick else (args.each, args.clean)
     todo = cases(recipe.remove, len(photos), each, args.seed, clean)
     found: list[tuple[Trial, Score, Mask]] = []
-    start = time.monotonic()
+    tell = progress(len(todo))
 
     def photo_of(number: int) -> Image:
         return decoded(photos[number], LARGEST)
 
-    for one in run_trials(todo, photo_of, fonts, args.seed, finder(recipe)):
+    look = looker(recipe)
+    for one in run_trials(todo, photo_of, fonts, args.seed, lambda kind, picture: look(kind, picture)[1:]):
         found.append(one)
-        _tell(len(found), len(todo), start)
+        tell(len(found))
     args.out.mkdir(parents=True, exist_ok=True)
     rows = [row(trial.case, score, name_of(photos[trial.case.photo])) for trial, score, _ in found]
     write_parquet(args.out / "trials.parquet", rows, {"seed": str(args.seed), **weights})
     save_worst(args.out / "worst.jpg", found, WORST)
-    told = show([by_level(rows), by_mark(rows)])
+    told = show([by_level(rows), by_mark(rows)], LEGEND)
     (args.out / "table.md").write_text(told, encoding="utf-8")
     print(told)
     print(f"{len(rows)} pictures, {len(fonts.faces)} fonts, {args.out}/trials.parquet, {args.out}/worst.jpg")
     return 0
 
 
-def finder(recipe: Recipe) -> Callable[[str, Image], tuple[list[Mask], Mask]]:
-    """kind, picture -> (mask of each region that the recipe lets count, the mask that would be edited)."""
+def numbers(words: str, flag: str) -> list[float]:
+    """Numbers apart by commas. Raises ConfigError."""
+    from pipeline.errors import ConfigError
+
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{flag} {words!r}: write numbers, apart by commas") from error
+
+
+def looker(recipe: Recipe) -> Callable[[str, Image], tuple[list[Region], list[Mask], Mask]]:
+    """kind, picture -> (regions that the recipe lets count, the mask of each, the mask that would be edited)."""
     from pipeline import kit, masks
     from pipeline.stages.detect import wanted
     from pipeline.stages.segment import grow
@@ -94,7 +122,7 @@ def finder(recipe: Recipe) -> Callable[[str, Image], tuple[list[Mask], Mask]]:
     detectors: dict[str, list[Detector]] = {kind: kit.detectors(one) for kind, one in alone.items()}
     segmenter = kit.segmenter(recipe)
 
-    def find(kind: str, picture: Image) -> tuple[list[Mask], Mask]:
+    def look(kind: str, picture: Image) -> tuple[list[Region], list[Mask], Mask]:
         seen = [region for detector in detectors[kind] for region in detector([picture])[0]]
         regions = [region for region in seen if wanted(region, picture, alone[kind])]
         drawn = segmenter([picture], [regions])[0]
@@ -103,9 +131,9 @@ def finder(recipe: Recipe) -> Callable[[str, Image], tuple[list[Mask], Mask]]:
             region.mask if region.mask is not None else mask
             for region, mask in zip(regions, drawn, strict=True)
         ]
-        return own, masks.union(grown, *picture.shape[:2])
+        return regions, own, masks.union(grown, *picture.shape[:2])
 
-    return find
+    return look
 
 
 def row(case: Case, score: Score, photo: str) -> dict[str, Any]:
@@ -113,13 +141,3 @@ def row(case: Case, score: Score, photo: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {"kind": case.kind, "mark": case.mark, "level": case.level, "photo": photo, **asdict(score)}
-
-
-def _tell(done: int, total: int, start: float) -> None:
-    """A line that overwrites itself in a terminal; every 25 pictures elsewhere."""
-    rate = (time.monotonic() - start) / done
-    line = f"{done} / {total} pictures, {rate:.1f} s each, {rate * (total - done) / 60:.1f} min to go"
-    if sys.stderr.isatty():
-        print(f"\r{line} ", end="" if done < total else "\n", file=sys.stderr, flush=True)
-    elif done % 25 == 0 or done == total:
-        print(line, file=sys.stderr, flush=True)
