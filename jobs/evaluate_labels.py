@@ -30,8 +30,8 @@ WORST = 24
 LEGEND = (
     "recall: share of labelled things that a find matches (intersection over union of at least .5), with its 95 % "
     "interval.\ngone: share of which at least 70 % of the box would be edited. precision: share of finds that match a "
-    "label; what nobody\nlabelled counts as false. false: such finds. Sizes are of the box's shorter side as it is shown; "
-    "turns are clockwise,\nof the whole photograph."
+    "label; what nobody\nlabelled counts as false. false: such finds. Sizes are of the box's shorter side as it is "
+    "shown; turns are\nclockwise, of the whole photograph."
 )
 
 
