@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.regions import Detector, Image, Mask, Region
-    from models.trials import Case, Score, Trial
+    from models.regions import Image, Mask, Region
+    from models.trials import Case, References, Score, Trial
     from pipeline.recipe import Recipe
+
+    Look = Callable[[str, Image, str], tuple[list[Region], list[Mask], Mask]]
 
 WORST = 24
 """Pictures of the worst cases."""
@@ -80,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--fonts: {error}") from error
     weights = kit.check(recipe)
     each, clean = (1, 10) if args.quick else (args.each, args.clean)
-    todo = cases(recipe.remove, len(photos), each, args.seed, clean)
+    references = references_of(recipe)
+    todo = cases(recipe.remove, len(photos), each, args.seed, clean, list(references.pictures))
     found: list[tuple[Trial, Score, Mask]] = []
     tell = progress(len(todo))
 
@@ -88,7 +91,12 @@ def run(args: argparse.Namespace) -> int:
         return decoded(photos[number], LARGEST)
 
     look = looker(recipe)
-    for one in run_trials(todo, photo_of, fonts, args.seed, lambda kind, picture: look(kind, picture)[1:]):
+
+    def find(case: Case, picture: Image) -> tuple[list[Mask], Mask]:
+        _, masks, edited = look(case.kind, picture, case.mark)
+        return masks, edited
+
+    for one in run_trials(todo, photo_of, fonts, args.seed, find, references):
         found.append(one)
         tell(len(found))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -112,26 +120,50 @@ def numbers(words: str, flag: str) -> list[float]:
         raise ConfigError(f"{flag} {words!r}: write numbers, apart by commas") from error
 
 
-def looker(recipe: Recipe) -> Callable[[str, Image], tuple[list[Region], list[Mask], Mask]]:
-    """kind, picture -> (regions that the recipe lets count, the mask of each, the mask that would be edited)."""
-    from pipeline import kit, masks
+def references_of(recipe: Recipe) -> References:
+    """The pictures that `logo` looks for, by file name; none without that kind."""
+    import io
+
+    import numpy as np
+    from PIL import Image as PilImage
+
+    from models.trials import References
+    from pipeline import attached
+
+    pictures = {}
+    for place in recipe.logos.references if "logo" in recipe.remove else ():
+        with PilImage.open(io.BytesIO(attached.content(place))) as image:
+            pictures[attached.stem(place)] = np.asarray(image.convert("RGBA"))
+    return References(pictures, recipe.logos.rotation)
+
+
+def looker(recipe: Recipe) -> Look:
+    """kind, picture, reference ("" for all) -> (regions that the recipe lets count, the mask of each, the mask that
+    would be edited)."""
+    from pipeline import attached, kit, masks
     from pipeline.stages.detect import wanted
     from pipeline.stages.segment import grow
 
-    alone: dict[str, Recipe] = {kind: recipe.model_copy(update={"remove": (kind,)}) for kind in recipe.remove}
-    detectors: dict[str, list[Detector]] = {kind: kit.detectors(one) for kind, one in alone.items()}
+    alone: dict[tuple[str, str], Recipe] = {
+        (kind, ""): recipe.model_copy(update={"remove": (kind,)}) for kind in recipe.remove
+    }
+    for place in recipe.logos.references if "logo" in recipe.remove else ():
+        one = recipe.logos.model_copy(update={"references": (place,)})
+        alone["logo", attached.stem(place)] = recipe.model_copy(update={"remove": ("logo",), "logos": one})
+    detectors = {key: kit.detectors(one) for key, one in alone.items()}
     segmenter = kit.segmenter(recipe)
 
-    def look(kind: str, picture: Image) -> tuple[list[Region], list[Mask], Mask]:
-        seen = [region for detector in detectors[kind] for region in detector([picture])[0]]
-        regions = [region for region in seen if wanted(region, picture, alone[kind])]
+    def look(kind: str, picture: Image, mark: str = "") -> tuple[list[Region], list[Mask], Mask]:
+        key = (kind, mark) if (kind, mark) in alone else (kind, "")
+        seen = [region for detector in detectors[key] for region in detector([picture])[0]]
+        regions = [region for region in seen if wanted(region, picture, alone[key])]
         drawn = segmenter([picture], [regions])[0]
         grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, regions, strict=True)]
-        own = [
+        tight = [
             region.mask if region.mask is not None else mask
             for region, mask in zip(regions, drawn, strict=True)
         ]
-        return regions, own, masks.union(grown, *picture.shape[:2])
+        return regions, tight, masks.union(grown, *picture.shape[:2])
 
     return look
 

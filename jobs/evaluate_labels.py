@@ -24,8 +24,8 @@ from pipeline.rules import PLURALS
 from pipeline.storage import Store, open_store
 
 Row = dict[str, Any]
-Look = Callable[[str, Image], tuple[list[Region], list[Mask], Mask]]
-"""kind, picture -> (regions that count, their own masks, the mask that would be edited)."""
+Look = Callable[[str, Image, str], tuple[list[Region], list[Mask], Mask]]
+"""kind, picture, "" -> (regions that count, their own masks, the mask that would be edited)."""
 WORST = 24
 LEGEND = (
     "recall: share of labelled things that a find matches (intersection over union of at least .5), with its 95 % "
@@ -124,7 +124,7 @@ def _looked(
     rows: list[Found] = []
     finds: list[Region] = []
     for kind in recipe.remove:
-        regions, _, edited = look(kind, picture)
+        regions, _, edited = look(kind, picture, "")
         rows += compare([label for label in labels if label.kind == kind], regions, edited)
         finds += regions
     return rows, finds

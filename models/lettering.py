@@ -125,7 +125,7 @@ class StrokeFinder:
         """image: HWC uint8 RGB."""
         strips = [straightened(image, quad) for quad in quads]
         return [
-            _back(image.shape[:2], strip, chance)
+            put_back(image.shape[:2], strip, chance)
             for strip, chance in zip(strips, self.chances(strips), strict=True)
         ]
 
@@ -144,8 +144,8 @@ class StrokeFinder:
         return [out[n] for n in range(len(strips))]
 
 
-def _back(shape: tuple[int, int], strip: Strip, chance: Probability) -> Lettering:
-    """A strip's chances, back in the image."""
+def put_back(shape: tuple[int, int], strip: Strip, chance: Probability) -> Lettering:
+    """A strip's chances (HW float32 in [0, 1]), back in the image of shape (H, W)."""
     reach = strip.inside.astype(np.uint8)
     near = cv2.dilate(reach, np.ones((LINE // 2 + 1, LINE // 2 + 1), np.uint8)) > 0
     inner = chance[strip.inside]

@@ -11,12 +11,18 @@ import numpy as np
 
 from models.detectors.lines import Line, Quad
 from models.detectors.onnx import Floats, Session
+from models.lettering import Lettering
 from models.regions import Image
 
 READ_HEIGHT = 48
 """Pixels; what the recogniser was trained on."""
 READ_WIDTHS = (160, 320, 480, 640, 960, 1280, 1920, 2560)
 """Widths of its input; few, so that batches fill."""
+
+
+SEEN, SURE_INK, LEAST_INK, MOST_INK = 0.6, 0.8, 0.06, 0.7
+"""Of a line that cannot be read: lowest probability of the detector, lowest certainty of its strokes, least and most
+of the line that they may take. docs/notebook.md tells what they were chosen on."""
 
 
 class Reader:
@@ -115,3 +121,13 @@ def is_text(line: Line, image_area: float) -> bool:
     if line.read >= 0.7 and letters >= 2:
         return area <= 0.5 * image_area
     return line.read >= 0.5 and letters >= 1 and area < 0.03 * image_area and line.height >= 8
+
+
+def is_lettering(line: Line, seen: Lettering, image_area: float) -> bool:
+    """Whether a line's strokes make it believable though it cannot be read; image_area in square pixels.
+
+    A line that the text detector is fairly sure of, and in which the network of strokes is sure of ink that
+    neither fills it nor is hardly there. Never more than half of the image.
+    """
+    inked = seen.sure >= SURE_INK and LEAST_INK <= seen.share <= MOST_INK
+    return inked and line.found >= SEEN and line.height * line.width <= 0.5 * image_area

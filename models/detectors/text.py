@@ -14,7 +14,7 @@ import numpy as np
 from models.detectors import tiles
 from models.detectors.lines import Line, box_of, quads, without_parts, without_twins
 from models.detectors.onnx import Floats, open_session
-from models.detectors.reading import Reader, is_text
+from models.detectors.reading import Reader, is_lettering, is_text
 from models.lettering import Lettering, StrokeFinder
 from models.regions import Image, Mask, Region
 from models.strokes import text_mask
@@ -153,11 +153,6 @@ class TextDetector:
                 mask = mask_of(image, line, masks[id(line)])
                 regions.append(Region("text", self.name, min(1.0, score), box, mask))
         return regions
-
-
-def is_lettering(line: Line, seen: Lettering, image_area: float) -> bool:
-    """Whether a line that cannot be read is text all the same."""
-    return line.found >= 0.6 and seen.sure >= 0.8 and 0.06 <= seen.share <= 0.7
 
 
 def mask_of(image: Image, line: Line, seen: Lettering | None) -> Mask:
