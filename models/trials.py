@@ -76,10 +76,14 @@ def cases(
     made: list[tuple[str, str, str]] = []
     left = photos if clean is None else min(clean, photos)
     for kind in kinds:
-        marks = {"text": ("line", "stack", "large"), "watermark": tuple(KINDS)}.get(kind, ())
+        of_kind: dict[str, tuple[str, ...]] = {
+            "text": ("line", "stack", "large"),
+            "watermark": tuple(KINDS),
+            "logo": tuple(references),
+        }
+        marks = of_kind.get(kind, ())
         levels = ("opaque",) if kind == "text" else tuple(DIFFICULTY)
-        if kind == "logo":
-            marks, levels = tuple(references), tuple(OPACITIES)
+        levels = tuple(OPACITIES) if kind == "logo" else levels
         made += [(kind, mark, level) for level in levels for mark in marks for _ in range(each)]
         made += [(kind, "", "clean")] * left
         made += [(kind, "", "lettered")] * (left if kind == "watermark" else 0)
@@ -94,9 +98,9 @@ def trial(case: Case, photo: Image, fonts: Fonts, seed: int, references: Referen
         image = lettered(rng, photo, fonts) if case.level == "lettered" else photo
         return Trial(case, image, nothing, ~nothing)
     if case.kind == "logo":
-        shown = references or References()
-        picture = shown.pictures[case.mark]
-        return Trial(case, *laid(rng, photo, picture, OPACITIES[case.level], shown.rotation))
+        given = references or References()
+        picture = given.pictures[case.mark]
+        return Trial(case, *laid(rng, photo, picture, OPACITIES[case.level], given.rotation))
     text = case.kind == "text"
     for _ in range(20):  # a mark that happens to be unseen on this photograph is drawn again
         kind = next(kind for kind in KINDS if kind == case.mark)
