@@ -27,6 +27,7 @@ COMMANDS = (
     "status",
     "verify",
     "report",
+    "compact",
     "inspect",
     "serve",
     "submit",

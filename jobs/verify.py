@@ -37,7 +37,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--output-only", action="store_true", help="do not read the source again")
     parser.add_argument(
-        "--sweep", action="store_true", help="remove what killed writers left behind; never a part"
+        "--sweep",
+        action="store_true",
+        help="remove what killed writers left behind, and the parts that `cleanplate compact` replaced; never a part "
+        "that counts",
     )
     parser.add_argument(
         "--min-age",
@@ -71,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
             f"the source {record['source']} cannot be listed: not compared", soft_wrap=True, highlight=False
         )
     if args.sweep:
-        _sweep(output, args.min_age, console)
+        # What was replaced is the only other copy: it stays while anything of the parts is wrong.
+        keep = frozenset({"replaced"} if set(found.wrong) & _OF_PARTS else ())
+        _sweep(output, args.min_age, keep, console)
     said = f"wrong: {', '.join(found.wrong)}" if found.wrong else "nothing is wrong"
     console.print(f"{found.rows:,} rows; {said}", soft_wrap=True, highlight=False)
     return 1 if found.wrong else 0
@@ -103,12 +108,16 @@ def _table(found: Audit, title: str) -> Table:
     return table
 
 
-def _sweep(output: Store, min_age: float, console: Console) -> None:
+_OF_PARTS = {"planned", "readable", "sealed", "schema", "rows", "unique", "image there", "output hash"}
+
+
+def _sweep(output: Store, min_age: float, keep: frozenset[str], console: Console) -> None:
     from pipeline.sweep import sweep
 
     count = 0
-    for orphan, removed in sweep(output, min_age):
+    for orphan, removed in sweep(output, min_age, keep):
         count += removed
-        what = "removed" if removed else f"kept, only {orphan.age:.0f} s old"
+        why = "something is wrong" if orphan.what in keep else f"only {orphan.age:.0f} s old"
+        what = "removed" if removed else f"kept, {why}"
         console.print(f"{orphan.what} {orphan.key}: {what}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"{count:,} orphans removed", highlight=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 
 def pick(gpus: float) -> str:
@@ -22,16 +24,27 @@ def pick(gpus: float) -> str:
     return "cuda"
 
 
-def limit_threads(threads: int) -> None:
+def limit_threads(threads: int, networks: bool = True) -> None:
     """Let torch and OpenCV use so many threads in this process. More workers x threads than cores is several
-    times slower than one thread each, because OpenMP's barriers spin."""
+    times slower than one thread each, because OpenMP's barriers spin. networks: False spares a process that opens no
+    model the second that torch's import takes."""
     import cv2
 
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     cv2.setNumThreads(threads)
-    import torch
+    if networks:
+        import torch
 
-    torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
+
+
+def release() -> None:
+    """Give back memory that nothing of this process uses: what only cycles hold, and torch's own store on a GPU, which
+    workers that share one would miss."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def describe() -> dict[str, str]:

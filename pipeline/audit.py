@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import audit_rows, layouts, ledger, plan, schema
+from pipeline import audit_rows, compacted, layouts, ledger, plan, schema, sealed
 from pipeline.audit_rows import Finding, Row
 from pipeline.containers import Fetched, read_images
 from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
@@ -25,11 +25,11 @@ from pipeline.recipe import Recipe
 from pipeline.storage import Store
 
 CHECKS = {
-    "planned": "every unit of the plan has its part, and every part is a unit of the plan",
+    "planned": "every unit of the plan lies in a part, and every part is of units of the plan",
     "readable": "every part is a whole Parquet file",
     "sealed": "every byte of a part is as it was written: the sha256 in its footer holds",
     "schema": "every part has the columns of schema.part_schema()",
-    "rows": "every part holds exactly the rows that its unit planned",
+    "rows": "every part holds exactly the rows that its units planned",
     "unique": "no row is committed twice: an id and attempt in two places",
     "identity": "image_id is the hash of source_uri and source_version",
     "recipe": "every row was made by the recipe of run.json",
@@ -102,16 +102,21 @@ def audit(
         raise ConfigError(f"{output.url} was made of {record['source']}, not of {source.url}")
     found = Audit()
     units = _planned(output, found)
-    names = ledger.part_keys(output)
-    for name in sorted(units.keys() - {key.removesuffix(".parquet") for key in names}):
+    places = ledger.located(output)
+    for name in sorted(units.keys() - places.keys()):
         found.add("planned", name, "planned, but not committed: run the same command again")
+    held = compacted.held(output)
+    names = sorted(set(places.values()))
+    inside: dict[str, list[_Unit]] = {name: [] for name in names}
+    for name, part in places.items():
+        foreign = f"no plan names its unit {name}" if name in held else "a part that no plan names"
+        found.add("planned", part, None if name in units else foreign)
+        inside[part].append(_Unit(held[name].first if name in held else 0, units.get(name)))
     seen: list[npt.NDArray[Any]] = []
     rules = _Rules(output, record["recipe_digest"], compare)
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for n, name in enumerate(names):
-            unit = units.get(name.removesuffix(".parquet"))
-            found.add("planned", name, None if unit else "a part that no plan names")
-            seen.append(_part(output, name, unit, rules, found, threads))
+            seen.append(_part(output, name, inside[name], rules, found, threads))
             told(n + 1, len(names))
     rows = np.sort(np.concatenate(seen)) if seen else np.zeros(0, _SEEN)
     found.rows = len(rows)
@@ -138,26 +143,38 @@ class _Rules:
     compare: bool
 
 
+@dataclass(frozen=True)
+class _Unit:
+    """first: the row of its part at which a unit begins. planned: None where no plan names it."""
+
+    first: int
+    planned: plan.Unit | None
+
+
 def _part(
-    output: Store, name: str, unit: plan.Unit | None, rules: _Rules, found: Audit, threads: ThreadPoolExecutor
+    output: Store,
+    name: str,
+    units: list[_Unit],
+    rules: _Rules,
+    found: Audit,
+    threads: ThreadPoolExecutor,
 ) -> npt.NDArray[Any]:
     """Look at one part; returns its rows' ids and attempts, none where it cannot be read."""
     nothing = np.zeros(0, _SEEN)
     try:
-        data = output.get(f"{ledger.PARTS}/{name}")
+        data = output.get(ledger.part_key(name))
         table = _whole(data)
     except (pa.ArrowException, OSError, StorageError) as error:
         _pass_on(error)
         found.add("readable", name, _said(error))
         return nothing
     found.add("readable", name, None)
-    found.add("sealed", name, None if ledger.seal_holds(data) else "changed after it was written")
+    found.add("sealed", name, None if sealed.seal_holds(data) else "changed after it was written")
     right = table.schema.equals(schema.part_schema())
     found.add("schema", name, None if right else _difference(table.schema))
     if not right:
         return nothing
-    if unit is not None:
-        found.add("rows", name, _as_planned(output, unit, table))
+    _units(output, name, units, table, found)
     for at in range(0, table.num_rows, _ROWS_AT_ONCE):
         rows = table.slice(at, _ROWS_AT_ONCE).to_pylist()
         sources = _sources(rows) if rules.compare else [None] * len(rows)
@@ -166,6 +183,16 @@ def _part(
             for check, wrong in findings:
                 found.add(check, f"{name} {row['source_uri'] or row['image_id']}", wrong)
     return seen_of(table["image_id"].to_pylist(), table["attempt"].to_pylist())
+
+
+def _units(output: Store, name: str, units: list[_Unit], table: pa.Table, found: Audit) -> None:
+    """Each unit from its first row to the next unit's, the last one to the part's end."""
+    units = sorted(units, key=lambda unit: unit.first)
+    ends = [*(unit.first for unit in units[1:]), table.num_rows]
+    for unit, end in zip(units, ends, strict=True):
+        if unit.planned is not None:
+            rows = table.slice(unit.first, max(0, end - unit.first))
+            found.add("rows", name, _as_planned(output, unit.planned, rows))
 
 
 def _whole(data: bytes) -> pa.Table:

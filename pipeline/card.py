@@ -7,7 +7,7 @@ head tells `datasets.load_dataset` that the parts are the data; croissant.json i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -43,9 +43,25 @@ _MEANING = {
 def write(output: Store) -> None:
     """Write both files to the output's root. Raises StorageError."""
     record = ledger.read_record(output)
-    facts = report_data.gather(output, "", 1, 0)
-    output.put(README, readme(output.url, record, facts).encode())
-    output.put(CROISSANT, (json.dumps(croissant(output.url, record, facts), indent=1) + "\n").encode())
+    facts, places = report_data.gather(output, "", 1, 0), _places(output)
+    output.put(README, readme(output.url, record, facts, places).encode())
+    told = croissant(output.url, record, facts, places)
+    output.put(CROISSANT, (json.dumps(told, indent=1) + "\n").encode())
+
+
+def _places(output: Store) -> list[str]:
+    """Patterns below the output that together name every part that counts, and no other: a folder of each compaction,
+    and `parts/`, by file where parts that a compaction replaced lie there still."""
+    names = ledger.part_keys(output)
+    large = sorted({f"{name.rpartition('/')[0]}/*.parquet" for name in names if "/" in name})
+    small = [name for name in names if "/" not in name]
+    listed = [item.key for item in output.list(ledger.PARTS) if item.key.endswith(".parquet")]
+    if small and len(listed) > len(small):
+        return [*large, *(ledger.part_key(name) for name in small)]
+    return [*large, _PARTS] if small or not large else large
+
+
+_PARTS = f"{ledger.PARTS}/*.parquet"
 
 
 def _name(url: str) -> str:
@@ -59,8 +75,8 @@ def _layout(record: Mapping[str, Any]) -> str:
 # --- README.md ---
 
 
-def readme(url: str, record: Mapping[str, Any], facts: Facts) -> str:
-    """url: the output's. record: run.json. facts: what report_data.gather counted."""
+def readme(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[str]) -> str:
+    """url: the output's. record: run.json. facts: what report_data.gather counted. places: patterns of the parts."""
     size = next((name for limit, name in _SIZES if facts.rows < limit), "n>100M")
     head = {
         "pretty_name": _name(url),
@@ -71,7 +87,7 @@ def readme(url: str, record: Mapping[str, Any], facts: Facts) -> str:
         "configs": [
             {
                 "config_name": "default",
-                "data_files": [{"split": "train", "path": f"{ledger.PARTS}/*.parquet"}],
+                "data_files": [{"split": "train", "path": places[0] if len(places) == 1 else list(places)}],
             }
         ],
     }
@@ -80,7 +96,7 @@ def readme(url: str, record: Mapping[str, Any], facts: Facts) -> str:
         f"# {_name(url)}",
         _what(record),
         "## Rows\n" + _counts(facts),
-        "## Read it\n" + _how(record),
+        "## Read it\n" + _how(record, places),
         "## What was done\n" + _done(record),
         "## Licences\n" + _licences(record),
         "## What is not promised\n"
@@ -118,7 +134,7 @@ def _counts(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def _how(record: Mapping[str, Any]) -> str:
+def _how(record: Mapping[str, Any], places: Sequence[str]) -> str:
     layout = _layout(record)
     load = {
         "parquet": '"FOLDER"',
@@ -130,13 +146,31 @@ def _how(record: Mapping[str, Any]) -> str:
         "files": "Pictures are files below `images/`, named like the source's; `image.path` of a row says which.",
         "webdataset": "Pictures are in `shards/*.tar`, each beside a `.json` with its row; `image.path` says where.",
     }[layout]
+    shown = list(dict.fromkeys(place if "*" in place else _PARTS for place in places))
+    beside = ""
+    if shown != list(places):
+        beside = (
+            "\n\n`parts/` still holds parts that the large ones replaced. `cleanplate verify FOLDER --sweep` removes "
+            "them; until then other tools must read the files that the head of this file names, or rows come twice."
+        )
     return (
-        f"{where} `parts/*.parquet` holds the provenance of every row: what was found, its mask, what filled it, what "
-        "was measured. A row that was tried again is in two parts; the higher `attempt` counts.\n\n"
+        f"{where} {_listed(shown)} {'holds' if len(shown) == 1 else 'hold'} the provenance of every row: what was "
+        "found, its mask, what filled it, what was measured. A row that was tried again is there twice; the higher "
+        f"`attempt` counts.{beside}\n\n"
         f"```python\nimport datasets, duckdb\n\n"
         f'datasets.load_dataset({load}, split="train")[0]\n'
-        "duckdb.sql(\"select status, count(*) from 'FOLDER/parts/*.parquet' group by 1\")\n```"
+        f'duckdb.sql("select status, count(*) from {_from(shown)} group by 1")\n```'
     )
+
+
+def _listed(places: Sequence[str]) -> str:
+    return " and ".join(f"`{place}`" for place in places)
+
+
+def _from(places: Sequence[str]) -> str:
+    """DuckDB's words for these files."""
+    words = ", ".join(f"'FOLDER/{place}'" for place in places)
+    return words if len(places) == 1 else f"read_parquet([{words}])"
 
 
 def _done(record: Mapping[str, Any]) -> str:
@@ -171,13 +205,13 @@ def _plain(text: str) -> str:
 # --- croissant.json ---
 
 
-def croissant(url: str, record: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+def croissant(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[str]) -> dict[str, Any]:
     """The dataset in Croissant 1.0: the parts as one file set, their flat columns as one record set."""
-    files = [_file_set(ledger.PARTS, "parts", "application/x-parquet", f"{ledger.PARTS}/*.parquet")]
+    files = [_file_set(ledger.PARTS, "parts", "application/x-parquet", places)]
     if _layout(record) == "files":
-        files.append(_file_set("pictures", "output pictures", "image/*", f"{IMAGES}/**"))
+        files.append(_file_set("pictures", "output pictures", "image/*", [f"{IMAGES}/**"]))
     if _layout(record) == "webdataset":
-        files.append(_file_set("shards", "WebDataset shards", "application/x-tar", f"{SHARDS}/*.tar"))
+        files.append(_file_set("shards", "WebDataset shards", "application/x-tar", [f"{SHARDS}/*.tar"]))
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -204,9 +238,12 @@ def croissant(url: str, record: Mapping[str, Any], facts: Facts) -> dict[str, An
     }
 
 
-def _file_set(name: str, what: str, encoding: str, includes: str) -> dict[str, Any]:
+def _file_set(name: str, what: str, encoding: str, includes: Sequence[str]) -> dict[str, Any]:
     told = {"@type": "cr:FileSet", "@id": name, "name": name, "description": what}
-    return told | {"encodingFormat": encoding, "includes": includes}
+    return told | {
+        "encodingFormat": encoding,
+        "includes": includes[0] if len(includes) == 1 else list(includes),
+    }
 
 
 def _fields(pictures: bool) -> Any:

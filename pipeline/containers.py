@@ -27,7 +27,7 @@ from pipeline.errors import CleanplateError, RowError, StorageError
 from pipeline.formats import SUFFIXES
 from pipeline.inner import Inner, Kind, inner_of
 from pipeline.ranges import RangeFile
-from pipeline.rules import Source
+from pipeline.rules_run import Source
 from pipeline.storage import Object, Store, place_of, read_uri
 
 _SUFFIX_KINDS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar", ".tgz": "tar"}

@@ -76,3 +76,22 @@ class ContractError(CleanplateError):
 
 class RunStopped(CleanplateError):
     """Some units are not committed; running the same command again takes them up."""
+
+
+_NO_MEMORY = ("memory", "bad_alloc")
+_ALLOCATING = ("alloc", "enough", "insufficient", "out of")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """True for what Python, numpy, Arrow, torch, OpenCV and onnxruntime raise when memory, of the host or of a GPU,
+    runs out. torch.OutOfMemoryError is known by name (the pipeline does not import torch), and what has no type of
+    its own by its words: "DefaultCPUAllocator: can't allocate memory" (torch), "(-4:Insufficient memory) Failed to
+    allocate" (OpenCV), "Failed to allocate memory for requested buffer" and "std::bad_alloc" (onnxruntime)."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if getattr(error, "kind", None) == "out_of_memory":
+        return True
+    if isinstance(error, CleanplateError | OSError):
+        return False
+    said = str(error).lower()
+    return any(w in said for w in _NO_MEMORY) and any(w in said for w in _ALLOCATING)

@@ -1,6 +1,6 @@
 """The flow, and the two ways to run it: `run_here` in this process, `run_on_ray` on a cluster.
 
-    read > detect > segment > inpaint > verify > write     then one conditional put per unit
+    read > (decode) > detect > segment > inpaint > verify > write     then one conditional put per unit
 
 Both fold the same stages over the same units and commit the same rows. A unit travels through Ray Data as one
 row whose payload is its table in Arrow's IPC format, so that no engine block ever splits or joins units; images
@@ -29,12 +29,13 @@ from pipeline.ledger import Receipt
 from pipeline.metrics import Meters, Metric
 from pipeline.pools import sizes_of
 from pipeline.recipe import Recipe
-from pipeline.rules import Engine, ModelStage, StageEngine
+from pipeline.rules_run import Engine, ModelStage, StageEngine
 from pipeline.stage import Needs, Stage, Worker
 from pipeline.storage import Store
 from pipeline.witness import Witness
 from pipeline.workers import Group, Place, Tell, commit
 
+from .stages.decode import Decode
 from .stages.detect import Detect
 from .stages.inpaint import Inpaint
 from .stages.read import Read
@@ -46,14 +47,15 @@ from .stages.write import Stamp, Write, finish
 def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
     """The stages of a recipe, in order. last: a source that stays unreachable fails its row now."""
     engine = recipe.engine
-    return (
-        Read(recipe.limits, last),
+    models = (
         Detect(recipe, _needs(engine, "detect")),
         Segment(recipe, _needs(engine, "segment")),
         Inpaint(recipe, _needs(engine, "inpaint")),
         Verify(recipe, _needs(engine, "verify")),
-        Write(recipe.output),
     )
+    pools = len(groups_of(models)) > 1
+    apart = engine.decode == "apart" or (engine.decode == "auto" and pools)
+    return (Read(recipe.limits, last), *([Decode()] if apart else []), *models, Write(recipe.output))
 
 
 def _needs(engine: Engine, stage: ModelStage) -> Needs:
@@ -108,12 +110,13 @@ def spread_here(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterato
 
 
 def spread_on_ray(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """function of each item as a Ray task of one CPU, results in order. For a few hundred small items and results:
-    what must be known of a source before its units are done."""
+    """function of each item as a Ray task of one CPU, results in order as they come. For some thousand small items
+    and results: what must be known of a source before its units are done, parts to be made of others."""
     import ray
 
     task = ray.remote(num_cpus=1)(function)
-    yield from ray.get([task.remote(item) for item in items])
+    for waiting in [task.remote(item) for item in items]:
+        yield ray.get(waiting)
 
 
 def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:

@@ -16,6 +16,7 @@ from models.regions import Image, Mask
 from pipeline import exif, jpeg, jpeg_turn, lossless
 from pipeline.formats import KINDS, ImageError, webp_chunks
 from pipeline.manifest import Marks, Sign
+from pipeline.merging import all_equal, merge
 from pipeline.metadata import POLICIES, Policy, clean, policy_of
 from pipeline.pixels import (
     ISO,
@@ -136,7 +137,7 @@ def _check(
 
 def _untouched(source: bytes, decoded: Decoded, policy: Policy) -> Encoded:
     data, dropped = clean(source, decoded.format, policy=policy, edited=False)
-    if data != source and not _equal(decoded, decode(data, max_pixels=decoded.pixels.size), None):
+    if data != source and not all_equal(decoded, decode(data, max_pixels=decoded.pixels.size), None):
         raise ImageError("corrupt", "the metadata cannot be removed without harm to the pixels")
     blocks = jpeg.same_scans(source, data) if decoded.format == "jpeg" else None
     return Encoded(data, decoded.format, True, blocks, dropped, None)
@@ -146,7 +147,7 @@ def _kept(
     source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy, marks: Marks
 ) -> Encoded:
     # An edit in the source's own format, as far as that format can hold it exactly.
-    stored = _merge(decoded, edited, mask)
+    stored = merge(decoded, edited, mask)
     name, note, near, blocks = decoded.format, None, mask, None
     if name == "jpeg":
         turn = decoded.orientation
@@ -219,7 +220,7 @@ def _converted(
     marks: Marks,
 ) -> Encoded:
     # Another format than the source's: upright, with ICC, resolution and what EXIF the policy allows.
-    stored = decoded.stored if edited is None or mask is None else _merge(decoded, edited, mask)
+    stored = decoded.stored if edited is None or mask is None else merge(decoded, edited, mask)
     mode, icc, notes = decoded.mode, decoded.icc, [f"converted from {decoded.format}"]
     if mode == "CMYK":
         stored, mode, icc = to_rgb(stored, mode), "RGB", None
@@ -244,7 +245,7 @@ def _converted(
         data = jpeg.write_jpeg(stored, quality=quality, icc=icc, dpi=decoded.dpi, exif=kept)
     note = "; ".join(notes)
     if edited is None or mask is None:
-        equal = None if lossy else _equal(decoded, decode(data, max_pixels=decoded.pixels.size), None)
+        equal = None if lossy else all_equal(decoded, decode(data, max_pixels=decoded.pixels.size), None)
         return Encoded(data, name, equal, None, dropped, note)
     near = None if lossy else mask
     data, told = marks.on(data, name, note)
@@ -270,43 +271,5 @@ def _measured(
     changed = bool((out.pixels[mask] != before).any())
     if not changed and (edited[mask] != before).any():
         raise ImageError("edit_lost", "the output shows the source inside the mask")
-    equal = None if near is None else _equal(decoded, out, near)
+    equal = None if near is None else all_equal(decoded, out, near)
     return Encoded(data, name, equal, blocks, dropped, note, changed)
-
-
-def _merge(decoded: Decoded, edited: Image, mask: Mask) -> Stored:
-    """HWC array like `decoded.stored`, with the edit's colours inside the mask; alpha stays."""
-    out = decoded.stored.copy()
-    colour = edited[mask].astype(np.uint32)
-    if decoded.mode in ("L", "LA"):
-        # Luma of ITU-R BT.601, which JPEG uses as well; equal channels stay exact.
-        colour = ((colour * np.array([299, 587, 114], np.uint32)).sum(axis=1, keepdims=True) + 500) // 1000
-    elif decoded.mode == "CMYK":
-        # Without black: exactly what `to_rgb` turns back.
-        colour = np.concatenate([255 - colour, np.zeros_like(colour[:, :1])], axis=1)
-    scale = 257 if decoded.bits == 16 else 1
-    out[mask, : colour.shape[1]] = (colour * scale).astype(out.dtype)
-    return out
-
-
-def _equal(before: Decoded, after: Decoded, near: Mask | None) -> bool:
-    """Are colours equal outside `near`, and alpha everywhere? In full depth where both have the same mode."""
-    if before.pixels.shape != after.pixels.shape:
-        return False
-    if before.mode == after.mode and before.bits == after.bits:
-        different = before.stored != after.stored
-        colours = different[..., :-1] if before.alpha is not None else different
-    else:
-        colours = before.pixels != after.pixels
-    changed = colours.any(axis=2)
-    if near is not None:
-        changed &= ~near
-    if before.alpha is None or after.alpha is None:
-        # A decoder may leave out an alpha that is opaque everywhere.
-        alphas = [a for a in (before.alpha, after.alpha) if a is not None]
-        same = all(int(a.min()) == np.iinfo(a.dtype).max for a in alphas)
-    else:
-        same = bool((to_eight_bits(before.alpha) == to_eight_bits(after.alpha)).all())
-        if before.bits == after.bits:
-            same = bool((before.alpha == after.alpha).all())
-    return same and not changed.any()

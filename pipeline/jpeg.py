@@ -17,6 +17,8 @@ import io
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import jpeglib
@@ -77,10 +79,7 @@ def read(data: bytes) -> Coefficients:
     segments, _ = jpeg_segments(data)
     # Only what says how to decode goes in: jpeglib holds at most 50 markers.
     bare = [s for s in segments if not _is_app(s.marker) or s.payload[:5] in (b"JFIF\0", b"Adobe")]
-    with tempfile.TemporaryDirectory(prefix="cleanplate-", dir=_scratch()) as folder, _LOCK:
-        path = os.path.join(folder, "a.jpg")
-        with open(path, "wb") as file:
-            file.write(b"\xff\xd8" + b"".join(s.to_bytes() for s in bare) + b"\xff\xd9")
+    with _in_a_file(b"\xff\xd8" + b"".join(s.to_bytes() for s in bare) + b"\xff\xd9") as path, _LOCK:
         try:
             jpeglib.version.set(_DECODER)
             found = jpeglib.read_dct(path)
@@ -334,6 +333,17 @@ def _is_app(marker: int) -> bool:
     return 0xE0 <= marker <= 0xEF or marker == 0xFE
 
 
-def _scratch() -> str | None:
-    # Memory where the system has it; jpeglib reads files only.
-    return "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
+@contextmanager
+def _in_a_file(data: bytes) -> Iterator[str]:
+    """A path to these bytes for the length of a `with`: jpeglib reads files only. In memory where the system can
+    do that, without a name, so that a worker that is killed leaves nothing behind."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("cleanplate"), "wb") as file:
+            file.write(data)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(prefix="cleanplate-", suffix=".jpg") as file:
+            file.write(data)
+            file.flush()
+            yield file.name

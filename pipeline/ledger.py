@@ -1,4 +1,4 @@
-"""The ledger: what is committed. A part that the listing of `parts/` does not show does not exist.
+"""The ledger: what is committed. A part that neither the listing of `parts/` nor a compaction shows does not exist.
 
 A unit is committed by one conditional put of `parts/<unit>.parquet`. "It exists" means that an earlier or a
 parallel attempt at the same unit won, which is as good: the unit's name is a digest of its rows and recipe.
@@ -7,8 +7,6 @@ So a retry, a doubled worker, a zombie that wakes up late and two jobs at once d
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
 import json
 from collections import Counter, deque
@@ -21,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import plan, schema
+from pipeline import compacted, plan, schema, sealed
 from pipeline.errors import ConfigError, StorageError
 from pipeline.ranges import RangeFile
 from pipeline.storage import Store
@@ -64,20 +62,37 @@ class Receipt:
 
 
 def done(output: Store) -> set[str]:
-    """The names of the committed units: one listing, nothing else is believed."""
-    return {key.removesuffix(".parquet") for key in part_keys(output)}
+    """The names of the committed units: what is listed, nothing else is believed."""
+    return set(located(output))
+
+
+def located(output: Store) -> dict[str, str]:
+    """unit -> the name of the part that holds it, for every committed unit. What a compaction holds is read there,
+    whatever `parts/` still lists (or lists again: a writer that woke up late)."""
+    # In this order: a unit whose part is swept between the two is told by the index, which came before.
+    listed = [item.key.removeprefix(f"{PARTS}/") for item in output.list(PARTS)]
+    names = {n.removesuffix(".parquet"): n for n in listed if n.endswith(".parquet") and "/" not in n}
+    return names | {unit: place.part for unit, place in compacted.held(output).items()}
 
 
 def part_keys(output: Store) -> list[str]:
-    """File names below `parts/`, sorted."""
-    names = (item.key.removeprefix(f"{PARTS}/") for item in output.list(PARTS))
-    return sorted(name for name in names if name.endswith(".parquet") and "/" not in name)
+    """The names of the parts that count, sorted: file names below `parts/`, and the keys of compacted ones."""
+    return sorted(set(located(output).values()))
+
+
+def part_key(name: str) -> str:
+    """The key below the output of a part as `part_keys` names it."""
+    return name if "/" in name else f"{PARTS}/{name}"
 
 
 def has(output: Store, unit: str) -> bool:
     """Is the unit committed?"""
+    return has_key(output, f"{PARTS}/{unit}.parquet") or unit in compacted.held(output)
+
+
+def has_key(output: Store, key: str) -> bool:
     try:
-        return output.size(f"{PARTS}/{unit}.parquet") > 0
+        return output.size(key) > 0
     except StorageError as error:
         if error.kind == "missing":
             return False
@@ -86,51 +101,12 @@ def has(output: Store, unit: str) -> bool:
 
 def commit(output: Store, unit: str, table: pa.Table) -> bool:
     """Write the unit's part if it is absent; False when it was there. `table` has schema.part_schema()."""
-    return output.put_new(f"{PARTS}/{unit}.parquet", part_bytes(table))
-
-
-def part_bytes(table: pa.Table) -> bytes:
-    """The table (schema.part_schema()) as a Parquet file, sealed: see `seal_holds`."""
-    sink = io.BytesIO()
-    # Images are compressed already: zstd would spend time on them for nothing. The rest is small text.
-    squeezed = [name for name in table.schema.names if name != "image"]
-    compression = dict.fromkeys(_leaves(table.schema, squeezed), "zstd")
-    compression |= dict.fromkeys(_leaves(table.schema, ["image"]), "none")
-    with pq.ParquetWriter(sink, table.schema, compression=compression, write_page_index=True) as writer:
-        writer.write_table(table, row_group_size=256)
-        writer.add_key_value_metadata({_SEAL: _BLANK})
-    return _sealed(sink.getvalue())
-
-
-_SEAL, _BLANK = "cleanplate.sha256", "0" * 64
-
-
-def _sealed(data: bytes) -> bytes:
-    """The file with its own sha256 in its footer, taken while that place held zeros: Parquet's page checksums
-    leave page headers, indexes and the footer without any."""
-    at = data.rindex(_BLANK.encode())
-    return data[:at] + hashlib.sha256(data).hexdigest().encode() + data[at + len(_BLANK) :]
-
-
-def seal_holds(data: bytes) -> bool:
-    """True when every byte of a part is as `part_bytes` made it."""
-    seal = (pq.ParquetFile(pa.BufferReader(data)).metadata.metadata or {}).get(_SEAL.encode(), b"")
-    at = data.rfind(seal)
-    blank = data[:at] + _BLANK.encode() + data[at + len(_BLANK) :]
-    return len(seal) == len(_BLANK) and hashlib.sha256(blank).hexdigest().encode() == seal
-
-
-def _leaves(whole: pa.Schema, names: list[str]) -> list[str]:
-    """Parquet's dotted paths of the leaf columns below `names`."""
-    empty = io.BytesIO()
-    pq.write_table(whole.empty_table().select(names), empty)
-    leaves = pq.ParquetFile(empty).schema
-    return [leaves.column(i).path for i in range(len(leaves))]
+    return output.put_new(f"{PARTS}/{unit}.parquet", sealed.part_bytes(table))
 
 
 def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.Table:
-    """A part, or some columns of it, of which only these are fetched."""
-    key = f"{PARTS}/{name}"
+    """A part, or some columns of it, of which only these are fetched. name: as `part_keys` gives it."""
+    key = part_key(name)
     if columns is None:
         return pq.read_table(pa.BufferReader(output.get(key)))
     return pq.read_table(RangeFile(output, key), columns=columns)
@@ -138,7 +114,7 @@ def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.
 
 def open_part(output: Store, name: str) -> pq.ParquetFile:
     """A part whose columns and row groups are fetched only as they are read."""
-    return pq.ParquetFile(RangeFile(output, f"{PARTS}/{name}"), pre_buffer=True)
+    return pq.ParquetFile(RangeFile(output, part_key(name)), pre_buffer=True)
 
 
 def rows(output: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -173,10 +149,9 @@ def _ahead(read: Callable[[str], pa.Table], names: list[str], width: int) -> Ite
 def _retried(output: Store) -> dict[str, int]:
     """image_id -> newest committed attempt, for the few rows that were tried again."""
     newest: dict[str, int] = {}
-    again = {
-        f"{unit.name}.parquet" for g in plan.generations(output) if g for unit in plan.read_index(output, g)
-    }
-    names = sorted(again.intersection(part_keys(output))) if again else []
+    again = {unit.name for g in plan.generations(output) if g for unit in plan.read_index(output, g)}
+    places = located(output) if again else {}
+    names = sorted({name for unit, name in places.items() if unit in again})
     for table in _ahead(lambda name: read_part(output, name, ["image_id", "attempt"]), names, 16):
         for image, attempt in zip(*(table[c].to_pylist() for c in ("image_id", "attempt")), strict=True):
             if attempt > 1:

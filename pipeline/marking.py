@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import struct
 
-from pipeline.formats import PNG_MAGIC, header, jpeg_segments, png_chunk, png_chunks, webp_chunks
+from pipeline.formats import PNG_MAGIC, jpeg_segments, png_chunk, png_chunks, webp_chunks
+from pipeline.headers import header
 
 SOURCE_TYPE = b"http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _ANY_TYPE = re.compile(rb"https?://cv\.iptc\.org/newscodes/digitalsourcetype/\w+")

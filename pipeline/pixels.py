@@ -21,7 +21,9 @@ from PIL.ImageFile import ImageFile
 
 from models.regions import Image
 from pipeline import exif, heif, isobmff, jpeg
-from pipeline.formats import Header, ImageError, header, jpeg_segments, png_chunks, webp_chunks
+from pipeline.errors import ran_out_of_memory
+from pipeline.formats import ImageError, jpeg_segments, png_chunks, webp_chunks
+from pipeline.headers import Header, header
 
 T = TypeVar("T", bound=np.generic)
 Stored = npt.NDArray[np.unsignedinteger]
@@ -103,10 +105,10 @@ def decode(data: bytes, *, max_pixels: int = 256_000_000) -> Decoded:
         return _decode(data, head)
     except ImageError:
         raise
-    except MemoryError as error:
-        raise ImageError("too_large", "not enough memory to decode") from error
     # The one place where foreign parsers read foreign bytes: whatever they raise is about this image.
     except Exception as error:
+        if ran_out_of_memory(error):
+            raise ImageError("out_of_memory", "not enough memory to decode") from error
         cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise ImageError(
             "truncated" if cut else "corrupt", f"{type(error).__name__} in the decoder"

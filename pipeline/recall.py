@@ -18,6 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline import images, kit, layouts, ledger
 from pipeline.formats import ImageError
 from pipeline.recipe import Recipe
@@ -104,9 +107,8 @@ def _look(some: _Some) -> tuple[int, dict[str, int], dict[str, int]]:
     removed: Counter[str] = Counter()
     missed: Counter[str] = Counter()
     looked = 0
-    for row in ledger.read_part(some.output, some.part).to_pylist():
-        if row["image_id"] not in some.image_ids:
-            continue
+    table = ledger.read_part(some.output, some.part)
+    for row in table.filter(pc.is_in(table["image_id"], pa.array(list(some.image_ids)))).to_pylist():
         try:
             picture = images.decode(layouts.with_bytes(some.output, row)["image"]["bytes"]).pixels
         except ImageError:

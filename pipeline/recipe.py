@@ -22,22 +22,18 @@ from pipeline.rules import (
     PLURALS,
     Consensus,
     Detect,
-    Engine,
     Everything,
     Given,
     Inpaint,
     Kind,
-    Limits,
     Logos,
     Masks,
-    Output,
     Part,
     Persons,
     Prompt,
-    Source,
-    Units,
     Verify,
 )
+from pipeline.rules_run import Engine, Limits, Output, Source, Units
 
 __all__ = [
     "CLASSIC_INPAINTERS",

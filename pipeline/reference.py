@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from pipeline import schema
 from pipeline.recipe import Detect, Recipe, dump
-from pipeline.rules import StageEngine
+from pipeline.rules_run import StageEngine
 
 
 def columns_page() -> str:

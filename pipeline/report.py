@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import ledger, plan, provenance, report_data, report_pictures
+from pipeline import compacted, ledger, plan, provenance, report_data, report_pictures
 from pipeline.errors import StorageError
 from pipeline.report_data import Facts
 from pipeline.storage import Store, open_store
@@ -167,6 +167,7 @@ def sessions(output: Store, facts: Facts, events: _Events) -> list[dict[str, Any
     [seconds from the start, length, rows] where the listing tells when its parts were written.
     """
     parts = {item.key.rpartition("/")[2]: item.modified for item in output.list(ledger.PARTS)}
+    parts |= {f"{unit}.parquet": place.written for unit, place in compacted.held(output).items()}
     out = []
     for run_id in sorted({run_id for run_id, _, _ in facts.committed}):
         started, ended = (events.times.get((run_id, name)) for name in ("started", "complete"))

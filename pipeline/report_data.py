@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import ledger, schema
+from pipeline import compacted, ledger, schema
+from pipeline.compacted import Held
 from pipeline.errors import StorageError
 from pipeline.inner import inner_of, key_of
 from pipeline.storage import Store
@@ -134,14 +135,14 @@ def gather(output: Store, below: str, sample: int, seed: int) -> Facts:
     facts = Facts()
     newest = ledger._retried(output)
     with ThreadPoolExecutor(4, "report") as pool:
-        names = ledger.part_keys(output)
+        names, inside = ledger.part_keys(output), compacted.by_part(compacted.held(output).values())
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
             for name, read in zip(some, pool.map(lambda n: _read_light(output, n), some), strict=True):
                 if isinstance(read, str):
                     facts.unreadable.append(f"{name}: {read}")
                 else:
-                    _fold(facts, _Part(name, read, newest), below, sample, seed)
+                    _fold(facts, _Part(name, read, newest, inside.get(name, ())), below, sample, seed)
     return facts
 
 
@@ -173,10 +174,13 @@ def name_of(uri: str, below: str) -> str:
 class _Part:
     """The newest rows of a part, with the numbers that several counts need."""
 
-    def __init__(self, name: str, table: pa.Table, newest: dict[str, int]) -> None:
+    def __init__(self, name: str, table: pa.Table, newest: dict[str, int], units: Sequence[Held]) -> None:
         self.name = name
-        self.runs = Counter(map(str, table["run_id"].to_pylist()))
-        """run_id -> rows that it committed here, those of older attempts too."""
+        runs = table["run_id"].to_pylist()
+        self.committed = [(str(run_id), name, rows) for run_id, rows in Counter(runs).items()]
+        """(run_id, part, rows), those of older attempts too; of a large part, for the part that each unit had."""
+        if units:
+            self.committed = [(str(runs[u.first]), f"{u.unit}.parquet", u.rows) for u in units]
         self.at: Ints = np.arange(table.num_rows)
         if newest:
             pairs = zip(table["image_id"].to_pylist(), table["attempt"].to_pylist(), strict=True)
@@ -227,7 +231,7 @@ def _fold(facts: Facts, part: _Part, below: str, sample: int, seed: int) -> None
     for counter, column in counters:
         for item in pc.value_counts(table[column].drop_null()).to_pylist():
             counter[item["values"]] += item["counts"]
-    facts.committed += [(run_id, part.name, rows) for run_id, rows in part.runs.items()]
+    facts.committed += part.committed
     for stage in schema.STAGES:
         facts.stage_ms[stage] += pc.sum(pc.struct_field(table["timings_ms"], stage)).as_py() or 0.0
     facts.coverage += _histogram(part.coverage)

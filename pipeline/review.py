@@ -169,14 +169,15 @@ def _planned(output: Store, images: set[str]) -> dict[str, dict[int, _Known]]:
 def _judged(output: Store, units: set[str], marks: list[Mark]) -> dict[str, tuple[str, str | None]]:
     """image_id -> status and source_sha256 of the attempt that its mark judges."""
     attempts = {mark.image_id: mark.attempt for mark in marks}
+    places = ledger.located(output) if units else {}
     return {
         row["image_id"]: (row["status"], row["source_sha256"])
-        for unit in sorted(units)
-        for row in _light(output, unit)
+        for part in sorted({places[unit] for unit in units})
+        for row in _light(output, part)
         if attempts.get(row["image_id"]) == row["attempt"]
     }
 
 
-def _light(output: Store, unit: str) -> Iterator[dict[str, Any]]:
-    with ledger.open_part(output, f"{unit}.parquet") as file:
+def _light(output: Store, part: str) -> Iterator[dict[str, Any]]:
+    with ledger.open_part(output, part) as file:
         yield from file.read(["image_id", "attempt", "status", "source_sha256"]).to_pylist()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline import attached, card, consensus, graph, kit, ledger, plan, provenance, review
+from pipeline import attached, card, consensus, cutting, graph, kit, ledger, plan, provenance, review
 from pipeline import recipe as recipes
 from pipeline.containers import Listing
 from pipeline.errors import ConfigError, RunStopped, StorageError
@@ -114,7 +114,7 @@ def planned(output: Store) -> list[plan.Unit]:
 
 def _extend(run: Run, rows: Iterator[plan.Planned], told: Listing | None = None) -> None:
     generation = max(plan.generations(run.output), default=-1) + 1
-    plan.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest, told)
+    cutting.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest, told)
 
 
 def execute(

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema
-from pipeline.errors import ConfigError, ContractError, RowError, StorageError, redacted
+from models import devices
+from pipeline import rows, schema
+from pipeline.errors import ConfigError, ContractError, RowError, StorageError, ran_out_of_memory, redacted
 from pipeline.formats import ImageError
 
 Row = dict[str, Any]
@@ -102,27 +103,35 @@ class Worker:
         """Run the work; on an exception halve the rows until the one that raises stands alone and fails.
 
         The halving is also what an out-of-memory batch needs: half the images, then one."""
+        alone = table.num_rows == 1
         try:
             done = work(table)
+            self._bugs = 0
+            return done
         except (ContractError, ConfigError):
             raise
         except Exception as error:
             if isinstance(error, StorageError) and error.kind == "unreachable":
                 raise
-            if table.num_rows > 1:
-                half = table.num_rows // 2
-                parts = [
-                    self._guarded(stage, work, piece) for piece in (table.slice(0, half), table.slice(half))
-                ]
-                return pa.concat_tables(parts)
-            self._bugs = self._bugs + 1 if isinstance(error, _BUGS) else 0
-            if self._bugs >= _BUGS_IN_A_ROW:
-                raise ContractError(
-                    f"{stage.name}: {self._bugs} images running raised; the last: {error!r}"
-                ) from error
-            return _failed(table, stage, error)
-        self._bugs = 0
-        return done
+            if alone:
+                return self._failed(table, stage, error)
+            no_memory = ran_out_of_memory(error)
+        # Outside the except block: the error holds the frames, and those the arrays, that filled the memory.
+        if no_memory:
+            rows.forget()
+            devices.release()
+        half = table.num_rows // 2
+        parts = [self._guarded(stage, work, piece) for piece in (table.slice(0, half), table.slice(half))]
+        return pa.concat_tables(parts)
+
+    def _failed(self, table: pa.Table, stage: Stage, error: Exception) -> pa.Table:
+        """The row that raised alone. Raises ContractError where so many do that the program is to blame."""
+        self._bugs = self._bugs + 1 if isinstance(error, _BUGS) else 0
+        if self._bugs >= _BUGS_IN_A_ROW:
+            raise ContractError(
+                f"{stage.name}: {self._bugs} images running raised; the last: {error!r}"
+            ) from error
+        return _failed(table, stage, error)
 
 
 def error_of(stage: str, error: BaseException) -> Row:
@@ -133,10 +142,7 @@ def error_of(stage: str, error: BaseException) -> Row:
 
 
 def _kind_of(error: BaseException) -> str:
-    # torch.OutOfMemoryError is known by name: the pipeline does not import torch.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out_of_memory"
-    return f"internal:{type(error).__name__}"
+    return "out_of_memory" if ran_out_of_memory(error) else f"internal:{type(error).__name__}"
 
 
 def _failed(table: pa.Table, stage: Stage, error: Exception) -> pa.Table:

@@ -1,7 +1,10 @@
-"""What killed writers leave behind, and its removal. Never a part, a plan that counts, or the run's record.
+"""What killed writers and compactions leave behind, and its removal. Never a part or a plan that counts, or the run's
+record.
 
 a local folder   ".NAME.<hex>.tmp": bytes on their way to a name that they never got
 anywhere         plan files that no index names: a driver died, or lost the race, between files and index
+parts            those of units that lie in a large part now: `cleanplate compact` replaced them
+compacted        large parts that no index names: of a compaction that was killed, or came second
 images, shards   pictures of attempts that never became a part (layouts files and webdataset)
 S3               multipart uploads that nobody completed: invisible in listings, and paid for
 """
@@ -14,10 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline import ledger, plan
+from pipeline import compacted, ledger, plan
 from pipeline.inner import inner_of
 from pipeline.layouts import IMAGES, SHARDS, shard_key
-from pipeline.storage import LocalStore, S3Store, Store
+from pipeline.storage import LocalStore, Object, S3Store, Store
 
 MIN_AGE_S = 600.0
 """A put takes seconds. What is younger may be a living writer's."""
@@ -28,7 +31,8 @@ _PLAN_FILE = re.compile(r"^plan/\d{4}-[0-9a-f]{12}-\d{5}\.parquet$")
 
 @dataclass(frozen=True)
 class Orphan:
-    """what: "temporary", "plan", "picture" or "upload". age: seconds since it was last written. remove: does it."""
+    """what: "temporary", "plan", "replaced", "compaction", "picture" or "upload". age: seconds since it was last
+    written. remove: does it."""
 
     what: str
     key: str
@@ -44,6 +48,7 @@ def orphans(output: Store) -> Iterator[Orphan]:
     for item in files:
         if item.key not in named:
             yield Orphan("plan", item.key, _age(output, item.key), _deleter(output, item.key))
+    yield from _compactions(output)
     yield from _pictures(output)
     if isinstance(output, LocalStore):
         for item in output.list():
@@ -53,13 +58,44 @@ def orphans(output: Store) -> Iterator[Orphan]:
         yield from _uploads(output)
 
 
-def sweep(output: Store, min_age: float = MIN_AGE_S) -> Iterator[tuple[Orphan, bool]]:
-    """Remove what is older than min_age seconds. Yields each orphan, and whether it was removed."""
+def sweep(
+    output: Store, min_age: float = MIN_AGE_S, keep: frozenset[str] = frozenset()
+) -> Iterator[tuple[Orphan, bool]]:
+    """Remove what is older than min_age seconds and not of a sort in `keep`. Yields each orphan, and whether it was
+    removed."""
     for orphan in orphans(output):
-        old = orphan.age >= min_age
+        old = orphan.age >= min_age and orphan.what not in keep
         if old:
             orphan.remove()
         yield orphan, old
+
+
+def _compactions(output: Store) -> Iterator[Orphan]:
+    """Parts that a compaction replaced, as old as its index: who began to read before it may still need them. And
+    large parts of none, as old as the youngest beside them: a compaction of many parts takes its time."""
+    large = {item.key: item for item in output.list(compacted.FOLDER)}
+    small = list(output.list(ledger.PARTS))
+    # After the listings: an index that was written in between names its parts.
+    held = compacted.held(output)
+    named = {place.part for place in held.values()}
+    for item in small:
+        place = held.get(item.key.removeprefix(f"{ledger.PARTS}/").removesuffix(".parquet"))
+        if place and place.part in large and large[place.part].size == place.size:
+            index = large.get(compacted.index_key(compacted.generation_of(place.part)))
+            yield Orphan("replaced", item.key, min(_since(item), _since(index)), _deleter(output, item.key))
+    dead = [k for k in large if k not in named and k.count("/") > 1 and not _TEMPORARY.search(k)]
+    for key in dead:
+        beside = [_since(item) for other, item in large.items() if _folder(other) == _folder(key)]
+        yield Orphan("compaction", key, min(beside), _deleter(output, key))
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+def _since(item: Object | None) -> float:
+    """Seconds since a listed object was written; 0 where its store does not tell: never old enough."""
+    return time.time() - item.modified if item is not None and item.modified is not None else 0.0
 
 
 def _pictures(output: Store) -> Iterator[Orphan]:
@@ -68,8 +104,10 @@ def _pictures(output: Store) -> Iterator[Orphan]:
     if not unnamed:
         return
     # After the listing: a part that was put in between names its pictures.
-    for name in ledger.part_keys(output):
-        unnamed.discard(_short(shard_key(name.removesuffix(".parquet"))))  # also one without a single picture
+    places = ledger.located(output)
+    for unit in places:
+        unnamed.discard(_short(shard_key(unit)))  # also one without a single picture
+    for name in sorted(set(places.values())):
         for image in ledger.read_part(output, name, ["image"])["image"].to_pylist():
             if image is not None:
                 inner = inner_of(image["path"])

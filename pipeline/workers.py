@@ -96,6 +96,12 @@ class Group:
             self.meters.add("cleanplate_units", 1, outcome="later")
             again = error.kind == "unreachable"
             return packed_row(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
+        except (
+            MemoryError
+        ) as error:  # Of the unit as a whole: its rows are not to blame, a later pass may have room.
+            self.witness("end", work)
+            self.meters.add("cleanplate_units", 1, outcome="later")
+            return packed_row(row["name"], start, b"", f"later: {error}")
         except Exception as error:  # noqa: BLE001 - told to the driver, which stops the run
             said = str(error) if isinstance(error, CleanplateError) else traceback.format_exc()
             return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {redacted(said)}")
@@ -105,7 +111,8 @@ class Group:
         if case.hopeless:
             return packed_row(row["name"], start, b"", "stop: workers end while they load their models")
         if self.worker is None:
-            settle_threads(place.group[0].needs.cpus)
+            needs = place.group[0].needs
+            settle_threads(needs.cpus, networks=needs.workers != (0, 0))
             self.worker = Worker(place.group, self._told)
         table = plan.read_unit(place.job.output, plan.Unit(**row)) if place.first else unpack(packed)
         table = self._carefully(table, work, case) if case.careful else self.worker(table)
@@ -155,7 +162,7 @@ _CRASHED = {
 }
 
 
-def settle_threads(cpus: float) -> None:
+def settle_threads(cpus: float, networks: bool = True) -> None:
     from models.devices import limit_threads
 
-    limit_threads(max(1, int(cpus)))
+    limit_threads(max(1, int(cpus)), networks)

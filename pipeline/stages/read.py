@@ -12,7 +12,8 @@ import pyarrow as pa
 from pipeline import exif, schema
 from pipeline.containers import Fetched, read_images
 from pipeline.errors import CleanplateError, RowError, StorageError
-from pipeline.formats import ImageError, header
+from pipeline.formats import ImageError
+from pipeline.headers import header
 from pipeline.pixels import ISO, decode, exif_block
 from pipeline.recipe import Limits
 from pipeline.stage import Needs, Work, error_of

@@ -10,13 +10,18 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from faultproxy import Fault
 
 from faults.bench import Bench, Engine, Start, limited, processes
-from faults.stages import hanging, poisoned, starved
+from faults.stages import greedy, hanging, poisoned, starved
+from pipeline import compacted, ledger, sweep
+from pipeline.audit import audit
+from pipeline.storage import open_store
 
 Do = Callable[[Bench, str], str]
 
@@ -30,6 +35,8 @@ class Scenario:
     expected: dict[str, str] = field(default_factory=dict)
     local: bool = False
     """Into a folder instead of the bucket: its fault is of a local disk."""
+    system: Callable[[], dict[str, object]] | None = None
+    """Ray's settings for nodes of its own."""
 
     @property
     def name(self) -> str:
@@ -275,6 +282,48 @@ def hung_image(bench: Bench, output: str) -> str:
     return "poison.jpg failed"
 
 
+def compaction_killed(bench: Bench, output: str) -> str:
+    """kill -9 of a compaction, twice; then two at once, the small parts swept, a late writer of one of them."""
+    complete(bench.start(output))
+    store, small = open_store(output), bench.parts(output)
+    rows = 2 * bench.rows
+    # Its end is kept back, so that the kill comes before it on any machine.
+    bench.proxy.set(
+        Fault("hang", 1, "PUT", f"{output.removeprefix(bench.bucket.url(''))}/{compacted.index_key(0)}")
+    )
+    for large in (1, 2):
+        start = bench.compact(output, rows)
+        bench.wait_for_parts(output, large, start, compacted.FOLDER)
+        start.kill()
+        assert bench.parts(output) == small
+    bench.proxy.set()
+    for start in [bench.compact(output, rows), bench.compact(output, rows)]:
+        complete(start)
+    large_parts = bench.parts(output)
+    assert 1 < len(large_parts) < len(small)
+    late = store.get(f"{ledger.PARTS}/{small[0]}")
+    removed = Counter(orphan.what for orphan, gone in sweep.sweep(store, 0) if gone)
+    assert removed["replaced"] == len(small), removed
+    assert store.put_new(f"{ledger.PARTS}/{small[0]}", late)
+    assert bench.parts(output) == large_parts
+    found = audit(store, compare=False)
+    assert not found.wrong, found.wrong
+    return f"{len(small)} parts became {len(large_parts)}"
+
+
+def killed_for_memory(bench: Bench, output: str) -> str:
+    """An image over which its worker takes all memory: Ray's memory monitor kills it."""
+    complete(bench.start(output, greedy))
+    return "heavy.jpg failed, crowded.jpg did not"
+
+
+def _a_little_memory() -> dict[str, object]:
+    """Ray's settings for nodes that have 3 GiB more than what is in use now."""
+    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, free = (int(told[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    return {"memory_usage_threshold": (total - free + (3 << 30)) / total, "memory_monitor_refresh_ms": 100}
+
+
 BOTH: tuple[Engine, ...] = ("here", "ray")
 SCENARIOS = (
     Scenario(driver_killed, BOTH),
@@ -295,6 +344,8 @@ SCENARIOS = (
     Scenario(disk_full_for_the_plan, BOTH),
     Scenario(disk_full_for_parts, BOTH, local=True),
     Scenario(out_of_memory, BOTH, {"heavy.jpg": "out_of_memory"}),
+    Scenario(killed_for_memory, ("ray",), {"heavy.jpg": "crashed"}, system=_a_little_memory),
     Scenario(poison, ("ray",), {"poison.jpg": "crashed"}),
     Scenario(hung_image, ("ray",), {"poison.jpg": "crashed"}),
+    Scenario(compaction_killed, BOTH),
 )

@@ -12,7 +12,7 @@ import pytest
 from chromium import browser, errors, needs_chromium, wait_for
 
 from jobs.__main__ import main
-from pipeline import ledger, plan, schema
+from pipeline import cutting, ledger, plan, schema
 from pipeline.recipe import Recipe
 from pipeline.storage import Object, Store, open_store
 
@@ -35,7 +35,7 @@ def commit_rows(output: Store, source: str) -> None:
     ledger.claim(output, record)
     names = (f"album{n // 1000:03}/IMG_{n:06}.jpg" for n in range(ROWS))
     rows = (plan.Planned(f"file://{source}/{name}", Object(name, 1000, "v")) for name in names)
-    for unit in plan.cut(output, 0, rows, recipe, digest):
+    for unit in cutting.cut(output, 0, rows, recipe, digest):
         planned = plan.read_unit(output, unit).select(schema.PLAN.names).to_pylist()
         table = pa.Table.from_pylist([row | told(dice) for row in planned], schema=schema.part_schema())
         ledger.commit(output, unit.name, table)

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import DEMO_PHOTOS
 
-from pipeline import arrows, containers, ledger, plan
+from pipeline import arrows, containers, cutting, ledger, plan
 from pipeline import run as runs
 from pipeline.audit import audit
 from pipeline.containers import image_column, read_image, read_images
@@ -272,7 +272,7 @@ def test_units_hold_neighbours_of_a_container(tmp_path: Path) -> None:
         put_parquet(tmp_path / "in" / f"{n}.parquet", [jpeg()] * 40)
     recipe = load(None, {"units.rows": 10})
     output = LocalStore(tmp_path / "out")
-    units = plan.cut(output, 0, plan.listed(LocalStore(tmp_path / "in"), recipe), recipe, "d")
+    units = cutting.cut(output, 0, plan.listed(LocalStore(tmp_path / "in"), recipe), recipe, "d")
     spans = []
     for unit in units:
         inners = [inner_of(uri) for uri in plan.read_unit(output, unit)["source_uri"].to_pylist()]
@@ -292,7 +292,7 @@ def test_a_container_that_is_planned_is_not_opened_again(tmp_path: Path) -> None
     def planned(limit: int | None = None) -> tuple[int, containers.Listing]:
         told = containers.Listing(known=plan.whole_containers(output))
         rows = ledger.unseen(output, plan.listed(LocalStore(source), recipe, limit, told))
-        units = plan.cut(output, len(plan.generations(output)), rows, recipe, "d", told)
+        units = cutting.cut(output, len(plan.generations(output)), rows, recipe, "d", told)
         return sum(unit.rows for unit in units), told
 
     assert planned(limit=8)[0] == 8

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import formats, metadata
+from pipeline import formats, headers, metadata
 from pipeline.formats import ImageError
 
 
@@ -20,7 +20,7 @@ from pipeline.formats import ImageError
 def test_header_agrees_with_pillow(name: str) -> None:
     _, make = bad_images.GOOD[name]
     data = make()
-    found = formats.header(data)
+    found = headers.header(data)
     with Image.open(io.BytesIO(data)) as picture:
         assert found.format.upper() == (picture.format or "").replace("MPO", "JPEG")
         stored = picture.size
@@ -32,7 +32,7 @@ def test_header_agrees_with_pillow(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "frames"), [("GIF", 2), ("PNG", 2), ("WEBP", 2)])
 def test_frames_are_counted(name: str, frames: int) -> None:
-    assert formats.header(bad_images.animated(name)).frames == frames
+    assert headers.header(bad_images.animated(name)).frames == frames
 
 
 def test_an_error_travels_between_processes() -> None:
@@ -47,11 +47,11 @@ def test_every_cut_is_an_error_or_a_header(name: str) -> None:
     kinds = set()
     for end in [*range(60), len(data) // 3, len(data) - 1]:
         try:
-            found = formats.header(data[:end])
+            found = headers.header(data[:end])
         except ImageError as error:
             kinds.add(error.kind)
         else:
-            assert found == formats.header(data)
+            assert found == headers.header(data)
     assert kinds <= {"empty", "not_an_image", "truncated"}
 
 
@@ -75,7 +75,7 @@ def test_spoilt_boxes_are_an_error_of_the_image(name: str, data: st.DataObject) 
     for _ in range(data.draw(st.integers(1, 6))):
         spoilt[data.draw(st.integers(8, 1300))] = data.draw(st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFF]))
     for call in (
-        formats.header,
+        headers.header,
         lambda d: metadata.clean(d, name[:4].replace("heic", "heif"), policy="scrub", edited=False),
     ):
         with suppress(ImageError):
@@ -87,7 +87,7 @@ def test_items_without_end_are_refused_at_once() -> None:
     at = data.index(b"iloc") + 4
     for patch in (b"\2\0\0\0\x44\0\xff\xff\xff\xff", b"\0\0\0\0\0\0\xff\xff"):
         with pytest.raises(ImageError, match="header"):
-            formats.header(data[:at] + patch + data[at + len(patch) :])
+            headers.header(data[:at] + patch + data[at + len(patch) :])
 
 
 def test_a_chain_of_tiff_pages_that_bites_its_tail_ends() -> None:
@@ -95,4 +95,4 @@ def test_a_chain_of_tiff_pages_that_bites_its_tail_ends() -> None:
     first = int.from_bytes(data[4:8], "little")
     count = int.from_bytes(data[first : first + 2], "little")
     data[first + 2 + 12 * count : first + 6 + 12 * count] = data[4:8]
-    assert formats.header(bytes(data)).frames == 1
+    assert headers.header(bytes(data)).frames == 1

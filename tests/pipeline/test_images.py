@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pipeline import images, pixels
+from pipeline import images, merging, pixels
 from pipeline.images import Decoded, Encoded, ImageError
 
 PHOTOS = sorted((Path(__file__).parents[1] / "data" / "photos").glob("*.jpg"))
@@ -245,9 +245,9 @@ def test_an_edit_equal_to_the_source_says_so() -> None:
 def test_measurements_can_say_no() -> None:
     decoded = images.decode(bad_images.GOOD["png"][1]())
     other = images.decode(bad_images.save(bad_images.picture(seed=1), "PNG"))
-    assert not images._equal(decoded, other, None)
-    assert not images._equal(decoded, other, spot(decoded))
-    assert images._equal(decoded, other, np.ones((decoded.height, decoded.width), bool))
+    assert not merging.all_equal(decoded, other, None)
+    assert not merging.all_equal(decoded, other, spot(decoded))
+    assert merging.all_equal(decoded, other, np.ones((decoded.height, decoded.width), bool))
 
 
 def test_wrong_arguments_are_refused() -> None:

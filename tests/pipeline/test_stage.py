@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from pipeline import schema
-from pipeline.errors import ContractError, RowError, StorageError
+from pipeline.errors import ContractError, RowError, StorageError, ran_out_of_memory
+from pipeline.formats import ImageError
 from pipeline.stage import Needs, Work, Worker
 
 ADDS = schema.columns("status")
@@ -93,6 +99,71 @@ def test_running_out_of_memory_halves_the_batch_down_to_the_image() -> None:
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
     assert by_id(out, "error")["02"]["kind"] == "out_of_memory"
     assert list(by_id(out, "status").values()).count("cleaned") == 3
+
+
+def test_a_batch_that_ran_out_of_memory_is_let_go_before_its_halves() -> None:
+    """The error holds the frames, and the frames what filled the memory: torch's activations, decoded pictures."""
+    held: list[weakref.ref[np.ndarray]] = []
+
+    def work(table: pa.Table) -> pa.Table:
+        assert not [ref for ref in held if ref() is not None], "the batch before still fills the memory"
+        filled = np.zeros(1000)
+        held.append(weakref.ref(filled))
+        if table.num_rows > 1:
+            cycle: list[Any] = [filled]
+            cycle.append(cycle)
+            raise MemoryError
+        return good(table)
+
+    out = Worker([Told(work)])(unit(4))
+    assert len(held) == 7
+    assert list(by_id(out, "status").values()) == ["cleaned"] * 4
+
+
+_STARVED = """
+import resource
+import numpy as np, cv2, torch, pyarrow as pa
+from pipeline.stage import error_of
+
+small = np.ones((4000, 4000, 3), np.uint8)
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20),) * 2)
+for allocate in (
+    lambda: np.ones(1 << 30, np.uint8),
+    lambda: bytes(1 << 30),
+    lambda: pa.allocate_buffer(1 << 30),
+    lambda: torch.ones(1 << 30, dtype=torch.uint8),
+    lambda: cv2.resize(small, (20000, 20000)),
+):
+    try:
+        allocate()
+    except Exception as error:
+        print(error_of("detect", error)["kind"])
+"""
+
+
+def test_memory_that_really_runs_out_is_called_so() -> None:
+    """numpy, Python, Arrow, torch and OpenCV in a process that cannot have a GiB more."""
+    done = subprocess.run([sys.executable, "-c", _STARVED], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["out_of_memory"] * 5, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "so"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (
+            RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9"),
+            True,
+        ),
+        (RuntimeError("std::bad_alloc"), True),
+        (ImageError("out_of_memory", "not enough memory to decode"), True),
+        (RowError("odd", "out of memory cards"), False),
+        (ValueError("an illegal memory access was encountered"), False),
+    ],
+)
+def test_what_counts_as_running_out_of_memory(error: Exception, so: bool) -> None:
+    assert ran_out_of_memory(error) is so
 
 
 @pytest.mark.parametrize(
