@@ -31,7 +31,8 @@ def text_mask(image: Image, quad: npt.NDArray[np.float64], seen: Lettering | Non
 
 
 def in_one_ink(image: Image, quad: npt.NDArray[np.float64], found: Mask) -> Mask:
-    """Strokes (HW bool of the image) by their colour where they have one, else as they are."""
+    """Strokes (HW bool of the image) by their colour where they have one, else as they are; what has their colour
+    farther away, in the ground, is left out."""
     line = float(np.linalg.norm(quad[3] - quad[0]))
     x0, y0, x1, y1 = _window(quad, line / 2, image.shape)
     part, corners = found[y0:y1, x0:x1], quad - [x0, y0]
@@ -42,7 +43,7 @@ def in_one_ink(image: Image, quad: npt.NDArray[np.float64], found: Mask) -> Mask
     if refined is None:
         return found
     out = np.zeros_like(found)
-    out[y0:y1, x0:x1] = refined
+    out[y0:y1, x0:x1] = refined & grow(part, max(2, round(0.06 * line)))
     return out
 
 
