@@ -115,13 +115,14 @@ class Bench:
         stages: graph.Stages | None = None,
         file_limit: int | None = None,
         flags: Sequence[str] = (),
+        elsewhere: bool = False,
     ) -> Start:
         """Start the command. stages: other stages than the recipe's. file_limit: the most bytes that a file of
-        this process can have: what a full disk looks like to a writer, without the rights to make one."""
+        this process can have: what a full disk looks like to a writer, without the rights to make one.
+        elsewhere: not on the bench's cluster, as on another machine."""
         words = ["run", self.source, output, *FLAGS, "--set", f"units.rows={self.rows}", *flags]
-        words += (
-            ["--here"] if self.engine == "here" else ["--address", self.cluster.address, "--workers", "2"]
-        )
+        on_cluster = ["--address", self.cluster.address] if self.cluster and not elsewhere else []
+        words += ["--here"] if self.engine == "here" else [*on_cluster, "--workers", "2"]
         return self.command(words, stages, file_limit)
 
     def compact(self, output: str, rows: int) -> Start:

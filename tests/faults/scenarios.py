@@ -11,7 +11,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def actors_killed(bench: Bench, output: str) -> str:
         bench.wait_for_parts(output, 1, start)
         deadline = time.monotonic() + 20
         while start.process.is_alive() and time.monotonic() < deadline:
-            victims = [pid for pid in processes(title=title) if pid not in killed and _is_worker(pid)]
+            victims = [pid for pid in workers(bench, title) if pid not in killed]
             if victims:
                 os.kill(victims[-1], signal.SIGKILL)
                 killed.append(victims[-1])
@@ -81,6 +82,13 @@ def actors_killed(bench: Bench, output: str) -> str:
     assert killed, "no worker was there to be killed"
     complete(start)
     return f"{len(killed)} workers killed"
+
+
+def workers(bench: Bench, title: str = "") -> list[int]:
+    """Ids of the worker processes of the bench's own cluster, of those whose title has these words."""
+    raylets = [node.all_processes["raylet"][0].process.pid for node in bench.cluster.list_all_nodes()]
+    below = [pid for raylet in raylets for pid in processes(title=title or "ray::", below=raylet)]
+    return [pid for pid in below if _is_worker(pid)]
 
 
 def _is_worker(pid: int) -> bool:
@@ -121,18 +129,31 @@ def two_at_once(bench: Bench, output: str) -> str:
 
 
 def late_writer(bench: Bench, output: str) -> str:
-    """A start that hangs (SIGSTOP), and wakes after another has finished."""
+    """A start that hangs with its workers (SIGSTOP), and wakes after another, elsewhere, has finished."""
     hung = bench.start(output)
     bench.wait_for_parts(output, 1, hung)
-    os.kill(hung.pid, signal.SIGSTOP)
-    before = len(bench.parts(output))
-    complete(bench.start(output))
-    finished = bench.parts(output)
-    assert before < len(finished), "nothing was left to be done late"
-    os.kill(hung.pid, signal.SIGCONT)
+    frozen = [hung.pid, *(workers(bench) if bench.engine == "ray" else ())]
+    with stopped(frozen):
+        before = len(bench.parts(output))
+        complete(bench.start(output, elsewhere=True))
+        finished = bench.parts(output)
+        assert before < len(finished), "nothing was left to be done late"
     complete(hung)
     assert bench.parts(output) == finished
-    return f"frozen at {before} of {len(finished)} parts"
+    return f"{len(frozen)} processes frozen at {before} of {len(finished)} parts"
+
+
+@contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    """Processes that hang for the length of a `with`."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # Somebody gave it up meanwhile.
+                os.kill(pid, signal.SIGCONT)
 
 
 def hung_node(bench: Bench, output: str) -> str:
@@ -142,14 +163,10 @@ def hung_node(bench: Bench, output: str) -> str:
     node = next(iter(bench.cluster.worker_nodes))
     raylet = node.all_processes["raylet"][0].process.pid
     frozen = [*processes(below=raylet), raylet]
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
-    bench.add_node()
-    complete(start)
-    finished = bench.parts(output)
-    for pid in frozen:
-        if os.path.exists(f"/proc/{pid}"):
-            os.kill(pid, signal.SIGCONT)
+    with stopped(frozen):
+        bench.add_node()
+        complete(start)
+        finished = bench.parts(output)
     time.sleep(3)  # For what its workers were about to put.
     assert bench.parts(output) == finished
     bench.cluster.remove_node(node, allow_graceful=False)
@@ -252,7 +269,7 @@ def _with_full_workers(bench: Bench, start: Start, limit: int) -> int:
 
     def keep_full() -> None:
         while not over.wait(0.05):
-            with limited([pid for pid in processes(title="ray::") if _is_worker(pid)], limit):
+            with limited(workers(bench), limit):
                 over.wait(0.5)
 
     thread = threading.Thread(target=keep_full)
