@@ -91,7 +91,8 @@ class Worker:
 
     def _step(self, stage: Stage, work: Work, table: pa.Table) -> pa.Table:
         healthy = pc.is_null(table["error"])
-        good, bad = table.filter(healthy), table.filter(pc.invert(healthy))
+        # A filter copies, pictures and pixels too; mostly there is nothing to filter.
+        good, bad = (table, table.slice(0, 0)) if pc.all(healthy).as_py() else _parted(table, healthy)
         promised = schema.merged(table.schema, stage.adds)
         pieces = [_with_nulls(bad, promised)]
         if good.num_rows:
@@ -139,9 +140,14 @@ class Worker:
         return _failed(table, stage, error)
 
 
+def _parted(table: pa.Table, healthy: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
+    return table.filter(healthy), table.filter(pc.invert(healthy))
+
+
 def _kept_decoded(table: pa.Table) -> list[pa.Table]:
-    """The table in slices whose pictures stay decoded together; before their size is known, as it is."""
-    if table.num_rows < 2 or "width" not in table.schema.names:
+    """The table in slices whose pictures stay decoded together. As it is, where their size is not known yet or their
+    pixels travel with it."""
+    if table.num_rows < 2 or "width" not in table.schema.names or "pixels" in table.schema.names:
         return [table]
     sizes = pc.fill_null(pc.multiply(table["width"], table["height"]), 0).to_pylist()
     starts, held = [0], 0
