@@ -157,6 +157,7 @@ def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Ima
 
 
 def around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
+    """The surroundings of a box (xyxy pixels) in which a close verifier looks, cut to the picture (HWC): xyxy."""
     reach = 1.5 * max(box[2] - box[0], box[3] - box[1], 24.0)
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     x0, y0 = max(0, int(x - reach)), max(0, int(y - reach))
