@@ -213,7 +213,7 @@ def test_the_command_and_what_other_tools_read(
     assert main(["compact", str(output.root), "--rows", "5"]) == 0
     assert "7 parts are 3 now (14 rows copied)" in capsys.readouterr().out
     assert main(["status", str(output.root)]) == 0
-    assert "7 of 7 units committed, in 3 parts" in capsys.readouterr().out
+    assert "7 of 7 units committed; parts: 3" in capsys.readouterr().out
     pattern = f"{output.root}/{compacted.FOLDER}/*/*.parquet"
     for swept in (False, True):
         assert duckdb.sql(f"select count(*) from '{pattern}'").fetchall() == [(IMAGES,)]
