@@ -55,7 +55,11 @@ def test_pixels_are_those_of_the_file_and_what_cannot_be_decoded_has_none(tmp_pa
             assert not rows.pixels_of(row).flags.writeable
 
 
-def test_no_more_pixels_travel_than_fit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [rows.KEPT_PIXELS, 1])
+def test_no_more_pixels_of_a_unit_travel_than_fit(
+    tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "KEPT_PIXELS", kept)  # The slices in which other stages see a unit.
     read = started(tmp_path)
     sizes = [w * h * 3 for w, h in zip(*(read[c].to_pylist() for c in ("width", "height")), strict=True) if w]
     table = Worker([Decode(most=sizes[0])])(read)
