@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 from marked import SIZE, blended, crops, drawn
 
-from models.consensus import PRESENT, Mark, find_marks, scaled, strength, take_off
+from models.consensus import find_marks
+from models.overlay import PRESENT, Mark, placed, strength, take_off
 
 Floats = npt.NDArray[np.float32]
 
@@ -80,10 +81,11 @@ def test_nothing_in_common_gives_nothing() -> None:
 def test_a_mark_in_another_size() -> None:
     alpha, colour = drawn("text", 0.5)
     mark, found = one(find_marks(np.stack([blended(p, alpha, colour) for p in crops(40)])))
-    twice = scaled(mark, SIZE, (2 * SIZE[0], 2 * SIZE[1]))
+    twice = placed(mark, (2 * SIZE[0], 2 * SIZE[1]))
+    assert twice is not None
     assert twice.box == tuple(2 * v for v in mark.box)
     assert twice.alpha.shape == (2 * mark.alpha.shape[0], 2 * mark.alpha.shape[1])
     assert abs(float(twice.alpha.mean()) - float(mark.alpha.mean())) < 0.01
-    assert scaled(mark, SIZE, SIZE) is mark
+    assert placed(mark, SIZE) is mark
     assert PRESENT < 1
     assert found.max() < 0.6
