@@ -196,8 +196,7 @@ def _taken_off(data: bytes, marks: list[Mark]) -> Image:
     from pipeline import images
     from pipeline.consensus import planes_of
 
-    decoded = images.decode(data)
-    image, planes = decoded.pixels, planes_of(data, decoded)
+    image, planes = images.decode(data).pixels, planes_of(data)
     for mark in marks:
         image, _ = take_off_jpeg(image, planes, mark) if planes else take_off(image, mark)
     return image

@@ -21,11 +21,8 @@ def add_arguments(
 ) -> None:
     """What every measurement on photographs is asked: which, where its results go, and the seed."""
     add = parser.add_argument
-    add("photos", metavar="PHOTOS", help=f"a folder or s3://... of images or Parquet parts; with {INDEX}, of --split")
-        "photos",
-        metavar="PHOTOS",
-        help=f"a folder or s3://... of images or Parquet parts; with {INDEX}, the rows of --split",
-    )
+    where = f"a folder or s3://... of images or Parquet parts; with {INDEX}, the rows of --split"
+    add("photos", metavar="PHOTOS", help=where)
     add("out", type=Path, metavar=metavar, help=out)
     add("--split", default=split, help=f"which rows of {INDEX} (default %(default)s)")
     add("--seed", type=int, default=seed, help="another seed, other draws (default %(default)s)")

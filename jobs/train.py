@@ -52,7 +52,8 @@ log = logging.getLogger("cleanplate.train")
 def read_recipe(name: str, changes: list[str] | None = None) -> TrainRecipe:
     """The training recipe of a YAML file, or of a name in jobs/recipes (`lama-lite`).
 
-    changes: `key=value` for top-level keys, value in YAML. Raises ValueError for anything that does not fit.
+    changes: `key=value` with dots into lists and mappings (`phases.0.batch=2`), value in YAML. Raises
+    ValueError for anything that does not fit.
     """
     return validated(TrainRecipe, name, read_fields(name, changes))
 
@@ -70,8 +71,21 @@ def read_fields(name: str, changes: list[str] | None = None) -> dict[str, Any]:
         key, separator, value = change.partition("=")
         if not separator:
             raise ValueError(f"--set {change!r}: write KEY=VALUE")
-        fields[key] = yaml.safe_load(value)
+        _put(fields, key, yaml.safe_load(value))
     return fields
+
+
+def _put(fields: Any, key: str, value: Any) -> None:
+    """Set the field that a dotted key leads to: `seed`, `phases.0.batch`. Raises ValueError."""
+    *way, last = (int(part) if part.isdecimal() else part for part in key.split("."))
+    try:
+        for part in way:
+            fields = fields[part]
+        if isinstance(fields, list) and not isinstance(last, int):
+            raise KeyError(last)
+        fields[last] = value
+    except (KeyError, IndexError, TypeError):
+        raise ValueError(f"--set {key}: the recipe has no such place") from None
 
 
 def validated(form: type[Form], name: str, fields: dict[str, Any]) -> Form:
@@ -261,7 +275,13 @@ def parser() -> argparse.ArgumentParser:
     add("--init", metavar="WEIGHTS", help="weights (name or file) that a new training starts from")
     add("--encoder", metavar="WEIGHTS", help="ADE20K ResNet-50 (name or file) for the perceptual loss")
     add("--fonts", type=Path, metavar="FOLDER", help="marks: font files (default: those of every machine)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe field")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a field: seed=3, phases.0.batch=2",
+    )
     add("--stop-after", type=int, help="stop at this step (the same command goes on)")
     add("--allow-changed-recipe", action="store_true", help="go on with an edited recipe")
     add("--tensorboard", action="store_true", help="write event files too (pip install 'cleanplate[train]')")

@@ -25,11 +25,11 @@ import cv2
 import numpy as np
 
 from models.regions import Image, Mask, Region
-from pipeline import images, jpeg, plan
+from pipeline import exif, images, jpeg, plan
 from pipeline.containers import read_images
 from pipeline.errors import CleanplateError, ConfigError, ContractError, RowError, StorageError
 from pipeline.formats import SOF, ImageError, jpeg_segments, sniff
-from pipeline.pixels import Decoded, upright, upright_to_stored
+from pipeline.pixels import exif_block, upright, upright_to_stored
 from pipeline.recipe import Recipe
 from pipeline.rules import Consensus as Rule
 from pipeline.stage import Spread
@@ -284,18 +284,18 @@ class Consensus:
                 found.append(_region(mark, result, min(1.0, abs(score))))
         return found
 
-    def lifted(self, row: dict[str, Any], decoded: Decoded) -> tuple[Image, Mask | None]:
+    def lifted(self, row: dict[str, Any], picture: Image) -> tuple[Image, Mask | None]:
         """The picture with the row's marks taken off where their opacity allows it, and HW bool: where that was
         done and nothing is left to fill; None for a row without such marks. A region that a repair gave to a filler
         is left to it."""
-        picture = decoded.pixels
         mine = [mark for mark, region in self._of(row) if not region.get("filler")]
         if not mine:
             return picture, None
         done = np.zeros(picture.shape[:2], np.bool_)
-        planes = planes_of(row["source"], decoded)
+        planes = planes_of(row["source"])
+        turn = exif.orientation(exif_block(row["source"], "jpeg")) if planes else 1
         for mark in mine:
-            picture, rest = self._taken_off(picture, mark, planes, decoded.orientation)
+            picture, rest = self._taken_off(picture, mark, planes, turn)
             x0, y0, x1, y1 = mark.box
             done[y0:y1, x0:x1] |= ~rest[y0:y1, x0:x1]
         return picture, done
@@ -318,11 +318,11 @@ class Consensus:
         return ((mark, boxes[mark.box]) for mark in self.marks(row) if mark.box in boxes)
 
 
-def planes_of(source: bytes, decoded: Decoded) -> list[Plane]:
+def planes_of(source: bytes) -> list[Plane]:
     """The planes of a JPEG in brightness and colour differences; none for any other file."""
     from models.overlay_jpeg import Plane
 
-    if decoded.format != "jpeg":
+    if sniff(source) != "jpeg":
         return []
     try:
         found = jpeg.read(source)

@@ -70,8 +70,17 @@ def flip(fill: Image, truth: Image, _: Mask | None = None) -> float:
     return float(mean)
 
 
+VGG_FEATURES = "vgg16-features"
+"""A name that a user may give the convolutions of torchvision's VGG-16 alone (59 of the 553 MB of `vgg16`)."""
+
+
 def lpips_metric(device: str = "cpu", names: tuple[str, str] = ("vgg16", "lpips-vgg")) -> Metric:
-    """LPIPS from its two files by their names in the weights table, or what it needs."""
+    """LPIPS from its two files by their names in the weights table, or what it needs.
+
+    Where there is no `vgg16`, a file of the user's named VGG_FEATURES stands for it: the same tensors.
+    """
+    if missing_weights(names[0]) and not missing_weights(VGG_FEATURES):
+        names = (VGG_FEATURES, names[1])
     if needs := missing_weights(*names):
         return Metric("lpips", "LPIPS", False, None, needs)
     vgg, linear = (load_tensors(resolve(name, download=False)) for name in names)

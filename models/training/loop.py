@@ -32,11 +32,11 @@ from models.training.validation import Validation, save_samples, validate
 log = logging.getLogger(__name__)
 
 TRAIN_COLUMNS = (
-    *("step", "phase", "lr", "loss", "hole_l1", "hole_l2", "known_l1", "gradient", "pyramid"),
+    *("step", "phase", "lr", "loss", "hole_l1", "hole_l2", "known_l1", "gradient", "pyramid", "flip"),
     *("l1", "adversarial", "feature_matching", "perceptual", "perceptual_substitute"),
     *("d_adversarial", "d_r1", "grad_norm", "images_per_s", "unix_time"),
 )
-SCORE_COLUMNS = ("step", "hole_psnr", "psnr", "ssim", "unix_time")
+SCORE_COLUMNS = ("step", "hole_psnr", "psnr", "ssim", "flip", "unix_time")
 
 
 PROGRESS_S = 30.0
@@ -126,8 +126,9 @@ def _judge(
     judged.load_state_dict(run.average)
     scores, fills = validate(judged, predictor(recipe, judged), validation)
     save_samples(out_dir / "samples" / f"{run.step:07d}.jpg", validation, fills)
-    if scores["hole_psnr"] > run.best:
-        run.best, run.best_step = scores["hole_psnr"], run.step
+    score = -scores["flip"] if recipe.best_by == "flip" else scores["hole_psnr"]
+    if score > run.best:
+        run.best, run.best_step = score, run.step
         facts = {"step": run.step, "scores": scores, "recipes": run.recipes, "initial": run.initial}
         write_whole(out_dir / "best.pt", {"average": run.average, **facts})
     log.info("step %d: %s", run.step, ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import losses
+from models.flip import flip_loss
 from models.training.recipe import FillWeights
 
 Encoder = Callable[[Tensor], Sequence[Tensor]]
@@ -51,6 +52,8 @@ def fill_losses(predicted: Tensor, images: Tensor, masks: Tensor, weights: FillW
             area = (hole.sum(dim=(1, 2, 3)) * 3).clamp_min(1e-6)
             levels.append((error.abs().sum(dim=(1, 2, 3)) / area).mean())
         parts["pyramid"] = weights.pyramid * torch.stack(levels).mean()
+    if weights.flip:
+        parts["flip"] = weights.flip * flip_loss(predicted, images, masks)
     return parts
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from models.lama import LAMA, LamaParams
 from models.losses import LossWeights
@@ -19,7 +19,7 @@ from models.training.precision import TrainPrecision
 
 SEGMENTATION = "segmentation"
 """The kind of mask that is cut from the crop itself (models.training.objects) and so has no parameters."""
-_LATER = {"precision": "fp32", "shape": None}
+_LATER = {"precision": "fp32", "shape": None, "best_by": "hole_psnr"}
 _STRICT = {"extra": "forbid"}  # for pydantic, which jobs use to read recipes: an unknown key is an error
 
 
@@ -30,6 +30,7 @@ class FillWeights:
     hole_l1, hole_l2, known_l1: on the prediction, mean per hole (or known) pixel of each image.
     gradient: L1 between the gradients of the composite and the photograph, per hole pixel.
     pyramid: L1 of the composite at 1/2, 1/4, 1/8 and 1/16 of the size, per hole pixel.
+    flip: the difference that a person sees in the composite (models.flip), per hole pixel.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -39,6 +40,7 @@ class FillWeights:
     known_l1: float = 0.0
     gradient: float = 0.0
     pyramid: float = 0.0
+    flip: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class TrainRecipe:
     prefill: the generator corrects a pyramid fill (models.prefill) instead of painting from nothing.
     precision: 'bf16' multiplies in bf16 where the hardware can, with the FFT, weights and losses in fp32.
     photo_short_side: photographs are shrunk to this on loading.  source_power: see data.load_bank.
+    best_by: the validation score whose best weights are kept; of flip the lowest is best.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -107,6 +110,7 @@ class TrainRecipe:
     validate_every: int = 250
     precision: TrainPrecision = "fp32"
     shape: LamaParams | None = None
+    best_by: Literal["hole_psnr", "flip"] = "hole_psnr"
 
     @property
     def steps(self) -> int:
@@ -127,6 +131,8 @@ class TrainRecipe:
         for phase in fields["phases"]:
             if not phase["composite"]:
                 del phase["composite"]
+            if not phase["fill"]["flip"]:
+                del phase["fill"]["flip"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

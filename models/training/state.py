@@ -21,6 +21,9 @@ from models.training.recipe import TrainRecipe
 
 log = logging.getLogger(__name__)
 
+REQUIRED = {"model", "optimizer", "average", "step", "best", "recipes", "substitutes"}
+"""What every checkpoint has; one without an adversarial phase has no discriminator."""
+
 
 @dataclass(frozen=True)
 class Initial:
@@ -117,6 +120,10 @@ def start(
         if initial is not None:
             _warm(run, initial)
         return run
+    if missing := sorted(REQUIRED - set(state)):
+        raise CheckpointError(
+            f"{out_dir} holds no whole checkpoint of a generator: it has no {', '.join(missing)}"
+        )
     if state["recipes"][-1] != recipe.digest():
         if not allow_changed:
             raise CheckpointError(
@@ -125,7 +132,7 @@ def start(
             )
         state["recipes"].append(recipe.digest())
     for name, part in run.parts().items():
-        if name not in state:
+        if name not in state:  # a discriminator, where an earlier recipe had none
             log.warning("the checkpoint has no %s: it starts new", name)
             continue
         try:

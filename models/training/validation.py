@@ -8,9 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from torch import nn
 
 from models import metrics
+from models.flip import flip_map
 from models.lama import Predict, inpaint_batch
 from models.regions import Image, Mask
 from models.training.data import evaluation_crop
@@ -40,7 +42,7 @@ def make_validation(images: Sequence[Image], size: int = 256, seed: int = 7) -> 
 def validate(
     model: nn.Module, predict: Predict, validation: Validation
 ) -> tuple[dict[str, float], list[Image]]:
-    """({hole_psnr, psnr, ssim}: means over the images, the fills).
+    """({hole_psnr, psnr, ssim, flip}: means over the images, the fills).
 
     predict: the model, or a function around it; the model is in eval mode while it is judged.
     """
@@ -53,12 +55,23 @@ def validate(
         fills.append(np.asarray(filled[0], np.uint8))
     model.train(was_training)
     rows = [
-        (metrics.psnr(fill, image, mask), metrics.psnr(fill, image), metrics.ssim(fill, image))
+        (
+            metrics.psnr(fill, image, mask),
+            metrics.psnr(fill, image),
+            metrics.ssim(fill, image),
+            flip(fill, image),
+        )
         for fill, image, mask in zip(fills, validation.images, validation.masks, strict=True)
     ]
     # A perfect fill has infinite PSNR, which a mean does not survive.
-    hole_psnr, whole_psnr, similarity = np.minimum(np.array(rows), 100.0).mean(axis=0)
-    return {"hole_psnr": float(hole_psnr), "psnr": float(whole_psnr), "ssim": float(similarity)}, fills
+    means = np.minimum(np.array(rows), 100.0).mean(axis=0)
+    return dict(zip(("hole_psnr", "psnr", "ssim", "flip"), means.tolist(), strict=True)), fills
+
+
+def flip(fill: Image, truth: Image) -> float:
+    """FLIP of two HWC uint8 RGB images, the mean over all pixels."""
+    both = torch.from_numpy(np.stack([fill, truth])).permute(0, 3, 1, 2).float() / 255
+    return float(flip_map(both[:1], both[1:]).mean())
 
 
 def save_sheet(path: Path, rows: Sequence[Sequence[Image]]) -> None:

@@ -1,5 +1,9 @@
 import csv
 import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +14,8 @@ from safetensors import safe_open
 from jobs.train import main, read_recipe
 from models.lama import LAMA
 from models.training.recipe import check_recipe
+
+DEMO = Path(__file__).parents[2] / "jobs" / "demo_photos"
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +72,9 @@ def test_train_stop_go_on_and_export(tmp_path, photos, recipe_file, capsys):
         (["--set", "model=huge"], "is not one of"),
         (["--set", "colour=red"], "colour"),
         (["--set", "seed"], "KEY=VALUE"),
+        (["--set", "phases.1.batch=2"], "phases.1.batch: the recipe has no such place"),
+        (["--set", "phases.first=2"], "phases.first: the recipe has no such place"),
+        (["--set", "phases.0.speed=2"], "speed"),
         (["--encoder", "nowhere.pth"], "no such file"),
     ],
 )
@@ -84,11 +93,36 @@ def test_an_empty_folder_and_an_unknown_recipe_are_said(tmp_path, recipe_file, c
     assert "lama-lite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["lama-lite", "lama-lite-more", "ablation", "big-lama"])
+@pytest.mark.parametrize("name", ["lama-lite", "lama-lite-more", "lama-lite-flip", "ablation", "big-lama"])
 def test_the_recipes_of_the_package_can_be_trained(name):
     recipe = read_recipe(name)
     check_recipe(recipe)
     assert recipe.model in LAMA
+
+
+def test_fields_of_a_phase_are_set_by_dots(recipe_file):
+    recipe = read_recipe(str(recipe_file), ["phases.0.batch=6", "phases.0.fill.hole_l1=0.5", "seed=4"])
+    assert (recipe.phases[0].batch, recipe.phases[0].fill.hole_l1, recipe.seed) == (6, 0.5, 4)
+    assert recipe.phases[0].steps == 3
+
+
+@pytest.mark.slow
+def test_the_recipe_of_big_lama_trains(tmp_path, photos, caplog):
+    """Two steps of all 51 M parameters with the paper's losses and discriminator; smaller crops, small batch."""
+    small = ["phases.0.steps=2", "phases.0.batch=2", "phases.0.crop=64", "log_every=1"]
+    words = [word for change in small for word in ("--set", change)]
+    weights = tmp_path / "big.safetensors"
+    command = ["big-lama", str(photos), str(tmp_path / "out"), "--threads", "2", "--export", str(weights)]
+    assert main([*command, *words]) == 0
+    with (tmp_path / "out" / "train.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    for part in ("l1", "adversarial", "feature_matching", "perceptual_substitute", "d_adversarial", "d_r1"):
+        assert all(float(row[part]) > 0 for row in rows), part
+    assert "the perceptual loss is replaced" in caplog.text
+    with safe_open(weights, "pt") as opened:
+        assert sum(opened.get_slice(key).get_shape() != [] for key in list(opened.keys())) > 500
+    assert weights.stat().st_size > 100_000_000  # 51 M in fp16
 
 
 def test_big_lama_is_the_papers():
@@ -171,6 +205,81 @@ def test_a_training_starts_from_a_file_of_weights(tmp_path, photos, recipe_file)
     assert main([*command, str(tmp_path / "b"), *words]) == 0
     with safe_open(again, "pt") as opened:
         assert opened.metadata()["initial_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Real ones, made small so that they are read fast."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for path in sorted(DEMO.glob("*.jpg")):
+        image = cv2.imread(str(path))
+        short = min(image.shape[:2])
+        size = (image.shape[1] * 160 // short, image.shape[0] * 160 // short)
+        cv2.imwrite(str(folder / path.name), cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_training_on_photographs_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, photographs):
+    """SIGKILL after some steps, while it computes, and the same command again."""
+    phase = "{steps: 24, crop: 64, batch: 4, lr_from: 1.0e-3, lr_to: 1.0e-4, fill: {hole_l1: 1.0, flip: 1.0}}"
+    changes = [
+        f"phases=[{phase}]",
+        "precision=fp32",
+        "checkpoint_seconds=0",
+        "validate_every=5",
+        "log_every=1",
+    ]
+    words = ["lama-lite", str(photographs)], ["--threads", "1", *(w for c in changes for w in ("--set", c))]
+    assert main([*words[0], str(tmp_path / "whole"), *words[1]]) == 0
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "jobs.train", *words[0], str(out), *words[1]]
+    process = subprocess.Popen(command, cwd=DEMO.parent.parent, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(6000):
+            if len(logged(out)) >= 6 or process.poll() is not None:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
+    assert 6 <= len(logged(out)) < 24
+    assert main([*words[0], str(out), *words[1]]) == 0
+    assert logged(out) == logged(tmp_path / "whole")
+    last = [torch.load(folder / "last.pt", weights_only=True) for folder in (out, tmp_path / "whole")]
+    for name, tensor in last[0]["average"].items():
+        torch.testing.assert_close(tensor, last[1]["average"][name], rtol=0, atol=0)
+
+
+def logged(folder):
+    """(step, loss, flip) of every step that a training logged."""
+    table = folder / "train.csv"
+    if not table.exists():
+        return []
+    with table.open(newline="") as stream:
+        return [(row["step"], row["loss"], row["flip"]) for row in csv.DictReader(stream) if row["unix_time"]]
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_train_follow_one_on_photographs(tmp_path, photographs, ray_local):
+    """The same global batch of the same crops; batch norm sees half of it in each worker, so the curves lie beside
+    each other, nearer than half the distance to a training with other crops."""
+    phase = (
+        "{steps: 20, crop: 64, batch: 8, lr_from: 1.0e-3, lr_to: 1.0e-3, fill: {hole_l1: 1.0, known_l1: 1.0}}"
+    )
+    changes = [f"phases=[{phase}]", "precision=fp32", "log_every=1", "warmup=5"]
+    words = ["--threads", "1", *(w for c in changes for w in ("--set", c))]
+    curves = {}
+    for name, more in {"one": [], "two": ["--workers", "2"], "other": ["--set", "seed=5"]}.items():
+        assert main(["lama-lite", str(photographs), str(tmp_path / name), *words, *more]) == 0
+        curves[name] = np.array([float(loss) for _, loss, _ in logged(tmp_path / name)])
+    assert [len(curve) for curve in curves.values()] == [20, 20, 20]
+    beside, apart = (np.abs(curves[name] / curves["one"] - 1) for name in ("two", "other"))
+    assert beside.max() < 0.1
+    assert beside.mean() < 0.5 * apart.mean()
+    assert curves["two"][-5:].mean() < curves["two"][:5].mean()
 
 
 @pytest.mark.slow

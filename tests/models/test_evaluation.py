@@ -129,7 +129,14 @@ def test_lpips_is_measured_where_its_weights_are(tmp_path, monkeypatch):
         add(name, str(tmp_path / f"{name}.pth"), kind="metric")
     metric = lpips_metric("cpu", names)
     assert metric.of is not None
-    assert metric.of(noise(1), noise(2), np.ones((64, 64), bool)) > 0
+    found = metric.of(noise(1), noise(2), np.ones((64, 64), bool))
+    assert found > 0
+    # The convolutions alone, under their own name, where the whole VGG-16 is not.
+    assert lpips_metric("cpu", ("absent", "my-linear")).needs == "needs weights: absent"
+    add("vgg16-features", str(tmp_path / "my-vgg.pth"), kind="metric")
+    metric = lpips_metric("cpu", ("absent", "my-linear"))
+    assert metric.of is not None
+    assert metric.of(noise(1), noise(2), np.ones((64, 64), bool)) == pytest.approx(found)
 
 
 def pair(seed=0, kind="wide"):

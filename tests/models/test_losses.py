@@ -7,6 +7,8 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import cv2
+import flip_evaluator
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.discriminator import NLayerDiscriminator
+from models.flip import flip_loss, flip_map
 from models.lama import LamaParams, build_generator
 from models.losses import (
     LossWeights,
@@ -191,3 +194,78 @@ def test_perceptual_loss_equals_the_reference(batch: tuple[Tensor, Tensor, Tenso
     assert levels == pytest.approx(want["f64"]["per_level_mse"], rel=1e-4)
     (gradient,) = torch.autograd.grad(loss, fake)
     assert gradient.abs().max() > 0
+
+
+PHOTOS = Path(__file__).parents[1] / "data" / "photos"
+
+
+def as_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def seen_otherwise(image: np.ndarray, how: str) -> np.ndarray:
+    """The image (HWC uint8) changed in its lower half."""
+    changed = image.copy()
+    part = changed[len(image) // 2 :]
+    noise = np.random.default_rng(5).integers(0, 256, part.shape, np.uint8)
+    part[:] = {
+        "blurred": cv2.GaussianBlur(part, (0, 0), 4),
+        "tinted": np.clip(part.astype(int) + np.array([12, -3, 0]), 0, 255).astype(np.uint8),
+        "inverted": 255 - part,
+        "noise": noise,
+    }[how]
+    return changed
+
+
+@pytest.mark.parametrize("how", ["blurred", "tinted", "inverted", "noise"])
+def test_flip_equals_its_authors_at_every_pixel(how: str) -> None:
+    for path in sorted(PHOTOS.glob("*.jpg")):
+        image = cv2.resize(cv2.imread(str(path))[..., ::-1], (120, 90), interpolation=cv2.INTER_AREA)
+        changed = seen_otherwise(image, how)
+        both = [np.ascontiguousarray(x, np.float32) / 255 for x in (image, changed)]
+        wanted, mean, _ = flip_evaluator.evaluate(*both, "LDR", applyMagma=False)
+        found = flip_map(as_tensor(changed), as_tensor(image))
+        assert mean > 0.005
+        np.testing.assert_allclose(found[0, 0].numpy(), wanted[..., 0], atol=1e-3)
+        assert float(found.mean()) == pytest.approx(float(mean), abs=2e-5)
+
+
+def test_flip_has_a_gradient_where_images_are_equal_and_leads_to_them() -> None:
+    torch.manual_seed(0)
+    image = as_tensor(cv2.resize(cv2.imread(str(PHOTOS / "coffee.jpg")), (48, 40)))
+    mask = torch.zeros(1, 1, 40, 48)
+    mask[..., 10:30, 10:30] = 1
+    same = image.clone().requires_grad_()
+    flip_loss(same, image, mask).backward()
+    assert same.grad is not None
+    assert same.grad.isfinite().all()
+    fill = torch.full_like(image, 0.5).requires_grad_()
+    optimizer = torch.optim.Adam([fill], 0.02)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = flip_loss(fill, image, mask)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.6 * losses[0]
+    assert fill.grad is not None
+    assert float((fill.grad * (1 - mask)).abs().max()) == 0  # known pixels are not the generator's to see
+
+
+def test_the_gradient_of_flip_is_its_slope() -> None:
+    rng = np.random.default_rng(1)
+    a, b = (torch.from_numpy(rng.uniform(0.1, 0.9, (1, 3, 12, 14))) for _ in range(2))
+    a.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: flip_map(x, b).mean(), (a,), eps=1e-6, atol=1e-6, fast_mode=True
+    )
+
+
+def test_flip_of_a_loss_is_of_the_hole_alone() -> None:
+    """Twice the picture around the same hole: the same loss, for it is per pixel of the hole."""
+    target = torch.full((1, 3, 64, 128), 0.4)
+    mask = torch.zeros(1, 1, 64, 128)
+    mask[..., 24:40, 24:40] = 1
+    whole, half = (flip_loss(x + 0.2, x, m) for x, m in ((target, mask), (target[..., :64], mask[..., :64])))
+    assert float(whole) == pytest.approx(float(half), rel=1e-4)

@@ -71,6 +71,7 @@ def validation():
 
 
 FULL = FillWeights(hole_l1=1, hole_l2=1, known_l1=0.2, gradient=0.3, pyramid=1)
+SEEN = FillWeights(hole_l1=1, flip=1)
 RECIPE = TrainRecipe(
     model="tiny",
     phases=(Phase(4, 32, 4, 2e-3, 1e-3, fill=FULL), Phase(3, 64, 2, 1e-3, 1e-4, fill=FULL)),
@@ -130,6 +131,22 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path, bank, val
     assert sample.shape == (64, 2 * 3 * 64, 3)
 
 
+def test_the_weights_that_look_best_are_kept_when_the_recipe_says_so(tmp_path, bank, validation):
+    phase = Phase(12, 32, 4, 4e-3, 4e-3, fill=SEEN)
+    train(
+        dataclasses.replace(RECIPE, phases=(phase,), validate_every=2, best_by="flip"),
+        bank,
+        validation,
+        tmp_path,
+    )
+    logged = rows(tmp_path / "train.csv")
+    assert all(0 < float(row["flip"]) < float(row["loss"]) for row in logged)
+    scores = {int(row["step"]): float(row["flip"]) for row in rows(tmp_path / "validation.csv")}
+    best = load_best(tmp_path)
+    assert best["step"] == min(scores, key=scores.__getitem__)
+    assert best["scores"]["flip"] == pytest.approx(min(scores.values()))
+
+
 def test_workers_share_out_the_batch_of_one():
     bank = PhotoBank(("a",), (drawn_photo(0),), np.ones(1))
     whole, _ = draw_batch(RECIPE, bank, 3, Peers())
@@ -174,6 +191,23 @@ def test_a_checkpoint_of_another_model_is_said(tmp_path, bank, validation):
     save_checkpoint(tmp_path, {**state, "recipes": [RECIPE.digest()]})
     with pytest.raises(CheckpointError, match="does not fit tiny"):
         train(RECIPE, bank, validation, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["model", "optimizer", "average", "recipes"])
+def test_a_checkpoint_without_one_of_its_keys_is_said(key, tmp_path, bank, validation):
+    train(RECIPE, bank, validation, tmp_path, stop_after=1)
+    state = load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, {name: part for name, part in state.items() if name != key})
+    with pytest.raises(CheckpointError, match=f"it has no {key}"):
+        train(RECIPE, bank, validation, tmp_path)
+
+
+def test_a_truncated_best_is_said_on_export(tmp_path, bank, validation):
+    train(RECIPE, bank, validation, tmp_path)
+    path = tmp_path / "best.pt"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(CheckpointError, match=r"cannot read .*best\.pt"):
+        load_best(tmp_path)
 
 
 def test_no_half_written_checkpoint_takes_the_place_of_a_good_one(tmp_path):
@@ -377,10 +411,11 @@ def test_bf16_without_hardware_is_fp32_and_is_said(tmp_path, bank, validation, c
 
 def test_a_key_that_came_later_leaves_old_digests_alone():
     assert RECIPE.digest() == "c00ad9ee6a64fe28dc6cf9fa7b3f5ecfc829bccb7d4d3d39dc717ae4a286f9c7"
-    for change in ({"precision": "bf16"}, {"shape": LAMA["tiny"]}):
+    for change in ({"precision": "bf16"}, {"shape": LAMA["tiny"]}, {"best_by": "flip"}):
         assert dataclasses.replace(RECIPE, **change).digest() != RECIPE.digest()
-    phases = (dataclasses.replace(RECIPE.phases[0], composite=True), RECIPE.phases[1])
-    assert dataclasses.replace(RECIPE, phases=phases).digest() != RECIPE.digest()
+    for change in ({"composite": True}, {"fill": dataclasses.replace(FULL, flip=0.1)}):
+        phases = (dataclasses.replace(RECIPE.phases[0], **change), RECIPE.phases[1])
+        assert dataclasses.replace(RECIPE, phases=phases).digest() != RECIPE.digest()
 
 
 def test_a_training_starts_from_given_weights_and_says_which(tmp_path, bank, validation):
