@@ -1,6 +1,6 @@
 """What many images have in common at the same place: a mark laid over a whole collection.
 
-Natural images have gradients of zero median: what the median over the images keeps is the mark (`common_edges`, after
+Natural images have gradients of zero median: what the median over the images keeps is the mark (`common_steps`, after
 Dekel et al., CVPR 2017). models/matte.py then tells its opacity and colours.
 
 Stacks are NHWC uint8 RGB: N images of one size, or windows of one size cut from the same place of N images.
@@ -21,6 +21,7 @@ from models.regions import Image, Mask
 
 Stack = npt.NDArray[np.uint8]
 """NHWC uint8 RGB."""
+Steps = npt.NDArray[np.float32]
 _MOST_PIXELS = 60_000_000
 """Of windows of a stack, held as floats a few times over: 3 GB at the peak."""
 
@@ -36,47 +37,66 @@ class ConsensusSettings:
 
 
 def find_marks(
-    stack: Stack,
-    coarse: bool = False,
-    anchor: Anchor | None = None,
-    settings: ConsensusSettings = ConsensusSettings(),
+    stack: Stack, coarse: bool = False, settings: ConsensusSettings = ConsensusSettings()
 ) -> list[Mark]:
     """The marks that the images of a stack share; none where they share nothing. At least 8 images.
 
-    coarse: most images come from JPEG files whose colour is stored at half the size. anchor: what the marks are
-    given, where the stack was cut from pictures of several sizes. Small stacks find what is opaque; from about 30
-    images on, opacities of .15 are found (docs/notebook.md).
+    coarse: most images come from JPEG files whose colour is stored at half the size. Small stacks find what is
+    opaque; from about 30 images on, opacities of .15 are found (docs/notebook.md).
     """
     if len(stack) < 8:
         return []
-    edges = common_edges(stack, settings.significance)
-    marks = [_estimated(stack, edges, box, coarse, settings.matte) for box in _boxes(edges, settings)]
-    return [replace(mark, anchor=anchor) for mark in marks if mark is not None]
+    steps = common_steps(stack, settings.significance)
+    marks = [_estimated(stack, steps, box, coarse, settings.matte) for box in _boxes(steps > 0, settings)]
+    return [mark for mark in marks if mark is not None]
 
 
 ANCHORS: tuple[Anchor, ...] = tuple((x, y) for y in (0, 0.5, 1) for x in (0, 0.5, 1))
 """Corners, middles of the sides, the centre."""
+_AGREED = 0.75
 
 
-def common_marks(pictures: Sequence[Image], coarse: bool = False, share: float = 0.25) -> list[Mark]:
+def common_marks(
+    pictures: Sequence[Image],
+    coarse: bool = False,
+    share: float = 0.25,
+    settings: ConsensusSettings = ConsensusSettings(),
+) -> list[Mark]:
     """The marks of pictures (HWC uint8 RGB) of one or of several sizes, each found in `share` of them at least.
 
     Of several sizes, marks that grow with the picture are looked for, and marks that keep their size in pixels,
-    from each of ANCHORS; what is found in two ways is taken the way that more pictures agree with.
+    from each of ANCHORS. What is found in two ways is taken the way that more pictures agree with; the way with the
+    strongest edges is tried first, and the others are not once three pictures in four agree.
     """
     sizes = sorted({(p.shape[1], p.shape[0]) for p in pictures})
-    found: list[tuple[float, Mark]] = []
+    tries: list[tuple[float, Mark, Steps]] = []
     for anchor in (None, *ANCHORS) if len(sizes) > 1 else (None,):
         stack = _stack(pictures, anchor)
         if len(stack) < 8:
             continue
-        marks = find_marks(stack, coarse, anchor)
-        found += [(m.support / len(stack), m) for m in marks if m.support >= max(8, share * len(stack))]
+        steps = common_steps(stack, settings.significance)
+        for box in _boxes(steps > 0, settings):
+            strong = float(steps[box[1] : box[3], box[0] : box[2]].sum())
+            tries.append((strong, _blank(box, (stack.shape[2], stack.shape[1]), anchor), steps))
+    found: list[tuple[float, Mark]] = []
+    for _, place, steps in sorted(tries, key=lambda one: -one[0]):
+        if any(agreed > _AGREED and _same_place(place, mark, sizes) for agreed, mark in found):
+            continue
+        stack = _stack(pictures, place.anchor)
+        mark = _estimated(stack, steps, place.box, coarse, settings.matte)
+        if mark is not None and mark.support >= max(8, share * len(stack)):
+            found.append((mark.support / len(stack), replace(mark, anchor=place.anchor)))
     chosen: list[Mark] = []
     for _, mark in sorted(found, key=lambda one: -one[0]):
         if not any(_same_place(mark, other, sizes) for other in chosen):
             chosen.append(mark)
     return chosen
+
+
+def _blank(box: tuple[int, int, int, int], frame: tuple[int, int], anchor: Anchor | None) -> Mark:
+    """The place of a mark that is not known yet."""
+    nothing = np.zeros((box[3] - box[1], box[2] - box[0]), np.float32)
+    return Mark(box, nothing, nothing, frame, anchor=anchor)
 
 
 def _stack(pictures: Sequence[Image], anchor: Anchor | None) -> Stack:
@@ -90,8 +110,8 @@ def _stack(pictures: Sequence[Image], anchor: Anchor | None) -> Stack:
         ]
         return np.stack(fitting)
     least = np.quantile(sizes, 0.1, axis=0, method="lower")
-    # A mark at a side lies in that side's part of the picture; this halves the work.
-    width, height = (int(n if a == 0.5 else 0.6 * n) for n, a in zip(least, anchor, strict=True))
+    # A mark at a side lies in that side's part of the picture.
+    width, height = (int(n if a == 0.5 else 0.8 * n) for n, a in zip(least, anchor, strict=True))
     large = [p for p in pictures if p.shape[1] >= least[0] and p.shape[0] >= least[1]]
     corners = [shift(anchor, (width, height), (p.shape[1], p.shape[0])) for p in large]
     return np.stack([p[y : y + height, x : x + width] for p, (x, y) in zip(large, corners, strict=True)])
@@ -110,10 +130,10 @@ def _same_place(one: Mark, other: Mark, sizes: Sequence[tuple[int, int]]) -> boo
 
 
 def _estimated(
-    stack: Stack, edges: Mask, box: tuple[int, int, int, int], coarse: bool, settings: MatteSettings
+    stack: Stack, steps: Steps, box: tuple[int, int, int, int], coarse: bool, settings: MatteSettings
 ) -> Mark | None:
     x0, y0, x1, y1 = box
-    near = cv2.dilate(edges[y0:y1, x0:x1].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    near = cv2.dilate((steps[y0:y1, x0:x1] > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     # Floats of a large mark over many images: every second or third image will do.
     every = 1 + near.size * len(stack) // _MOST_PIXELS
     found = matte(stack[::every, y0:y1, x0:x1], near, coarse, settings)
@@ -123,35 +143,38 @@ def _estimated(
     return replace(mark, support=sum(strength(image, mark) > PRESENT for image in stack))
 
 
-def common_edges(stack: Stack, significance: float) -> Mask:
-    """HW bool: pixels at a gradient whose median over the images is not zero, by its own standard error.
+def common_steps(stack: Stack, significance: float) -> Steps:
+    """HW float32: the largest median over the images of a pixel's steps to its neighbours, in levels; 0 where none is
+    away from zero by its own standard error.
 
     Two neighbours both count where the gradient between them does. Works in strips: a stack of differences
     would be twice the stack.
     """
     count, height, width = stack.shape[:3]
-    out = np.zeros((height, width), np.bool_)
+    out = np.zeros((height, width), np.float32)
     strip = max(1, (64 << 20) // (count * width * 3 * 2))
     for y in range(0, height, strip):
         rows = stack[:, y : y + strip + 1].astype(np.int16)
         own = min(strip, height - y)
         across = _steady(np.diff(rows[:, :own], axis=2), significance)
-        out[y : y + own, :-1] |= across
-        out[y : y + own, 1:] |= across
+        for part in (out[y : y + own, :-1], out[y : y + own, 1:]):
+            np.maximum(part, across, out=part)
         if rows.shape[1] > 1:
             down = _steady(np.diff(rows, axis=1), significance)
-            out[y : y + len(down)] |= down
-            out[y + 1 : y + 1 + len(down)] |= down
+            for part in (out[y : y + len(down)], out[y + 1 : y + 1 + len(down)]):
+                np.maximum(part, down, out=part)
     return out
 
 
-def _steady(differences: npt.NDArray[np.int16], significance: float) -> Mask:
-    """N x h x w x 3 differences -> h x w: some channel's median is beyond its noise, and at least one level."""
+def _steady(differences: npt.NDArray[np.int16], significance: float) -> Steps:
+    """N x h x w x 3 differences -> h x w: the largest channel's median, 0 unless it is beyond its noise and at least
+    one level."""
     median = np.median(differences, axis=0)
     spread = 1.4826 * np.median(np.abs(differences - median), axis=0)
     # The median of n normal numbers has 1.2533 times the standard error of their mean.
     error = 1.2533 * np.maximum(spread, 1.0) / np.sqrt(len(differences))
-    return np.asarray(((np.abs(median) >= 1) & (np.abs(median) > significance * error)).any(axis=-1))
+    size = np.abs(median)
+    return np.asarray(np.where((size >= 1) & (size > significance * error), size, 0).max(axis=-1), np.float32)
 
 
 def _boxes(edges: Mask, settings: ConsensusSettings) -> list[tuple[int, int, int, int]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from marked import SIZE, blended, crops, drawn
 
-from models.consensus import find_marks
+from models.consensus import common_marks, find_marks
 from models.overlay import PRESENT, Mark, placed, strength, take_off
 
 Floats = npt.NDArray[np.float32]
@@ -60,11 +61,13 @@ def test_two_colours_and_what_is_opaque() -> None:
     alpha, colour = drawn("logo", 0.3)
     mark, found = one(find_marks(np.stack([blended(p, alpha, colour) for p in pictures])))
     true = alpha > 0.04
-    assert (true & (found > 0)).sum() / (true | (found > 0)).sum() > 0.85
+    assert (true & (found > 0)).sum() / (true | (found > 0)).sum() > 0.95
     across = np.broadcast_to(np.arange(mark.box[0], mark.box[2]), mark.alpha.shape)
     red, blue = (np.median(mark.colour[mark.mask & side], axis=0) for side in (across < 50, across > 60))
-    assert red[0] > red[2] + 80
-    assert blue[2] > blue[0] + 80
+    assert np.abs(red - (220, 30, 30)).max() < 6
+    assert np.abs(blue - (30, 60, 200)).max() < 6
+    clean = [take_off(blended(p, alpha, colour), mark)[0] for p in pictures]
+    assert np.mean([psnr(c, p, true) for c, p in zip(clean, pictures, strict=True)]) > 40
     alpha, colour = drawn("text", 0.95)
     mark, _ = one(find_marks(np.stack([blended(p, alpha, colour) for p in pictures])))
     _, rest = take_off(blended(pictures[0], alpha, colour), mark)
@@ -89,3 +92,39 @@ def test_a_mark_in_another_size() -> None:
     assert placed(mark, SIZE) is mark
     assert PRESENT < 1
     assert found.max() < 0.6
+
+
+@pytest.mark.parametrize("anchor", [(1, 1), (0.5, 0)])
+def test_a_mark_that_keeps_its_pixels_in_pictures_of_several_sizes(anchor: tuple[float, float]) -> None:
+    alpha, colour = drawn("text", 0.6)
+    ink = alpha[100:150, 95:235]
+    sizes = [(240, 160), (200, 160), (240, 140)]
+    pictures, places = [], []
+    for n, picture in enumerate(crops(45)):
+        wide, high = sizes[n % 3]
+        picture = picture[:high, :wide].copy()
+        y, x = int((high - 6 - 50) * anchor[1]) + 3, int((wide - 6 - 140) * anchor[0] // 1) + 3
+        picture[y : y + 50, x : x + 140] = blended(picture[y : y + 50, x : x + 140], ink, colour[:50, :140])
+        pictures.append(picture)
+        places.append((x, y))
+    (mark,) = common_marks(pictures)
+    assert mark.anchor == anchor
+    assert mark.support >= 40
+    for wide, high in sizes:
+        there = placed(mark, (wide, high))
+        assert there is not None
+        x, y = places[sizes.index((wide, high))]
+        ys, xs = np.nonzero(there.alpha > 0.3)
+        ty, tx = np.nonzero(ink > 0.3)
+        assert abs(there.box[0] + xs.min() - x - tx.min()) <= 1
+        assert abs(there.box[1] + ys.max() - y - ty.max()) <= 1
+    assert placed(mark, (100, 60)) is None, "no room for so many pixels"
+
+
+def test_a_mark_that_grows_with_the_picture_has_no_anchor() -> None:
+    alpha, colour = drawn("text", 0.6)
+    marked = [blended(p, alpha, colour) for p in crops(36)]
+    small = [cv2.resize(m, (180, 120), interpolation=cv2.INTER_AREA) for m in marked[::3]]
+    (mark,) = common_marks([*marked, *small])
+    assert mark.anchor is None
+    assert mark.frame == SIZE
