@@ -88,6 +88,10 @@ COLUMNS: dict[str, pa.Field] = {
             "what was found and removed, each with its mask. by: what cleaned it. left: how strongly the result still "
             "shows a mark of the collection, 1 = as before, 0 = gone",
         ),
+        _field(
+            "mask_rle", pa.string(), "every pixel that was allowed to change (all regions, grown by repairs)"
+        ),
+        _field("mask_coverage", pa.float32(), "share of the picture under mask_rle, 0..1"),
         _field("detectors", pa.list_(pa.string()), "the detectors that looked, found or not"),
         _field("segmenter", pa.string(), "what turned regions into masks"),
         _field("inpainter", pa.string(), "what filled the masks; null when nothing was filled"),
