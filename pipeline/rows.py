@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from models.regions import Image, Mask, Region
 from pipeline import images, masks
 
-_KEPT_PIXELS = 64_000_000
+KEPT_PIXELS = 64_000_000
 _decoded: OrderedDict[str, images.Decoded] = OrderedDict()
 """Decoded sources of this process, by content hash: stages that share a worker decode each source once."""
 
@@ -28,7 +28,7 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
     found = _decoded[key] = decode(row)
     while (
         len(_decoded) > 1
-        and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > _KEPT_PIXELS
+        and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > KEPT_PIXELS
     ):
         _decoded.popitem(last=False)
     return found
