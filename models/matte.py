@@ -33,6 +33,9 @@ _CHUNK = 6_000_000
 """Floats of one array of a chunk of edges."""
 _FEW = 10
 """Edges below which nothing is said of a colour."""
+_TOGETHER = 1.7
+"""Errors of JPEG files are so many times those that the spread of the lines tells: the pixels of a block err
+together."""
 _ALL = np.ones(3)
 _BRIGHTNESS = np.array([1.0, 0.0, 0.0])
 
@@ -207,6 +210,8 @@ def _given(window: _Window, below: Floats, alpha: Floats, colour: Floats, settin
 
 def _field(window: _Window, steps: Floats, error: Floats, settings: MatteSettings, least: float) -> Floats:
     """HW float32: the opacities whose differences are the steps of `least` errors or more, 0 outside the hole."""
+    if window.coarse:
+        least *= _TOGETHER
     field = integrated(window.pairs, np.where(np.abs(steps) > least * error, steps, 0))
     field[~window.hole | (field < settings.min_alpha)] = 0
     return np.clip(field, 0, 1).astype(np.float32)
