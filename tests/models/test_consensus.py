@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from marked import SIZE, blended, crops, drawn
+from PIL import Image as Pil
 
 from models.consensus import common_marks, find_marks
 from models.overlay import PRESENT, Mark, placed, strength, take_off
@@ -128,3 +131,39 @@ def test_a_mark_that_grows_with_the_picture_has_no_anchor() -> None:
     (mark,) = common_marks([*marked, *small])
     assert mark.anchor is None
     assert mark.frame == SIZE
+
+
+def through_jpeg(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    buffer = io.BytesIO()
+    Pil.fromarray(picture).save(buffer, "JPEG", quality=92, subsampling=2)
+    return np.asarray(Pil.open(buffer), np.uint8)
+
+
+def test_two_colours_where_colour_is_stored_at_half_the_size() -> None:
+    alpha, colour = drawn("logo", 0.4)
+    mark, found = one(
+        find_marks(np.stack([through_jpeg(blended(p, alpha, colour)) for p in crops(40)]), coarse=True)
+    )
+    true = alpha > 0.04
+    assert (true & (found > 0)).sum() / (true | (found > 0)).sum() > 0.9
+    assert np.abs(found - alpha)[true].mean() < 0.03
+    across = np.broadcast_to(np.arange(mark.box[0], mark.box[2]), mark.alpha.shape)
+    red, blue = (np.median(mark.colour[mark.mask & side], axis=0) for side in (across < 50, across > 60))
+    assert np.abs(red - (220, 30, 30)).max() < 25
+    assert np.abs(blue - (30, 60, 200)).max() < 25
+
+
+def test_a_mark_of_a_hundred_colours() -> None:
+    alpha, colour = drawn("logo", 0.5)
+    hues = np.linspace(0, 179, SIZE[0]).astype(np.uint8)
+    hsv = np.stack([np.broadcast_to(hues, SIZE[::-1]), *[np.full(SIZE[::-1], 230, np.uint8)] * 2], axis=-1)
+    colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
+    colour = np.roll(cv2.resize(colour, None, fx=0.5, fy=1), 15, axis=1).repeat(2, axis=1)
+    pictures = crops(40)
+    marked = [blended(p, alpha, colour) for p in pictures]
+    mark, found = one(find_marks(np.stack(marked)))
+    true = alpha > 0.04
+    assert (true & (found > 0)).sum() / (true | (found > 0)).sum() > 0.85
+    before = np.mean([psnr(m, p, true) for m, p in zip(marked, pictures, strict=True)])
+    after = np.mean([psnr(take_off(m, mark)[0], p, true) for m, p in zip(marked, pictures, strict=True)])
+    assert after > before + 6
