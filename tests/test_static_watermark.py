@@ -83,7 +83,7 @@ def test_the_mark_of_a_collection_is_taken_off(tmp_path: Path, ray_local: None) 
     before = marks_of(again)
     clean(source, again, recipe, "ray")
     assert marks_of(again) == before, "the run took what the pass had left"
-    assert comparable(rows_of(again)) == comparable(rows)
+    assert_alike(rows_of(again), rows)
 
 
 def assert_the_pass_ran_elsewhere(source: str, output: str, recipe: Recipe) -> None:
@@ -100,6 +100,17 @@ def assert_the_pass_ran_elsewhere(source: str, output: str, recipe: Recipe) -> N
     consensus.prepare(run.output, run.recipe, spread)
     assert workers
     assert os.getpid() not in workers
+
+
+def assert_alike(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """Workers with other numbers of threads add in another order: a grey level may differ."""
+    for one, other in zip(comparable(rows), comparable(others), strict=True):
+        assert [one[k] for k in ("image_id", "status", "inpainter")] == [
+            other[k] for k in ("image_id", "status", "inpainter")
+        ]
+        if one["image"]:
+            pixels = [images.decode(row["image"]["bytes"]).pixels.astype(int) for row in (one, other)]
+            assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
 def marks_of(output: str) -> dict[str, tuple[bytes, str]]:
