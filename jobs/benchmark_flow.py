@@ -5,8 +5,11 @@ Ray is imported here for one thing: `ray.cluster_utils.Cluster`, several nodes o
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -40,16 +43,22 @@ PASSES_OFF: dict[str, Any] = {"verify.passes": 0, "units.rows": 8}
 # --- the engine against a bare loop ---
 
 
-def photographs(count: int, folder: Path | None) -> dict[str, bytes]:
-    """So many JPEGs, name -> bytes: those of a folder, or the demo's with a caption, all different."""
-    if folder is not None:
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:count]
-        return {f"{n:05d}.jpg": p.read_bytes() for n, p in enumerate(files)}
-    demo = sorted(
-        (p for p in resources.files("jobs").joinpath("demo_photos").iterdir() if p.name.endswith(".jpg")),
-        key=lambda p: p.name,
-    )
-    return {f"{n:05d}.jpg": _captioned(demo[n % len(demo)].read_bytes(), n) for n in range(count)}
+def photographs(count: int, place: str | None) -> dict[str, bytes]:
+    """So many JPEGs, name -> bytes: those of a folder or URL (of an INDEX.csv: `split=test`), or the demo's with a
+    caption, all different."""
+    if place is not None:
+        from jobs.photos import open_photos
+
+        some = (p for p in open_photos(str(place), "test") if p.file.lower().endswith((".jpg", ".jpeg")))
+        return {f"{n:05d}.jpg": p.read() for n, p in enumerate(itertools.islice(some, count))}
+    demo = list(demo_photographs().values())
+    return {f"{n:05d}.jpg": _captioned(demo[n % len(demo)], n) for n in range(count)}
+
+
+def demo_photographs() -> dict[str, bytes]:
+    """The demo's JPEGs, name -> bytes."""
+    found = (p for p in resources.files("jobs").joinpath("demo_photos").iterdir() if p.name.endswith(".jpg"))
+    return {p.name: p.read_bytes() for p in sorted(found, key=lambda p: p.name)}
 
 
 def _captioned(jpeg: bytes, number: int) -> bytes:
@@ -84,16 +93,30 @@ def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
 
 
 def pipeline(
-    count: int, folder: Path | None, rounds: int, overrides: dict[str, Any], ray: bool
+    count: int,
+    place: str | None,
+    rounds: int,
+    overrides: dict[str, Any],
+    ray: bool,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """One worker, one thread: the bare loop and `run_here` over the same photographs, in turns; then Ray with
-    a worker a core against as many times the loop. Efficiencies are images/s over the loop's."""
+    a worker a core against as many times the loop. Efficiencies are images/s over the loop's.
+
+    seconds: about what it may take; fewer photographs (16 at least) and turns keep to it."""
+    begun = time.perf_counter()
     recipe = load(None, PASSES_OFF | overrides)
-    files = photographs(count, folder)
+    files = photographs(count, place)
     settle_threads(1)
     bare(list(files.values())[:2], recipe)  # Models are loaded and warm before the first turn.
+    each = _clocked(lambda: bare(list(files.values())[:4], recipe))["wall_s"] / min(4, len(files))
+    # Two turns of the loop and the run, and Ray.
+    fewer = max(16.0, (seconds - time.perf_counter() + begun) / (5 * each))
+    files = dict(itertools.islice(files.items(), int(min(fewer, len(files)))))
     loops, heres, statuses = [], [], {}
-    for _ in range(rounds):
+    for turn in range(rounds):
+        if turn and time.perf_counter() - begun + 3 * each * len(files) > seconds:
+            break
         loops.append(_clocked(lambda: bare(list(files.values()), recipe)))
         with _planned(files, recipe) as (run, units):
             heres.append(_clocked(lambda: runs.execute(run, units, "here", _nothing)))
@@ -101,6 +124,7 @@ def pipeline(
     loop, here = (_median(turns) for turns in (loops, heres))
     found: dict[str, Any] = {
         "images": len(files),
+        "turns": len(loops),
         "megapixels_each": _megapixels(files),
         "statuses": statuses,
         "loop": loop,
@@ -110,7 +134,9 @@ def pipeline(
         "images_per_s_one_core": len(files) / loop["wall_s"],
     }
     if ray:
-        found["ray"] = _on_ray(files, recipe, loop["wall_s"] / len(files))
+        # More of them, so that what is measured is long beside how unevenly workers end.
+        many = photographs(max(len(files), 8 * 4 * (os.cpu_count() or 1)), place)
+        found["ray"] = _on_ray(many, recipe, loop["wall_s"] / len(files))
     return found
 
 
@@ -216,15 +242,25 @@ def tiny(count: int) -> dict[str, bytes]:
 
 
 def overhead(count: int) -> dict[str, Any]:
-    """What an image costs where no model runs: `run_here` over tiny images, and the bare decode and encode."""
+    """What an image costs where no model runs: `run_here` over tiny images, and the bare decode and encode. And
+    whether the last ones cost more than the first: by unit, the time and the memory of the process."""
     files = tiny(count)
-    recipe = load(None, {"inpaint.name": "telea", "remove": ["face"]})
+    recipe = load(
+        None, {"inpaint.name": "telea", "remove": ["face"], "units.rows": max(1, min(512, count // 16))}
+    )
     loop = _clocked(lambda: [images.encode(d, images.decode(d), None, None) for d in files.values()])
     begin = time.perf_counter()
+    marks = list[tuple[int, float, float]]()
     with _planned(files, recipe) as (run, units):
         planned = time.perf_counter() - begin
         job = graph.Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=still)
-        here = _clocked(lambda: list(graph.run_here(job)))
+
+        def go() -> None:
+            marks.append((0, time.process_time(), _resident_mb()))
+            for receipt in graph.run_here(job):
+                marks.append((receipt.rows, time.process_time(), _resident_mb()))
+
+        here = _clocked(go)
         rows = sum(_statuses(run).values())
     if rows != count:
         raise RuntimeError(f"{rows} rows of {count} images")  # A benchmark that loses rows measures nothing.
@@ -234,7 +270,26 @@ def overhead(count: int) -> dict[str, Any]:
         "plan_ms_per_image": planned * 1000 / count,
         "overhead_ms_per_image": each,
         "bare_ms_per_image": loop["wall_s"] * 1000 / count,
+        "quarters": _quarters(marks),
     }
+
+
+def _quarters(marks: list[tuple[int, float, float]]) -> list[dict[str, float]]:
+    """Of four stretches of units: median CPU ms an image, and resident MB at the end. marks: rows, CPU seconds, MB."""
+    spent = [
+        ((after[1] - before[1]) * 1000 / after[0], after[2]) for before, after in itertools.pairwise(marks)
+    ]
+    edges = [round(n * len(spent) / 4) for n in range(5)]
+    parts = [spent[a:b] for a, b in itertools.pairwise(edges) if b > a]
+    return [{"ms_per_image": statistics.median(ms for ms, _ in part), "mb": part[-1][1]} for part in parts]
+
+
+def _resident_mb() -> float:
+    """Of this process now; where the system does not tell it, the peak so far."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def scaling(counts: list[int], units_a_worker: int = 6, rows: int = 8) -> list[dict[str, float]]:

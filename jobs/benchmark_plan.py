@@ -130,7 +130,7 @@ def _commit_all(output: Any, folder: Path) -> None:
     """A part for each unit: hard links to one, of as many rows as the largest unit has, without pictures."""
     import pyarrow as pa
 
-    from pipeline import ledger, run, schema
+    from pipeline import run, schema, sealed
 
     units = run.planned(output)
     rows = max(unit.rows for unit in units)
@@ -145,7 +145,7 @@ def _commit_all(output: Any, folder: Path) -> None:
         for n in range(rows)
     ]
     part = folder / "part.parquet"
-    part.write_bytes(ledger.part_bytes(pa.table(values, schema=schema.part_schema())))
+    part.write_bytes(sealed.part_bytes(pa.table(values, schema=schema.part_schema())))
     (folder / "out" / "parts").mkdir(exist_ok=True)
     for unit in units:
         # A file has at most 65,000 names on common file systems.

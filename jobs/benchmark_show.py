@@ -1,9 +1,8 @@
-"""The benchmark's results as tables for the terminal and as one SVG picture."""
+"""The benchmark's results as tables for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from html import escape
 from typing import Any
 
 from rich.console import Console
@@ -16,8 +15,18 @@ Results = dict[str, Any]
 
 def show(part: str, results: Results, console: Console) -> None:
     """One part's results (results[part]) as tables."""
-    for table in _TABLES[part](results[part]):
-        console.print(table)
+    if "error" not in results[part]:
+        for table in _TABLES[part](results[part]):
+            console.print(table)
+
+
+shown = ("inpaint",)
+"""Parts that show what they find as they find it."""
+
+
+def show_case(found: Results, case: Results, console: Console) -> None:
+    """One case of the part `inpaint`."""
+    console.print(_case(found, case))
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
@@ -29,32 +38,55 @@ def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) ->
     return table
 
 
+def _case(found: Results, case: Results) -> Table:
+    ways = case["ways"]
+    rivals = [name for name in (WHOLE, CROPS, EAGER) if name in ways]
+    rows = []
+    for name, way in ways.items():
+        # Wall time, and CPU time in brackets: on a machine that others use too they differ.
+        faster = [
+            f"{ways[rival]['wall_s'] / way['wall_s']:.2f}x ({ways[rival]['cpu_s'] / way['cpu_s']:.2f}x)"
+            for rival in rivals
+        ]
+        times = [f"{way['wall_s']:.3f}", f"{way['cpu_s']:.3f}", f"{way['turns']}"]
+        rows.append([name, *times, *faster, _psnr(way, "psnr_db"), _psnr(way, "psnr_from_fp32_db")])
+    seen = case["pixels_seen"]
+    title = (
+        f"{case['case']} ({found['model']}, {found['threads']} threads, medians; pixels seen: "
+        f"crops {seen['crop_a_part'] / seen['image']:.0%}, ours {seen['ours'] / seen['image']:.0%})"
+    )
+    if not rows:
+        title += ": no time left for it"
+    compared = [f"vs {rival}" for rival in rivals]
+    return _table(
+        title, ["way", "wall s", "CPU s", "turns", *compared, "PSNR in the mask", "from fp32"], rows
+    )
+
+
 def _inpaint(found: Results) -> Iterable[Table]:
-    for case in found["cases"]:
-        ways = case["ways"]
-        rivals = [name for name in (WHOLE, CROPS, EAGER) if name in ways]
-        rows = []
-        for name, way in ways.items():
-            # Wall time, and CPU time in brackets: on a machine that others use too they differ.
-            faster = [
-                f"{ways[rival]['wall_s'] / way['wall_s']:.2f}x ({ways[rival]['cpu_s'] / way['cpu_s']:.2f}x)"
-                for rival in rivals
-            ]
-            rows.append([name, f"{way['wall_s']:.3f}", f"{way['cpu_s']:.3f}", *faster, _psnr(way)])
-        seen = case["pixels_seen"]
-        title = (
-            f"{case['case']} ({found['model']}, {found['threads']} threads, medians of {found['rounds']}; "
-            f"pixels seen: crops {seen['crop_a_part'] / seen['image']:.0%}, ours {seen['ours'] / seen['image']:.0%})"
-        )
-        columns = ["way", "wall s", "CPU s", *(f"vs {rival}" for rival in rivals), "PSNR in the mask"]
-        yield _table(title, columns, rows)
+    return [_case(found, case) for case in found["cases"]]
 
 
-def _psnr(way: Results) -> str:
-    """Against the rival that sees the same pixels; "" where there is none."""
-    if "psnr_db" not in way:
+def _crops(found: Results) -> Iterable[Table]:
+    rows = [
+        [
+            precision,
+            ", ".join(f"{side}: {seconds:.2f}" for side, seconds in row["seconds"].items()),
+            f"{row['us_per_pixel']:.2f}",
+            f"{row['fixed_px']:,.0f}",
+            f"{row['growth']:.2f}",
+        ]
+        for precision, row in found.items()
+    ]
+    columns = ["", "seconds by side", "us a pixel", "fixed, pixels", "growth a doubling"]
+    yield _table("What a crop costs (models.crops.cost plans with 12,000 and .05, bf16 .15)", columns, rows)
+
+
+def _psnr(way: Results, key: str) -> str:
+    """ "psnr_db": against the rival that sees the same pixels; "" where there is none."""
+    if key not in way:
         return ""
-    return "equal" if way["psnr_db"] is None else f"{way['psnr_db']:.1f} dB"
+    return "equal" if way[key] is None else f"{way[key]:.1f} dB"
 
 
 def _exact(found: Results) -> Iterable[Table]:
@@ -90,7 +122,7 @@ def _memory(found: Results) -> Iterable[Table]:
     yield _table(f"Memory of a worker, MB ({found['case']})", ["way", "model loaded", "peak"], rows)
 
 
-def _margins(found: list[Results]) -> Iterable[Table]:
+def _margins(found: Results) -> Iterable[Table]:
     rows = [
         [
             f"{row['hole']}",
@@ -99,10 +131,11 @@ def _margins(found: list[Results]) -> Iterable[Table]:
             f"{row['psnr_from_truth_db']:.2f}",
             f"{row['area_share']:.3f}",
         ]
-        for row in found
+        for row in found["rows"]
     ]
     columns = ["hole px", "context", "PSNR from whole", "PSNR from the photograph", "share of pixels seen"]
-    yield _table("Crops against whole photographs, lama-lite, inside the hole, dB", columns, rows)
+    title = f"Crops against whole images, lama-lite, {found['photographs']} photographs, inside the hole, dB"
+    yield _table(title, columns, rows)
 
 
 def _pipeline(found: Results) -> Iterable[Table]:
@@ -126,7 +159,10 @@ def _pipeline(found: Results) -> Iterable[Table]:
                 "",
             ]
         )
-    title = f"{found['images']} photographs of {found['megapixels_each']:.2f} Mpx, {found['statuses']}"
+    title = (
+        f"{found['images']} photographs of {found['megapixels_each']:.2f} Mpx, medians of {found['turns']}, "
+        f"{found['statuses']}"
+    )
     yield _table(title, ["way", "wall s", "CPU s", "efficiency", "overhead ms an image"], rows)
 
 
@@ -138,6 +174,9 @@ def _overhead(found: Results) -> Iterable[Table]:
         ["the engine on top", f"{each['wall_s']:.3f}", f"{each['cpu_s']:.3f}"],
     ]
     yield _table(f"{found['images']} tiny images, ms an image", ["", "wall", "CPU"], rows)
+    rows = [[f"{q['ms_per_image']:.3f}", f"{q['mb']:.0f}"] for q in found["quarters"]]
+    rows = [[f"quarter {n}", *row] for n, row in enumerate(rows, 1)]
+    yield _table("From the first images to the last", ["", "CPU ms an image", "resident MB"], rows)
 
 
 def _scaling(found: list[Results]) -> Iterable[Table]:
@@ -160,15 +199,17 @@ def _cost(found: dict[str, Results]) -> Iterable[Table]:
             name,
             f"{c['images_per_s']:.3f}",
             f"{c['images_per_s_per_core']:.3f}",
+            f"{c['images_per_s_per_gpu']:.3f}" if "images_per_s_per_gpu" in c else "",
             f"{c['usd_per_million']:,.2f}",
         ]
         for name, c in found.items()
     ]
-    yield _table("Cost at the given prices", ["", "images/s", "a core", "$ a million"], rows)
+    yield _table("Cost at the given prices", ["", "images/s", "a core", "a GPU", "$ a million"], rows)
 
 
 _TABLES: dict[str, Callable[[Any], Iterable[Table]]] = {
     "inpaint": _inpaint,
+    "crops": _crops,
     "exact": _exact,
     "limit": _limit,
     "memory": _memory,
@@ -178,60 +219,3 @@ _TABLES: dict[str, Callable[[Any], Iterable[Table]]] = {
     "scaling": _scaling,
     "cost": _cost,
 }
-
-_COLOURS = {"fp32": "#2a6fb0", "bf16": "#d1662a"}
-
-
-def plot(results: Results) -> str:
-    """An SVG: how many times faster than the whole image in TorchScript each way fills each case, on a logarithmic
-    scale, and the efficiency by workers. A benchmark without these parts gives a picture that says so."""
-    bars = [
-        (case["case"], name, case["ways"][WHOLE]["wall_s"] / way["wall_s"])
-        for case in results.get("inpaint", {}).get("cases", [])
-        for name, way in case["ways"].items()
-        if name in (CROPS, "ours fp32", "ours bf16")
-    ]
-    lines, y = [], 40
-    lines.append(_text(16, 24, "Times faster than TorchScript on the whole image", size=15, bold=True))
-    last = ""
-    for case_name, name, ratio in bars:
-        if case_name != last:
-            y, last = y + 26, case_name
-            lines.append(_text(16, y, case_name, size=12, bold=True))
-        y += 18
-        colour = next((c for word, c in _COLOURS.items() if word in name), "#8a8f98")
-        width = max(2.0, 130 * _log2(ratio))
-        lines.append(_text(208, y, name, size=11, anchor="end"))
-        lines.append(f'<rect x="216" y="{y - 11}" width="{width:.0f}" height="13" fill="{colour}"/>')
-        lines.append(_text(222 + width, y, f"{ratio:.1f}x", size=11))
-    if not bars:
-        y += 24
-        lines.append(_text(16, y, "the part `inpaint` was not run"))
-    for row in results.get("scaling", []):
-        if row is results["scaling"][0]:
-            y += 40
-            lines.append(
-                _text(16, y, "Efficiency of a model that only waits, by workers", size=15, bold=True)
-            )
-        y += 20
-        lines.append(_text(208, y, f"{row['workers']}", anchor="end"))
-        lines.append(
-            f'<rect x="216" y="{y - 11}" width="{400 * row["efficiency"]:.0f}" height="13" fill="#3a8f5c"/>'
-        )
-        lines.append(_text(222 + 400 * row["efficiency"], y, f"{row['efficiency']:.2f}"))
-    height = y + 24
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="960" height="{height}" font-family="sans-serif">'
-    return "\n".join([head, f'<rect width="960" height="{height}" fill="white"/>', *lines, "</svg>", ""])
-
-
-def _log2(ratio: float) -> float:
-    from math import log2
-
-    return log2(max(ratio, 1.01))
-
-
-def _text(
-    x: float, y: float, words: str, *, size: int = 11, bold: bool = False, anchor: str = "start"
-) -> str:
-    weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" text-anchor="{anchor}"{weight}>{escape(words)}</text>'

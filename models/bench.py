@@ -12,7 +12,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 
 from models.crops import CropSettings, hole_boxes, plan_crops
 from models.fast import bf16_is_native, fast_generator
-from models.inpainters import LamaInpainter
+from models.inpainters import LamaInpainter, growth_of
 from models.lama import (
     LamaGenerator,
     LamaParams,
@@ -38,6 +38,8 @@ MARGIN = 128
 """Pixels round each connected part that the rival's crops have."""
 
 WHOLE, CROPS, EAGER = "TorchScript, whole image", "TorchScript, a crop a part", "eager, whole image"
+OURS, OURS_BF16 = "ours fp32", "ours bf16"
+NEEDED = (WHOLE, CROPS, OURS, OURS_BF16)
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,12 @@ def cases(*, quick: bool = False) -> list[Case]:
     """Squares of three sizes with three coverages, one hole in a photograph's size, and twenty scattered marks."""
     rng = np.random.default_rng(0)
     sides = (64, 96) if quick else (512, 1024, 2048)
-    made = [
+    squares = [
         Case(f"{side}x{side}, {share:.0%}", _noise(rng, side, side), blobs(rng, side, side, share))
         for side in sides
         for share in (0.02, 0.1, 0.3)
     ]
-    unit = 8 if quick else 1
+    made, unit = squares[:3], 8 if quick else 1
     height, width = 1536 // unit, 2048 // unit
     hole = np.zeros((height, width), np.bool_)
     hole[600 // unit : 800 // unit, 900 // unit : 1200 // unit] = True
@@ -72,7 +74,7 @@ def cases(*, quick: bool = False) -> list[Case]:
     for y, x in rng.integers(0, side - mark, (20, 2)):
         marks[y : y + mark, x : x + mark] = True
     made.append(Case("1024x1024, twenty marks of 40", _noise(rng, side, side), marks))
-    return made
+    return made + squares[3:]
 
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> Image:
@@ -178,36 +180,81 @@ def _single(inpainter: LamaInpainter) -> Way:
     return lambda image, mask: inpainter([image], [mask])[0]
 
 
-def timed(case: Case, ways: dict[str, Way], rounds: int) -> dict[str, Any]:
-    """Every way in turn, `rounds` times, after one call each on a small image; medians of wall and CPU seconds, and
-    how far the fills are from the rivals'."""
+def timed(case: Case, ways: dict[str, Way], rounds: int, pace: Pace | None = None) -> dict[str, Any]:
+    """Every way in turn, up to `rounds` times; medians of wall and CPU seconds, how often each ran, and how far
+    the fills are from the rivals'. pace: leaves ways out that there is no time for; in the first turn only
+    those that no figure of merit needs."""
+    pixels = {name: seen_by(name, case.mask) for name in ways}
     walls: dict[str, list[float]] = {name: [] for name in ways}
     cpus: dict[str, list[float]] = {name: [] for name in ways}
     fills: dict[str, Image] = {}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for name, way in ways.items():
+            if pace and not pace.allows(name, pixels[name], needed=turn == 0 and name in NEEDED):
+                continue
             wall, cpu = time.perf_counter(), time.process_time()
             fills[name] = way(case.image, case.mask)
             walls[name].append(time.perf_counter() - wall)
             cpus[name].append(time.process_time() - cpu)
-    rows = {
+            if pace:
+                pace.saw(name, pixels[name], walls[name][-1])
+    rows: dict[str, dict[str, Any]] = {
         name: {
             "wall_s": statistics.median(walls[name]),
             "cpu_s": statistics.median(cpus[name]),
+            "turns": len(walls[name]),
             "walls": walls[name],
             "cpus": cpus[name],
         }
-        for name in ways
+        for name in fills
     }
-    for name in ways:
+    for name in fills:
         rival = WHOLE if "whole" in name else CROPS if "crop" in name else None
         if rival in fills and name.startswith("ours"):
             rows[name] |= difference(fills[name], fills[rival], case.mask)
-    height, width = case.mask.shape
-    seen = sum(c.size[0] * c.size[1] for c in plan_crops(case.mask, CropSettings()))
-    theirs = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in component_boxes(case.mask))
-    area = {"image": height * width, "crop_a_part": theirs, "ours": seen}
+        exact = name.replace("bf16", "fp32")
+        if exact != name and exact in fills:
+            rows[name]["psnr_from_fp32_db"] = difference(fills[name], fills[exact], case.mask)["psnr_db"]
+    area = {
+        "image": case.mask.size,
+        "crop_a_part": seen_by(CROPS, case.mask),
+        "ours": seen_by(OURS, case.mask),
+    }
     return {"case": case.name, "coverage": case.coverage, "pixels_seen": area, "ways": rows}
+
+
+def seen_by(way: str, mask: Mask) -> int:
+    """Pixels that a way (by its name) looks at."""
+    if "whole" in way:
+        return mask.size
+    if "crop" in way:
+        return sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in component_boxes(mask))
+    growth = growth_of("cpu", "bf16" if "bf16" in way else "fp32")
+    return sum(c.size[0] * c.size[1] for c in plan_crops(mask, CropSettings(growth=growth)))
+
+
+@dataclass
+class Pace:
+    """Which ways there is still time for: by their seconds a pixel so far, and what is left.
+
+    end: of all cases, share: of the case at hand; both as time.perf_counter() tells."""
+
+    end: float = math.inf
+    share: float = math.inf
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def allows(self, way: str, pixels: int, *, needed: bool) -> bool:
+        until = time.perf_counter() + self.rates.get(way, 0.0) * pixels
+        return until <= (self.end if needed else min(self.share, self.end))
+
+    def saw(self, way: str, pixels: int, seconds: float) -> None:
+        self.rates[way] = seconds / pixels
+
+
+def share_of(case: Case) -> float:
+    """A case's part of the time, beside others': large ones cost more, but need fewer turns."""
+    merit = 2 if "hole" in case.name or "marks" in case.name else 1
+    return merit * math.sqrt(case.mask.size)
 
 
 def difference(one: Image, other: Image, mask: Mask) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -133,6 +133,34 @@ def limit(name: str, side: int, rounds: int) -> dict[str, Any]:
         if form == "ours fp32" and "int8" in best:
             rows[form]["of_split_peak"] = 6 * rate / best["int8"]
     return {"model": name, "side": side, "gmac": work, "peaks_gmac_per_s": best, "ways": rows}
+
+
+def crop_costs(model: LamaGenerator, sides: Sequence[int], seconds: float) -> dict[str, Any]:
+    """What a square crop costs by its side, a third of it being hole, and the two numbers of `models.crops.cost`
+    fitted to it by least squares, for each precision. seconds: later sides are left out when it is over."""
+    end, found = time.perf_counter() + seconds, dict[str, Any]()
+    for precision in precisions():
+        predict, spent = fast_generator(model, precision, holes_only=True), dict[int, float]()
+        for side in sides:
+            if len(spent) > 2 and time.perf_counter() > end:
+                break
+            x = torch.rand(1, 4, side, side)
+            x[:, 3] = 0
+            x[:, 3, side // 3 : side * 2 // 3, side // 3 : side * 2 // 3] = 1
+            _once(partial(predict, x))
+            spent[side] = _best(partial(predict, x), 3)
+        area = np.array([side**2 for side in spent], np.float64)
+        columns = np.stack([np.ones_like(area), area, area * np.log2(np.maximum(area / 256**2, 1.0))], axis=1)
+        # By relative error: small crops are the most.
+        took = np.array(list(spent.values()))
+        fixed, pixel, dearer = np.linalg.lstsq(columns / took[:, None], np.ones_like(took), rcond=None)[0]
+        found[precision] = {
+            "seconds": {str(side): s for side, s in spent.items()},
+            "fixed_px": fixed / pixel,
+            "us_per_pixel": pixel * 1e6,
+            "growth": dearer / pixel,
+        }
+    return found
 
 
 def _best(call: Callable[[], Any], times: int = 7) -> float:

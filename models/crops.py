@@ -1,12 +1,14 @@
 """Where to look when filling a mask: crops round the holes instead of the whole image.
 
 A generator's cost grows with the area it sees, so a small hole in a large image is filled from a crop round
-it.
+it. Where many crops would cost more than one that holds them all, or than the image, that one is taken.
 Boxes are xyxy pixels, integers, half open: 0 <= x0 < x1 <= width.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +20,8 @@ from models.regions import Image, Mask
 Box = tuple[int, int, int, int]
 Boxes = npt.NDArray[np.int64]
 """Nx4 int64 xyxy pixels."""
+Flags = npt.NDArray[np.bool_]
+"""One for each of N boxes."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,10 @@ class CropSettings:
     each end.
     min_side: no side is shorter where the image allows; 256 is what LaMa was trained on.
     bucket: sides are multiples of it where the image allows, so that few different sizes occur.
-    max_side: a crop whose longer side exceeds it is filled at a reduced scale. Holes are never joined beyond
-    it.
+    max_side: a hole whose crop would be longer is filled at a reduced scale.
+    most_pixels: crops of several holes, and whole images, are seen at full scale up to so many pixels also where
+    they are longer than max_side: it bounds memory (about 1.2 KB a pixel in fp32).
+    fixed, growth: what a crop costs, see `cost`.
     whole_image: one crop, the image, at full size, whatever its cost.
     """
 
@@ -38,6 +44,9 @@ class CropSettings:
     min_side: int = 256
     bucket: int = 32
     max_side: int = 768
+    most_pixels: int = 1 << 20
+    fixed: int = 12_000
+    growth: float = 0.05
     whole_image: bool = False
 
     def __post_init__(self) -> None:
@@ -72,21 +81,66 @@ def plan_crops(mask: Mask, settings: CropSettings) -> list[Crop]:
         return []
     if settings.whole_image:
         return [Crop((0, 0, width, height), (0, 0, width, height), (height, width))]
-    shape = (height, width)
-    holes, needs = join(*_parts(mask, settings), shape, settings)
-    boxes = snap(needs, shape, settings)
+    holes, large, boxes = min(_plans(mask, settings), key=lambda plan: _price(plan, settings))
     return [
-        Crop(tuple(hole), tuple(box), _seen_size(tuple(box), settings.max_side))
-        for hole, box in zip(holes.tolist(), boxes.tolist(), strict=True)
+        Crop(tuple(hole), tuple(box), _seen_size(tuple(box), settings.max_side if reduce else None))
+        for hole, box, reduce in zip(holes.tolist(), boxes.tolist(), large.tolist(), strict=True)
     ]
 
 
-def _parts(mask: Mask, settings: CropSettings) -> tuple[Boxes, Boxes]:
-    """The parts of a mask (HW bool) and what each needs to be filled: two Nx4."""
+_Plan = tuple[Boxes, Flags, Boxes]
+"""Of N crops: the holes, whether they are seen reduced, what is seen."""
+
+
+def _plans(mask: Mask, settings: CropSettings) -> Iterator[_Plan]:
+    """Ways to fill a mask (HW bool) at equal quality: crops joined from near holes, for a dense mask from tiles,
+    and the whole image where it may be seen at full scale."""
+    height, width = mask.shape
+    shape = (height, width)
     holes = np.concatenate([_split_thin(mask, box, settings) for box in hole_boxes(mask)])
-    needs = with_context(holes, mask.shape, settings)
-    group = _cell_of(holes, settings.min_side // 2)
-    return _join_groups(holes, group), _join_groups(needs, group)
+    needs = with_context(holes, shape, settings)
+    large = _longest(needs) > settings.max_side
+    # With cells of half the smallest crop, what goes together would be joined anyway.
+    tile = math.isqrt(settings.most_pixels) - settings.min_side - 2 * settings.bucket
+    cells = [settings.min_side // 2, *([tile // 2, tile] if len(holes) > _DENSE and tile > 1 else [])]
+    for cell in cells:
+        group = _group(holes, large, cell)
+        grouped = _join_groups(holes, group), _join_groups(needs, group), _any(large, group)
+        if cell == cells[0] or _fits(snap(grouped[1], shape, settings), settings)[~grouped[2]].all():
+            joined, seen, reduced = join(*grouped, shape, settings)
+            yield joined, reduced, snap(seen, shape, settings)
+    image = np.array([[0, 0, width, height]])
+    if _fits(image, settings)[0]:
+        yield image, np.zeros(1, np.bool_), image
+
+
+def _price(plan: _Plan, settings: CropSettings) -> float:
+    return float(cost(plan[2], plan[1], settings).sum())
+
+
+def cost(boxes: Boxes, large: Flags, settings: CropSettings) -> npt.NDArray[np.float64]:
+    """What filling each of N crops costs, in pixels of a crop of 256 x 256; large: seen reduced to max_side.
+
+    A crop costs `fixed` whatever its size, and a pixel `growth` more each time the area doubles beyond 256 x 256,
+    as maps leave the processor's caches. The defaults are of one core with AMX (docs/notebook.md); `cleanplate
+    benchmark --only crops` measures them.
+    """
+    shrunk = np.where(large, np.minimum(settings.max_side / _longest(boxes), 1.0), 1.0)
+    seen = _area(boxes) * shrunk**2
+    dearer = settings.growth * np.log2(np.maximum(seen / 256**2, 1.0))
+    made: npt.NDArray[np.float64] = settings.fixed + seen * (1 + dearer)
+    return made
+
+
+def _fits(boxes: Boxes, settings: CropSettings) -> Flags:
+    """Whether each of N boxes may be seen at full scale."""
+    fits: Flags = (_longest(boxes) <= settings.max_side) | (_area(boxes) <= settings.most_pixels)
+    return fits
+
+
+def _longest(boxes: Boxes) -> npt.NDArray[np.int64]:
+    longest: npt.NDArray[np.int64] = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    return longest
 
 
 def hole_boxes(mask: Mask, *, gap: int = 0) -> Boxes:
@@ -122,15 +176,25 @@ def _split_thin(mask: Mask, box: Boxes, settings: CropSettings) -> Boxes:
     return np.array(tiles, np.int64)
 
 
-def _cell_of(holes: Boxes, cell: int) -> npt.NDArray[np.int64]:
-    """For each of N boxes the number of the square grid cell (side in pixels) that its centre lies in.
+_DENSE = 12
+"""Holes from which tiles are tried too."""
 
-    Treating a cell's holes as one bounds the work of `join` on a page of text. With cells of half the
-    smallest crop, what goes together here would be joined anyway.
-    """
+
+def _group(holes: Boxes, large: Flags, cell: int) -> npt.NDArray[np.int64]:
+    """For each of N boxes the number of its group: a square grid cell (side in pixels) that its centre lies in; a
+    large one is alone. It bounds the work of `join` on a page of text."""
     centres = (holes[:, :2] + holes[:, 2:]) // (2 * cell)
-    group: npt.NDArray[np.int64] = np.unique(centres, axis=0, return_inverse=True)[1].reshape(-1)
+    alone = np.where(large, np.arange(1, len(holes) + 1), 0)
+    keys = np.concatenate([centres, alone[:, None]], axis=1)
+    group: npt.NDArray[np.int64] = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
     return group
+
+
+def _any(flags: Flags, group: npt.NDArray[np.int64]) -> Flags:
+    """Whether any flag of each group (N numbers from 0 on) is set."""
+    out = np.zeros(int(group.max()) + 1, np.bool_)
+    np.logical_or.at(out, group, flags)
+    return out
 
 
 def _join_groups(boxes: Boxes, group: npt.NDArray[np.int64]) -> Boxes:
@@ -169,20 +233,21 @@ def snap(needs: Boxes, shape: tuple[int, int], settings: CropSettings) -> Boxes:
     return np.concatenate([start, start + sides], axis=1)
 
 
-def join(holes: Boxes, needs: Boxes, shape: tuple[int, int], settings: CropSettings) -> tuple[Boxes, Boxes]:
-    """Joins holes for as long as a pair's common crop is smaller than its two crops together, the best pair
+def join(
+    holes: Boxes, needs: Boxes, large: Flags, shape: tuple[int, int], settings: CropSettings
+) -> tuple[Boxes, Boxes, Flags]:
+    """Joins holes for as long as a pair's common crop costs less than its two crops together, the best pair
     first.
 
-    holes, needs: Nx4 each, what is to be filled and what must be seen for it. A pair whose common crop would
-    be longer
-    than max_side stays apart: joined, it would lose resolution.
+    holes, needs: Nx4 each, what is to be filled and what must be seen for it; large: seen reduced. A pair stays
+    apart where one of it would lose resolution, or the common crop would be too large to be seen at full scale.
     """
     holes, needs = holes.copy(), needs.copy()
     alive = np.ones(len(holes), np.bool_)
     i, last_change = 0, 0
     while len(holes) > 1 and i - last_change <= len(holes):
         k = i % len(holes)
-        partner = _best_partner(k, needs, alive, shape, settings) if alive[k] else None
+        partner = _best_partner(k, needs, large, alive, shape, settings) if alive[k] else None
         if partner is None:
             i += 1
             continue
@@ -190,17 +255,24 @@ def join(holes: Boxes, needs: Boxes, shape: tuple[int, int], settings: CropSetti
         needs[k] = _union(needs[k], needs[partner])
         alive[partner] = False
         last_change = i
-    return holes[alive], needs[alive]
+    return holes[alive], needs[alive], large[alive]
 
 
 def _best_partner(
-    k: int, needs: Boxes, alive: npt.NDArray[np.bool_], shape: tuple[int, int], settings: CropSettings
+    k: int,
+    needs: Boxes,
+    large: Flags,
+    alive: Flags,
+    shape: tuple[int, int],
+    settings: CropSettings,
 ) -> int | None:
     crops = snap(needs, shape, settings)
     common = snap(_union(needs[k], needs), shape, settings)
-    gain = _area(crops[k : k + 1]) + _area(crops) - _area(common)
-    too_long = (common[:, 2:] - common[:, :2]).max(axis=1) > settings.max_side
-    gain[~alive | too_long] = 0
+    each = cost(crops, large, settings)
+    gain = each[k] + each - cost(common, large, settings)
+    longest = _longest(crops)
+    as_sharp = _longest(common) <= np.minimum(longest, longest[k]) if large[k] else _fits(common, settings)
+    gain[~alive | (large != large[k]) | ~as_sharp] = 0
     gain[k] = 0
     best = int(gain.argmax())
     return best if gain[best] > 0 else None
@@ -216,12 +288,12 @@ def _area(boxes: Boxes) -> npt.NDArray[np.int64]:
     return area
 
 
-def _seen_size(box: Box, max_side: int) -> tuple[int, int]:
+def _seen_size(box: Box, max_side: int | None) -> tuple[int, int]:
     """(height, width) at which a box is looked at: its own, or reduced to max_side, in multiples of 8, at
     least 16."""
     height, width = box[3] - box[1], box[2] - box[0]
     longest = max(height, width)
-    if longest <= max_side:
+    if max_side is None or longest <= max_side:
         return height, width
     h, w = (max(round(side * max_side / longest / 8) * 8, 16) for side in (height, width))
     return h, w

@@ -24,16 +24,18 @@ def pick(gpus: float) -> str:
     return "cuda"
 
 
-def limit_threads(threads: int) -> None:
+def limit_threads(threads: int, networks: bool = True) -> None:
     """Let torch and OpenCV use so many threads in this process. More workers x threads than cores is several
-    times slower than one thread each, because OpenMP's barriers spin."""
+    times slower than one thread each, because OpenMP's barriers spin. networks: False spares a process that opens no
+    model the second that torch's import takes."""
     import cv2
 
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     cv2.setNumThreads(threads)
-    import torch
+    if networks:
+        import torch
 
-    torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
 
 
 def release() -> None:

@@ -67,8 +67,8 @@ class LamaInpainter:
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
         self.name = name
-        self.crops = crops or CropSettings()
         self._device = torch.device(device)
+        self.crops = crops or CropSettings(growth=growth_of(self._device.type, precision))
         self._precision: Precision = precision
         self._batch = batch or (1 if self._device.type == "cpu" else 16)
         self._min_side = max(16, int(getattr(getattr(model, "params", None), "min_side", 16)))
@@ -144,6 +144,12 @@ class LamaInpainter:
         half = len(images) // 2
         halves = [self._start(images[:half], masks[:half])(), self._start(images[half:], masks[half:])()]
         return lambda: np.concatenate(halves)
+
+
+def growth_of(device: str, precision: Precision) -> float:
+    """`CropSettings.growth`, measured on a core with AMX: bf16's convolutions are so fast that memory shows. None is
+    known of GPUs."""
+    return 0.0 if device == "cuda" else 0.15 if precision == "bf16" else 0.05
 
 
 def _paste_all(results: list[Image], masks: list[Mask], jobs: list[Job], filled: Filled) -> None:

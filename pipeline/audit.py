@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import audit_rows, compacted, layouts, ledger, plan, schema
+from pipeline import audit_rows, compacted, layouts, ledger, plan, schema, sealed
 from pipeline.audit_rows import Finding, Row
 from pipeline.containers import Fetched, read_images
 from pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
@@ -169,7 +169,7 @@ def _part(
         found.add("readable", name, _said(error))
         return nothing
     found.add("readable", name, None)
-    found.add("sealed", name, None if ledger.seal_holds(data) else "changed after it was written")
+    found.add("sealed", name, None if sealed.seal_holds(data) else "changed after it was written")
     right = table.schema.equals(schema.part_schema())
     found.add("schema", name, None if right else _difference(table.schema))
     if not right:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import compacted, ledger, plan
+from pipeline import compacted, ledger, plan, sealed
 from pipeline.compacted import FOLDER, Held
 from pipeline.errors import RunStopped, StorageError
 from pipeline.ranges import RangeFile
@@ -115,7 +115,7 @@ def _make(large: _Large) -> list[Held]:
     size = _size(large)
     if size is None:
         # Another may put it meanwhile, and not the same bytes (another version of Arrow): what lies there counts.
-        large.output.put_new(large.key, ledger.joined_bytes(_tables(large)))
+        large.output.put_new(large.key, sealed.joined_bytes(_tables(large)))
         size = large.output.size(large.key)
     places, first = [], 0
     for unit in large.units:
@@ -147,7 +147,7 @@ def _tables(large: _Large) -> Iterator[pa.Table]:
                 ) from None
             raise
         table = pq.read_table(pa.BufferReader(data))
-        if table.num_rows != unit.rows or not ledger.seal_holds(data):
+        if table.num_rows != unit.rows or not sealed.seal_holds(data):
             raise RunStopped(
                 f"{large.output.uri(key)} is not as it was written; `cleanplate verify` says what is wrong with it"
             )

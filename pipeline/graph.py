@@ -1,6 +1,6 @@
 """The flow, and the two ways to run it: `run_here` in this process, `run_on_ray` on a cluster.
 
-    read > detect > segment > inpaint > verify > write     then one conditional put per unit
+    read > (decode) > detect > segment > inpaint > verify > write     then one conditional put per unit
 
 Both fold the same stages over the same units and commit the same rows. A unit travels through Ray Data as one
 row whose payload is its table in Arrow's IPC format, so that no engine block ever splits or joins units; images
@@ -35,6 +35,7 @@ from pipeline.storage import Store
 from pipeline.witness import Witness
 from pipeline.workers import Group, Place, Tell, commit
 
+from .stages.decode import Decode
 from .stages.detect import Detect
 from .stages.inpaint import Inpaint
 from .stages.read import Read
@@ -46,14 +47,15 @@ from .stages.write import Stamp, Write, finish
 def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
     """The stages of a recipe, in order. last: a source that stays unreachable fails its row now."""
     engine = recipe.engine
-    return (
-        Read(recipe.limits, last),
+    models = (
         Detect(recipe, _needs(engine, "detect")),
         Segment(recipe, _needs(engine, "segment")),
         Inpaint(recipe, _needs(engine, "inpaint")),
         Verify(recipe, _needs(engine, "verify")),
-        Write(recipe.output),
     )
+    pools = len(groups_of(models)) > 1
+    apart = engine.decode == "apart" or (engine.decode == "auto" and pools)
+    return (Read(recipe.limits, last), *([Decode()] if apart else []), *models, Write(recipe.output))
 
 
 def _needs(engine: Engine, stage: ModelStage) -> Needs:

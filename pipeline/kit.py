@@ -152,7 +152,11 @@ def inpainter(
         name=found.name + ("+bf16" if precision == "bf16" else "") + ("+refine" if refine_pixels else ""),
         device=device,
         precision=precision,
-        crops=CropSettings(whole_image=whole_image, max_side=max_side),
+        crops=CropSettings(
+            whole_image=whole_image,
+            max_side=max_side,
+            growth=inpainters.growth_of(device, precision),
+        ),
         refine=RefineSettings(px_budget=refine_pixels) if refine_pixels else None,
         fast=model.params.kind == "fourier",
         prefill=load_notes(path).get("prefill") == "pyramid",

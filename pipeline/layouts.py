@@ -21,7 +21,7 @@ from urllib.parse import quote_from_bytes
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import ledger, schema, tars
+from pipeline import schema, sealed, tars
 from pipeline.errors import StorageError
 from pipeline.formats import SUFFIXES
 from pipeline.inner import Inner, inner_of, key_of
@@ -144,7 +144,7 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
         for row in rows
     ]
     pointing = _pointing(table, paths)
-    data, _ = tars.make([*files, (_ROWS, ledger.part_bytes(pointing))])
+    data, _ = tars.make([*files, (_ROWS, sealed.part_bytes(pointing))])
     return pointing if output.put_new(key, data) else _taken_over(output, key)
 
 

@@ -5,6 +5,8 @@ name: the unit's. start: when its first stage began, seconds since the epoch. fa
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 PACKED = pa.schema(
@@ -14,10 +16,17 @@ PACKED = pa.schema(
 
 def pack(name: str, start: float, table: pa.Table) -> pa.Table:
     """A unit as one row: its table in Arrow's IPC stream format."""
-    sink = pa.BufferOutputStream()
+    measured = pa.MockOutputStream()
+    _write(table, measured)
+    # At its size from the start: a buffer that grows holds a unit's pixels twice.
+    payload = pa.allocate_buffer(measured.size())
+    _write(table, pa.FixedSizeBufferWriter(payload))
+    return packed_row(name, start, payload)
+
+
+def _write(table: pa.Table, sink: Any) -> None:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return packed_row(name, start, sink.getvalue())
 
 
 def unpack(packed: pa.Table) -> pa.Table:

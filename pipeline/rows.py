@@ -8,10 +8,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.regions import Image, Mask, Region
 from pipeline import images, masks
-from pipeline.errors import RowError
 
 _KEPT_PIXELS = 64_000_000
 _decoded: OrderedDict[str, images.Decoded] = OrderedDict()
@@ -19,24 +20,59 @@ _decoded: OrderedDict[str, images.Decoded] = OrderedDict()
 
 
 def decoded(row: dict[str, Any]) -> images.Decoded:
-    """The row's source, decoded: HWC uint8 RGB, upright. Raises images.ImageError."""
+    """The row's source, decoded: HWC uint8 RGB, upright; kept for the next stage. Raises images.ImageError."""
     key = row["source_sha256"]
     if key in _decoded:
         _decoded.move_to_end(key)
         return _decoded[key]
-    # Its size has been held against the recipe's limit by `read`.
-    found = images.decode(row["source"], max_pixels=row["width"] * row["height"])
-    if (found.height, found.width) != (row["height"], row["width"]):
-        raise images.ImageError(
-            "corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise"
-        )
-    _decoded[key] = found
+    found = _decoded[key] = decode(row)
     while (
         len(_decoded) > 1
         and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > _KEPT_PIXELS
     ):
         _decoded.popitem(last=False)
     return found
+
+
+def decode(row: dict[str, Any]) -> images.Decoded:
+    """As `decoded`, and not kept."""
+    # Its size has been held against the recipe's limit by `read`.
+    found = images.decode(row["source"], max_pixels=row["width"] * row["height"])
+    if (found.height, found.width) != (row["height"], row["width"]):
+        raise images.ImageError(
+            "corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise"
+        )
+    return found
+
+
+def pixels_of(row: dict[str, Any]) -> Image:
+    """The row's source as HWC uint8 RGB, upright, read-only: as the decode stage left it in the row, else decoded now.
+    Raises images.ImageError."""
+    raw = row.get("pixels")
+    if raw is None:
+        return decoded(row).pixels
+    pixels = np.frombuffer(raw, np.uint8).reshape(row["height"], row["width"], 3)
+    pixels.flags.writeable = False
+    return pixels
+
+
+def rows_of(table: pa.Table, names: Sequence[str]) -> list[dict[str, Any]]:
+    """These columns as rows; with `pixels`, as views and not copies, where the table has that column."""
+    rows: list[dict[str, Any]] = table.select(list(names)).to_pylist()
+    if "pixels" in table.schema.names:
+        for row, pixels in zip(rows, table["pixels"], strict=True):
+            row["pixels"] = pixels.as_buffer() if pixels.is_valid else None
+    return rows
+
+
+def without_pixels(table: pa.Table, keep: Sequence[bool] | None = None) -> pa.Table:
+    """The table without the pixels that no later stage looks at: all, or those of rows that are False in `keep`."""
+    at = table.schema.get_field_index("pixels")
+    if at < 0:
+        return table
+    field, none = table.schema.field(at), pa.nulls(table.num_rows, pa.large_binary())
+    left = none if keep is None else pc.if_else(pa.array(keep), table["pixels"], none)
+    return table.set_column(at, field, left)
 
 
 def forget() -> None:
@@ -69,32 +105,26 @@ def region_of(struct: dict[str, Any], height: int, width: int) -> Region:
 
 
 def cut_patches(edited: Image, mask: Mask) -> list[dict[str, Any]]:
-    """The pixels under `mask` as lossless PNGs of the boxes round its connected parts.
+    """The pixels under `mask` as schema.PATCH: the boxes round its connected parts, raw. No codec: a GPU worker has
+    better things to do.
 
     edited: HWC uint8 RGB; mask: HW bool of the same size. Boxes may overlap; they hold the same pixels there.
     """
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     boxes = [(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:].tolist()]
-    patches = []
-    for x0, y0, x1, y1 in _merged(boxes):
-        bgr = cv2.cvtColor(edited[y0:y1, x0:x1], cv2.COLOR_RGB2BGR)
-        ok, png = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        if not ok:
-            raise RowError("encode", f"cannot hold a patch of {x1 - x0}x{y1 - y0} pixels as PNG")
-        patches.append({"x": x0, "y": y0, "png": png.tobytes()})
-    return patches
+    return [
+        {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "rgb": edited[y0:y1, x0:x1].tobytes()}
+        for x0, y0, x1, y1 in _merged(boxes)
+    ]
 
 
 def paste_patches(image: Image, patches: Sequence[dict[str, Any]]) -> Image:
     """A copy of `image` (HWC uint8 RGB) with the patches laid on."""
     out = image.copy()
     for patch in patches:
-        pixels = cv2.imdecode(np.frombuffer(patch["png"], np.uint8), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise RowError("corrupt", "a patch does not decode")
-        height, width = pixels.shape[:2]
+        height, width = patch["height"], patch["width"]
         at = np.s_[patch["y"] : patch["y"] + height, patch["x"] : patch["x"] + width]
-        out[at] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        out[at] = np.frombuffer(patch["rgb"], np.uint8).reshape(height, width, 3)
     return out
 
 

@@ -106,4 +106,9 @@ class Engine(Part):
         default_factory=dict,
         description="another size for one stage, in a pool of its own: {inpaint: {gpus: 0.5, workers: 4}}",
     )
+    decode: Literal["auto", "apart", "inside"] = Field(
+        "auto",
+        description="where the model stages' pictures are decoded: apart = by CPU tasks of their own, inside = by each "
+        "worker; auto = apart when stages have pools of their own",
+    )
     wave: Annotated[int, Field(ge=1)] = Field(5000, description="units per engine run: keeps the driver flat")

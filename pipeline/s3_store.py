@@ -29,8 +29,10 @@ _HINTS = {
 }
 SILENCE_S = 10
 """A connection on which nothing comes for so long is taken for dead."""
+SLOWEST = 512 * 1024
+"""Bytes a second at which a put may still go out: while it does, nothing comes."""
 REQUEST_S = 300
-"""The most time for one request, body and all: 512 MiB at 2 MB/s."""
+"""The most time for one answer, body and all: 512 MiB at 2 MB/s."""
 
 
 class S3Store:
@@ -125,9 +127,10 @@ class S3Store:
     def put(self, key: str, data: bytes) -> None:
         import obstore
 
-        full = self._full(key)
+        full, silence = self._full(key), _silence(len(data))
         if _plain(full):
-            self._patiently(lambda: obstore.put(self._fast, full, data), self.uri(key))
+            client = self._client(silence)
+            self._patiently(lambda: obstore.put(client, full, data), self.uri(key), PATIENCE_S + silence)
         else:
             self._patiently(
                 lambda: self._boto.put_object(Bucket=self.bucket, Key=full, Body=data, **_encryption()),
@@ -140,14 +143,17 @@ class S3Store:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
+        silence = _silence(len(data))
+        client = self._client(silence)
+
         def attempt() -> bool:
             try:
-                obstore.put(self._fast, self._full(key), data, mode="create", use_multipart=False)
+                obstore.put(client, self._full(key), data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 return False
             return True
 
-        return self._patiently(attempt, self.uri(key))
+        return self._patiently(attempt, self.uri(key), PATIENCE_S + silence)
 
     def delete(self, key: str) -> None:
         import obstore
@@ -192,7 +198,20 @@ class S3Store:
 
     @cached_property
     def _fast(self) -> Any:
-        """The obstore client, told what boto3's chain found: endpoint, region, and refreshing credentials."""
+        return self._client(SILENCE_S)
+
+    @cached_property
+    def _clients(self) -> dict[int, Any]:
+        return {}
+
+    def _client(self, silence: int) -> Any:
+        if silence not in self._clients:
+            self._clients[silence] = self._made(silence)
+        return self._clients[silence]
+
+    def _made(self, silence: int) -> Any:
+        """The obstore client, told what boto3's chain found: endpoint, region, and refreshing credentials. silence:
+        seconds without a byte from the server after which a connection is dead."""
         from datetime import timedelta
 
         import boto3
@@ -208,8 +227,8 @@ class S3Store:
         else:
             placed["credential_provider"] = Boto3CredentialProvider(session)
         client: Any = {
-            "timeout": f"{REQUEST_S}s",
-            "read_timeout": f"{SILENCE_S}s",
+            "timeout": f"{max(REQUEST_S, silence)}s",
+            "read_timeout": f"{silence}s",
             "connect_timeout": "5s",
             "allow_http": endpoint.startswith("http:"),
         }
@@ -228,6 +247,15 @@ class S3Store:
                 "retry_timeout": timedelta(seconds=60),
             },
         )
+
+
+def _silence(size: int) -> int:
+    """How long the server may be silent over a put of `size` bytes: it answers when it has them all, and the clock
+    of obstore's client runs from the first one on. In steps, so that a store needs few clients."""
+    seconds = SILENCE_S
+    while seconds * SLOWEST < size:
+        seconds *= 2
+    return seconds
 
 
 def _addressing() -> Literal["path", "auto"]:

@@ -44,7 +44,12 @@ REVIEW = pa.struct(
     ]
 )
 WEIGHTS = pa.struct([pa.field("name", pa.string()), pa.field("sha256", pa.string())])
-PATCH = pa.struct([pa.field("x", pa.int32()), pa.field("y", pa.int32()), pa.field("png", pa.large_binary())])
+PATCH = pa.struct(
+    [
+        *(pa.field(name, pa.int32()) for name in ("x", "y", "width", "height")),
+        pa.field("rgb", pa.large_binary()),
+    ]
+)
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 UNTOUCHED = pa.struct([pa.field("pixels_equal", pa.bool_()), pa.field("jpeg_blocks_equal", pa.bool_())])
 TIMINGS = pa.struct([pa.field(name, pa.float32()) for name in STAGES])
@@ -116,7 +121,12 @@ COLUMNS: dict[str, pa.Field] = {
         _field(
             "found", pa.list_(REGION), "regions before segmentation; rle only where a detector knows pixels"
         ),
-        _field("patches", pa.list_(PATCH), "changed pixels as lossless PNGs at x, y of the upright image"),
+        _field(
+            "pixels",
+            pa.large_binary(),
+            "the source's pixels where a stage of its own decoded them: height x width x RGB, upright; null = decode",
+        ),
+        _field("patches", pa.list_(PATCH), "changed pixels, boxes of height x width x RGB at x, y, upright"),
     )
 }
 
@@ -126,7 +136,7 @@ def columns(*names: str) -> pa.Schema:
     return pa.schema([COLUMNS[name] for name in names])
 
 
-IN_FLIGHT = ("review", "source", "found", "patches")
+IN_FLIGHT = ("review", "source", "pixels", "found", "patches")
 PLAN = columns("image_id", "source_uri", "source_version", "source_bytes", "attempt")
 """What the plan knows of a row and its part repeats."""
 PLANNED = columns(*PLAN.names, "review")

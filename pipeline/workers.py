@@ -111,7 +111,8 @@ class Group:
         if case.hopeless:
             return packed_row(row["name"], start, b"", "stop: workers end while they load their models")
         if self.worker is None:
-            settle_threads(place.group[0].needs.cpus)
+            needs = place.group[0].needs
+            settle_threads(needs.cpus, networks=needs.workers != (0, 0))
             self.worker = Worker(place.group, self._told)
         table = plan.read_unit(place.job.output, plan.Unit(**row)) if place.first else unpack(packed)
         table = self._carefully(table, work, case) if case.careful else self.worker(table)
@@ -161,7 +162,7 @@ _CRASHED = {
 }
 
 
-def settle_threads(cpus: float) -> None:
+def settle_threads(cpus: float, networks: bool = True) -> None:
     from models.devices import limit_threads
 
-    limit_threads(max(1, int(cpus)))
+    limit_threads(max(1, int(cpus)), networks)

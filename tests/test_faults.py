@@ -69,12 +69,17 @@ def test_the_s3_server_is_killed_and_comes_back(bench: Bench) -> None:
     judge([matrix.carry_out(bench, s) for s in matrix.chosen("here", only=("server-killed",))])
 
 
-def test_a_node_is_killed(bench: Bench, ray_rig: RayRig) -> None:
+def test_a_node_is_killed_one_hangs_and_wakes_late_and_two_start_at_once(
+    bench: Bench, ray_rig: RayRig
+) -> None:
+    """The most telling of those that need a cluster; each leaves one of two nodes behind for the next."""
     with ray_rig.nodes(matrix.CPUS, matrix.QUICK) as cluster:
         on_ray = dataclasses.replace(
             bench, engine="ray", cluster=cluster, add_node=lambda: ray_rig.add_node(cluster, matrix.CPUS)
         )
-        judge([matrix.carry_out(on_ray, s) for s in matrix.chosen("ray", only=("node-killed",))])
+        wanted = matrix.chosen("ray", only=("node-killed", "hung-node", "two-at-once"))
+        assert len(wanted) == 3
+        judge([matrix.carry_out(on_ray, scenario) for scenario in wanted])
 
 
 @pytest.mark.slow

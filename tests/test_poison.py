@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import urllib.request
@@ -33,18 +34,49 @@ def test_an_image_that_kills_its_process_fails_alone(tmp_path: Path, ray_local: 
     assert told['cleanplate_bytes_total{way="read"}'] > 0
     assert told['cleanplate_stage_rows_total{stage="write"}'] > 0
     assert told["cleanplate_unit_seconds_count{}"] > 0
+    the_dashboard_draws_what_is_exported()
 
 
-def metrics_when(wanted: str) -> dict[str, float]:
-    """Our metrics as Ray's agent exports them to Prometheus, summed over workers, once `wanted` is there."""
+GPU_ONLY = {"ray_node_gpus_utilization"}
+"""Told by nodes with a GPU alone."""
+
+
+def the_dashboard_draws_what_is_exported() -> None:
+    """Every selector of deploy/grafana.json, against a real run's metrics: the name, and the labels it matches by."""
+    board = json.loads((Path(__file__).parent.parent / "deploy" / "grafana.json").read_text(encoding="utf-8"))
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    labels: dict[str, set[str]] = {}
+    for name, told in re.findall(r"^(\w+)(?:{(.*)})? \S+$", exported(), re.MULTILINE):
+        labels.setdefault(name, set()).update(re.findall(r'(\w+)="', told))
+    checked = 0
+    for query in queries:
+        grouped = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", query))))
+        for name, matchers in re.findall(r"(ray_\w+){([^}]*)}", query):
+            if name not in GPU_ONLY:
+                wanted = {*re.findall(r"(\w+)\s*[=!]~?", matchers), *grouped} - {
+                    "instance"
+                }  # Prometheus' own
+                assert wanted <= labels.get(name, set()), (
+                    f"{query}: exported is {name}{sorted(labels.get(name, ()))}"
+                )
+                checked += 1
+    assert checked >= len(queries)
+
+
+def exported() -> str:
+    """What Ray's agent gives Prometheus."""
     import ray
 
     (node,) = ray.nodes()
-    address = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
-    deadline = time.monotonic() + 30
+    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=60) as reply:
+        return str(reply.read().decode())
+
+
+def metrics_when(wanted: str) -> dict[str, float]:
+    """Our metrics as Ray's agent exports them, summed over workers, once `wanted` is there."""
+    deadline = time.monotonic() + 120
     while True:
-        with urllib.request.urlopen(address, timeout=10) as reply:
-            text = reply.read().decode()
+        text = exported()
         found: dict[str, float] = {}
         for name, labels, value in re.findall(r"^ray_(cleanplate_\w+){(.*)} (\S+)$", text, re.MULTILINE):
             ours = re.findall(r'\b((?:status|cause|way|stage|outcome)="[^"]*")', labels)

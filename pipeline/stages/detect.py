@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from models.regions import Image, Region
 from pipeline import areas, consensus, finders, kit, schema
 from pipeline.recipe import Detect as Rule
 from pipeline.recipe import Recipe
-from pipeline.rows import asked_for, decoded, region_struct
+from pipeline.rows import asked_for, pixels_of, region_struct, rows_of, without_pixels
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("found", "detectors")
@@ -31,12 +32,12 @@ class Detect:
         names = [detector.name for detector in detectors]
 
         def detect(table: pa.Table) -> pa.Table:
-            rows = table.select(_READS).to_pylist()
+            rows = rows_of(table, _READS)
             # A person said that there is nothing to remove: no detector is asked again.
             busy = [row for row in rows if not asked_for(row, "wrong")]
             # First, because what is given wrongly fails its row: the halving that finds it costs no detector then.
             looked = [given(row) if given else ("", []) for row in busy]
-            pictures = [decoded(row).pixels for row in busy]
+            pictures = [pixels_of(row) for row in busy]
             finds = [
                 [r for r in regions if wanted(r, picture, self.recipe)]
                 for (_, regions), picture in zip(looked, pictures, strict=True)
@@ -53,10 +54,21 @@ class Detect:
             rest = iter(zip(finds, told, strict=True))
             made = [([], None) if asked_for(row, "wrong") else next(rest) for row in rows]
             structs = [[region_struct(r, r.mask) for r in found] for found, _ in made]
+            later = [
+                bool(found) or looks_everywhere(row, self.recipe)
+                for (found, _), row in zip(made, rows, strict=True)
+            ]
             named: list[list[str]] = [[] if also is None else [*names, *also] for _, also in made]
+            table = without_pixels(table, later)
             return schema.with_columns(table, _ADDS, {"found": structs, "detectors": named})
 
         return detect
+
+
+def looks_everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
+    """Does verification look at all of this row, and not only beside what was found? So too where a person asked to
+    have it done again: perhaps something was missed."""
+    return recipe.verify.scope == "all" or asked_for(row, "redo")
 
 
 def wanted(region: Region, picture: Image, recipe: Recipe) -> bool:

@@ -13,7 +13,7 @@ from models.regions import Image, Inpainter, Mask
 from pipeline import consensus, kit, masks, schema
 from pipeline.errors import ContractError
 from pipeline.recipe import Recipe
-from pipeline.rows import cut_patches, decoded
+from pipeline.rows import cut_patches, pixels_of, rows_of
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("patches", "inpainter", "passes")
@@ -32,7 +32,7 @@ class Inpaint:
         marks = consensus.opened(self.recipe)
 
         def inpaint(table: pa.Table) -> pa.Table:
-            rows = table.select(_READS).to_pylist()
+            rows = rows_of(table, _READS)
             busy = [n for n, row in enumerate(rows) if row["mask_rle"]]
             edited = edit([rows[n] for n in busy], fillers, marks)
             made: list[dict[str, Any]] = [{"patches": [], "inpainter": None, "passes": 0} for _ in rows]
@@ -49,9 +49,7 @@ def edit(
 ) -> list[tuple[Image, str]]:
     """Each row's source with its masks filled, HWC uint8 RGB, and what filled them. Marks of the collection are
     taken off first, where their opacity allows it; what stands below them then needs no filler."""
-    starts = [
-        marks.lifted(row, decoded(row).pixels) if marks else (decoded(row).pixels, None) for row in rows
-    ]
+    starts = [marks.lifted(row, pixels_of(row)) if marks else (pixels_of(row), None) for row in rows]
     jobs = [masks_by_filler(row, fillers, done) for row, (_, done) in zip(rows, starts, strict=True)]
     edited = fill([picture for picture, _ in starts], jobs, fillers)
     by = [

@@ -14,7 +14,7 @@ from models.regions import Mask, Region
 from pipeline import kit, masks, schema
 from pipeline.consensus import KIND
 from pipeline.recipe import Masks, Recipe
-from pipeline.rows import asked_for, decoded, region_of, region_struct
+from pipeline.rows import asked_for, pixels_of, region_of, region_struct, rows_of
 from pipeline.stage import Needs, Work
 
 _ADDS = schema.columns("regions", "mask_rle", "mask_coverage", "segmenter", "status", "error")
@@ -32,12 +32,10 @@ class Segment:
         segmenter = kit.segmenter(self.recipe)
 
         def segment(table: pa.Table) -> pa.Table:
-            rows = table.select(_READS).to_pylist()
+            rows = rows_of(table, _READS)
             found = [[region_of(s, row["height"], row["width"]) for s in row["found"]] for row in rows]
             busy = [n for n, regions in enumerate(found) if regions]
-            drawn = (
-                segmenter([decoded(rows[n]).pixels for n in busy], [found[n] for n in busy]) if busy else []
-            )
+            drawn = segmenter([pixels_of(rows[n]) for n in busy], [found[n] for n in busy]) if busy else []
             cut = dict(zip(busy, drawn, strict=True))
             made = [
                 mask_row(row, found[n], cut.get(n, []), self.recipe, segmenter.name)

@@ -20,10 +20,18 @@ from models.regions import Image, Inpainter, Mask, Region, Segmenter
 from pipeline import consensus, kit, masks, schema
 from pipeline.finders import Verifier
 from pipeline.recipe import Recipe
-from pipeline.rows import asked_for, cut_patches, decoded, paste_patches, region_struct
+from pipeline.rows import (
+    asked_for,
+    cut_patches,
+    paste_patches,
+    pixels_of,
+    region_struct,
+    rows_of,
+    without_pixels,
+)
 from pipeline.stage import Needs, Work
 
-from .detect import wanted
+from .detect import looks_everywhere, wanted
 from .inpaint import edit
 from .segment import grow, together
 
@@ -63,7 +71,7 @@ class Verify:
         )
 
         def verify(table: pa.Table) -> pa.Table:
-            rows = table.select(_READS).to_pylist()
+            rows = rows_of(table, _READS)
             for row in rows:
                 row["residual"] = []
             for repairs_left in range(self.recipe.verify.passes, -1, -1):
@@ -73,6 +81,7 @@ class Verify:
                 _look(suspects, tools, repairs_left)
             for row in rows:
                 row["status"] = row["status"] or _status(row)
+            table = without_pixels(table)
             return schema.with_columns(table, _ADDS, {name: [r[name] for r in rows] for name in _ADDS.names})
 
         return verify
@@ -101,17 +110,12 @@ def _status(row: dict[str, Any]) -> str:
 def _in_scope(row: dict[str, Any], recipe: Recipe) -> bool:
     if recipe.verify.scope == "none" or row["status"] == "skipped" or asked_for(row, "wrong"):
         return False
-    return _everywhere(row, recipe) or bool(row["mask_rle"])
-
-
-def _everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
-    """A row that a person asked to have done again is looked at as a whole: perhaps something was missed."""
-    return recipe.verify.scope == "all" or asked_for(row, "redo")
+    return looks_everywhere(row, recipe) or bool(row["mask_rle"])
 
 
 def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
-    results = [paste_patches(decoded(row).pixels, row["patches"]) for row in rows]
+    results = [paste_patches(pixels_of(row), row["patches"]) for row in rows]
     finds = look_again(rows, results, tools.verifiers, tools.recipe)
     if tools.marks:
         for found, row, picture in zip(finds, rows, results, strict=True):
@@ -161,7 +165,7 @@ def _around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
 
 def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:
     """Where to look: near the edits when only finds beside them count, else everywhere."""
-    if _everywhere(row, recipe) or not row["mask_rle"]:
+    if looks_everywhere(row, recipe) or not row["mask_rle"]:
         return [(0, 0, row["width"], row["height"])]
     return windows(masks.from_rle(row["mask_rle"], row["height"], row["width"]))
 
@@ -173,7 +177,7 @@ def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe)
     x0, y0, x1, y1 = region.box
     if region.score < recipe.verify.min_score or min(x1 - x0, y1 - y0) < recipe.verify.min_side:
         return False
-    if not _everywhere(row, recipe) and not any(_beside(r["box"], region.box) for r in row["regions"]):
+    if not looks_everywhere(row, recipe) and not any(_beside(r["box"], region.box) for r in row["regions"]):
         return False
     return wanted(region, picture, recipe)
 

@@ -102,7 +102,9 @@ class Stamp:
 def finish(table: pa.Table, stamp: Stamp) -> pa.Table:
     """The rows as a part keeps them: failed and skipped ones settled, the run stamped on each, columns in
     flight gone."""
-    rows = table.select([n for n in table.schema.names if n not in ("found", "patches")]).to_pylist()
+    rows = table.select(
+        [n for n in table.schema.names if n not in ("found", "patches", "pixels")]
+    ).to_pylist()
     for row in rows:
         row |= {
             "recipe_digest": stamp.recipe_digest,

@@ -36,21 +36,38 @@ def main() -> int:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex * 2)
     from faults import matrix
+    from faults.bench import Bench
+    from faults.scenarios import Scenario
 
+    if unknown := set(args.only) - {scenario.name for scenario in matrix.SCENARIOS}:
+        parser.error(f"no such fault: {', '.join(sorted(unknown))}; --list names them")
     if args.list:
         for scenario in matrix.SCENARIOS:
             print(f"{scenario.name:24} {'+'.join(scenario.engines):9} {scenario.about}")
         return 0
     console = Console(width=None if sys.stdout.isatty() else 160)
     engines = (args.engine,) if args.engine else ("here", "ray")
-    outcomes = []
-    with matrix.benches(engines, args.images, args.rows, args.seed, args.quick) as benches:
-        for bench in benches:
-            bench.measure()
-            console.print(f"{bench.engine}: {bench.plain_s:.1f} s without faults", highlight=False)
-            for scenario in matrix.chosen(bench.engine, tuple(args.only)):
-                outcomes.append(outcome := matrix.carry_out(bench, scenario))
-                console.print(f"  {outcome.line}", markup=False, highlight=False)
+    outcomes: list[matrix.Outcome] = []
+
+    def do(bench: Bench, scenarios: list[Scenario]) -> None:
+        bench.measure()
+        console.print(f"{bench.engine}: {bench.plain_s:.1f} s without faults", highlight=False)
+        for scenario in scenarios:
+            outcomes.append(outcome := matrix.carry_out(bench, scenario))
+            console.print(f"  {outcome.line}", markup=False, highlight=False)
+
+    sized = (args.images, args.rows, args.seed, args.quick)
+    todo = {e: matrix.chosen(e, tuple(args.only)) for e in engines}
+    usual = {e: some for e, all_ in todo.items() if (some := [s for s in all_ if s.system is None])}
+    if usual:
+        with matrix.benches(tuple(usual), *sized) as benches:
+            for bench in benches:
+                do(bench, usual[bench.engine])
+    for engine, scenarios in todo.items():
+        for scenario in scenarios:
+            if scenario.system is not None:
+                with matrix.benches((engine,), *sized, scenario.system()) as (bench,):
+                    do(bench, [scenario])
     console.print(matrix.table(outcomes, args.images))
     return 0 if all(outcome.good for outcome in outcomes) else 1
 

@@ -36,6 +36,7 @@ _FORKED = [
     "jobs.progress",
     "pipeline.run",
     "pipeline.kit",
+    "pipeline.compact",
     "cv2",
     "onnxruntime",
     "boto3",
@@ -114,13 +115,24 @@ class Bench:
         stages: graph.Stages | None = None,
         file_limit: int | None = None,
         flags: Sequence[str] = (),
+        elsewhere: bool = False,
     ) -> Start:
         """Start the command. stages: other stages than the recipe's. file_limit: the most bytes that a file of
-        this process can have: what a full disk looks like to a writer, without the rights to make one."""
+        this process can have: what a full disk looks like to a writer, without the rights to make one.
+        elsewhere: not on the bench's cluster, as on another machine."""
         words = ["run", self.source, output, *FLAGS, "--set", f"units.rows={self.rows}", *flags]
-        words += (
-            ["--here"] if self.engine == "here" else ["--address", self.cluster.address, "--workers", "2"]
-        )
+        on_cluster = ["--address", self.cluster.address] if self.cluster and not elsewhere else []
+        words += ["--here"] if self.engine == "here" else [*on_cluster, "--workers", "2"]
+        return self.command(words, stages, file_limit)
+
+    def compact(self, output: str, rows: int) -> Start:
+        """Start a compaction of the output into parts of at most so many rows."""
+        where = [] if self.engine == "here" else ["--address", self.cluster.address]
+        return self.command(["compact", output, "--rows", str(rows), *where])
+
+    def command(
+        self, words: list[str], stages: graph.Stages | None = None, file_limit: int | None = None
+    ) -> Start:
         log = self.folder / f"{uuid.uuid4().hex}.log"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_FORKED)
@@ -133,10 +145,10 @@ class Bench:
     def parts(self, output: str) -> list[str]:
         return ledger.part_keys(open_store(output))
 
-    def wait_for_parts(self, output: str, count: int, start: Start) -> None:
-        """Until so many parts are committed, while the command goes on."""
+    def wait_for_parts(self, output: str, count: int, start: Start, folder: str = ledger.PARTS) -> None:
+        """Until so many parts lie there, while the command goes on."""
         deadline = time.monotonic() + 600
-        while len(self.parts(output)) < count:
+        while sum(item.key.endswith(".parquet") for item in open_store(output).list(folder)) < count:
             assert start.process.is_alive(), f"ended before the fault:\n{start.said()}"
             assert time.monotonic() < deadline, f"no parts came:\n{start.said()}"
             time.sleep(0.02)

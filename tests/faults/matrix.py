@@ -55,9 +55,11 @@ class Outcome:
 
 
 def chosen(engine: Engine, only: tuple[str, ...] = (), leave: tuple[str, ...] = ()) -> list[Scenario]:
-    return [
+    """What is to be done, those that need nodes of their own last."""
+    some = [
         s for s in SCENARIOS if engine in s.engines and (not only or s.name in only) and s.name not in leave
     ]
+    return sorted(some, key=lambda scenario: scenario.system is not None)
 
 
 def carry_out(bench: Bench, scenario: Scenario) -> Outcome:
@@ -68,6 +70,10 @@ def carry_out(bench: Bench, scenario: Scenario) -> Outcome:
         told = scenario.do(bench, output)
     except AssertionError as error:
         return Outcome(bench.engine, scenario, len(bench.starts) - before, 0, None, "", str(error))
+    finally:
+        for start in bench.starts[before:]:
+            if start.process.is_alive():  # What hangs or goes on must not meet the next fault.
+                start.kill()
     lost = time.monotonic() - begun - bench.plain_s
     verdict = bench.compare(output, scenario.expected)
     return Outcome(bench.engine, scenario, len(bench.starts) - before, lost, verdict, told)
@@ -89,9 +95,15 @@ def table(outcomes: list[Outcome], images: int) -> Table:
 
 @contextmanager
 def benches(
-    engines: tuple[Engine, ...], images: int, rows: int, seed: int, quick: bool
+    engines: tuple[Engine, ...],
+    images: int,
+    rows: int,
+    seed: int,
+    quick: bool,
+    system: dict[str, object] | None = None,
 ) -> Iterator[list[Bench]]:
-    """Everything that the matrix needs, for the length of a `with`: server, proxy, bucket, cluster."""
+    """Everything that the matrix needs, for the length of a `with`: server, proxy, bucket, cluster.
+    quick, system: Ray's settings for its nodes."""
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))
     server = S3Server(folder / "s3")
     server.start()
@@ -109,7 +121,7 @@ def benches(
             if "ray" not in engines:
                 yield made
                 return
-            with rig.nodes(CPUS, QUICK if quick else None) as cluster:
+            with rig.nodes(CPUS, (system or {}) | (QUICK if quick else {})) as cluster:
                 yield [
                     dataclasses.replace(b, cluster=cluster, add_node=lambda: rig.add_node(cluster, CPUS))
                     for b in made

@@ -10,13 +10,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from faultproxy import Fault
 
 from faults.bench import Bench, Engine, Start, limited, processes
-from faults.stages import hanging, poisoned, starved
+from faults.stages import greedy, hanging, poisoned, starved
+from pipeline import compacted, ledger, sweep
+from pipeline.audit import audit
+from pipeline.storage import open_store
 
 Do = Callable[[Bench, str], str]
 
@@ -30,6 +36,8 @@ class Scenario:
     expected: dict[str, str] = field(default_factory=dict)
     local: bool = False
     """Into a folder instead of the bucket: its fault is of a local disk."""
+    system: Callable[[], dict[str, object]] | None = None
+    """Ray's settings for nodes of its own."""
 
     @property
     def name(self) -> str:
@@ -65,7 +73,7 @@ def actors_killed(bench: Bench, output: str) -> str:
         bench.wait_for_parts(output, 1, start)
         deadline = time.monotonic() + 20
         while start.process.is_alive() and time.monotonic() < deadline:
-            victims = [pid for pid in processes(title=title) if pid not in killed and _is_worker(pid)]
+            victims = [pid for pid in workers(bench, title) if pid not in killed]
             if victims:
                 os.kill(victims[-1], signal.SIGKILL)
                 killed.append(victims[-1])
@@ -74,6 +82,13 @@ def actors_killed(bench: Bench, output: str) -> str:
     assert killed, "no worker was there to be killed"
     complete(start)
     return f"{len(killed)} workers killed"
+
+
+def workers(bench: Bench, title: str = "") -> list[int]:
+    """Ids of the worker processes of the bench's own cluster, of those whose title has these words."""
+    raylets = [node.all_processes["raylet"][0].process.pid for node in bench.cluster.list_all_nodes()]
+    below = [pid for raylet in raylets for pid in processes(title=title or "ray::", below=raylet)]
+    return [pid for pid in below if _is_worker(pid)]
 
 
 def _is_worker(pid: int) -> bool:
@@ -114,18 +129,31 @@ def two_at_once(bench: Bench, output: str) -> str:
 
 
 def late_writer(bench: Bench, output: str) -> str:
-    """A start that hangs (SIGSTOP), and wakes after another has finished."""
+    """A start that hangs with its workers (SIGSTOP), and wakes after another, elsewhere, has finished."""
     hung = bench.start(output)
     bench.wait_for_parts(output, 1, hung)
-    os.kill(hung.pid, signal.SIGSTOP)
-    before = len(bench.parts(output))
-    complete(bench.start(output))
-    finished = bench.parts(output)
-    assert before < len(finished), "nothing was left to be done late"
-    os.kill(hung.pid, signal.SIGCONT)
+    frozen = [hung.pid, *(workers(bench) if bench.engine == "ray" else ())]
+    with stopped(frozen):
+        before = len(bench.parts(output))
+        complete(bench.start(output, elsewhere=True))
+        finished = bench.parts(output)
+        assert before < len(finished), "nothing was left to be done late"
     complete(hung)
     assert bench.parts(output) == finished
-    return f"frozen at {before} of {len(finished)} parts"
+    return f"{len(frozen)} processes frozen at {before} of {len(finished)} parts"
+
+
+@contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    """Processes that hang for the length of a `with`."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # Somebody gave it up meanwhile.
+                os.kill(pid, signal.SIGCONT)
 
 
 def hung_node(bench: Bench, output: str) -> str:
@@ -135,14 +163,10 @@ def hung_node(bench: Bench, output: str) -> str:
     node = next(iter(bench.cluster.worker_nodes))
     raylet = node.all_processes["raylet"][0].process.pid
     frozen = [*processes(below=raylet), raylet]
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
-    bench.add_node()
-    complete(start)
-    finished = bench.parts(output)
-    for pid in frozen:
-        if os.path.exists(f"/proc/{pid}"):
-            os.kill(pid, signal.SIGCONT)
+    with stopped(frozen):
+        bench.add_node()
+        complete(start)
+        finished = bench.parts(output)
     time.sleep(3)  # For what its workers were about to put.
     assert bench.parts(output) == finished
     bench.cluster.remove_node(node, allow_graceful=False)
@@ -245,7 +269,7 @@ def _with_full_workers(bench: Bench, start: Start, limit: int) -> int:
 
     def keep_full() -> None:
         while not over.wait(0.05):
-            with limited([pid for pid in processes(title="ray::") if _is_worker(pid)], limit):
+            with limited(workers(bench), limit):
                 over.wait(0.5)
 
     thread = threading.Thread(target=keep_full)
@@ -275,6 +299,48 @@ def hung_image(bench: Bench, output: str) -> str:
     return "poison.jpg failed"
 
 
+def compaction_killed(bench: Bench, output: str) -> str:
+    """kill -9 of a compaction, twice; then two at once, the small parts swept, a late writer of one of them."""
+    complete(bench.start(output))
+    store, small = open_store(output), bench.parts(output)
+    rows = 2 * bench.rows
+    # Its end is kept back, so that the kill comes before it on any machine.
+    bench.proxy.set(
+        Fault("hang", 1, "PUT", f"{output.removeprefix(bench.bucket.url(''))}/{compacted.index_key(0)}")
+    )
+    for large in (1, 2):
+        start = bench.compact(output, rows)
+        bench.wait_for_parts(output, large, start, compacted.FOLDER)
+        start.kill()
+        assert bench.parts(output) == small
+    bench.proxy.set()
+    for start in [bench.compact(output, rows), bench.compact(output, rows)]:
+        complete(start)
+    large_parts = bench.parts(output)
+    assert 1 < len(large_parts) < len(small)
+    late = store.get(f"{ledger.PARTS}/{small[0]}")
+    removed = Counter(orphan.what for orphan, gone in sweep.sweep(store, 0) if gone)
+    assert removed["replaced"] == len(small), removed
+    assert store.put_new(f"{ledger.PARTS}/{small[0]}", late)
+    assert bench.parts(output) == large_parts
+    found = audit(store, compare=False)
+    assert not found.wrong, found.wrong
+    return f"{len(small)} parts became {len(large_parts)}"
+
+
+def killed_for_memory(bench: Bench, output: str) -> str:
+    """An image over which its worker takes all memory: Ray's memory monitor kills it."""
+    complete(bench.start(output, greedy))
+    return "heavy.jpg failed, crowded.jpg did not"
+
+
+def _a_little_memory() -> dict[str, object]:
+    """Ray's settings for nodes that have 3 GiB more than what is in use now."""
+    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, free = (int(told[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    return {"memory_usage_threshold": (total - free + (3 << 30)) / total, "memory_monitor_refresh_ms": 100}
+
+
 BOTH: tuple[Engine, ...] = ("here", "ray")
 SCENARIOS = (
     Scenario(driver_killed, BOTH),
@@ -295,6 +361,8 @@ SCENARIOS = (
     Scenario(disk_full_for_the_plan, BOTH),
     Scenario(disk_full_for_parts, BOTH, local=True),
     Scenario(out_of_memory, BOTH, {"heavy.jpg": "out_of_memory"}),
+    Scenario(killed_for_memory, ("ray",), {"heavy.jpg": "crashed"}, system=_a_little_memory),
     Scenario(poison, ("ray",), {"poison.jpg": "crashed"}),
     Scenario(hung_image, ("ray",), {"poison.jpg": "crashed"}),
+    Scenario(compaction_killed, BOTH),
 )

@@ -1,7 +1,8 @@
 """Flows with a stage that goes wrong over one image, as decoders and models do.
 
 An image is chosen by a word in its name: "poison" ends its worker's process (a segfault) or never ends, "heavy"
-does not fit the memory even alone, "crowded" does not fit beside another image.
+does not fit the memory even alone, "crowded" does not fit beside another image. Memory that does not fit is an
+error, or is taken until somebody kills for it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline import schema
@@ -20,7 +22,7 @@ from pipeline.stage import Needs, Stage, Work
 
 @dataclass(frozen=True)
 class Fragile:
-    """Passes rows through, or goes wrong. kind: "poison", "hang" or "memory"."""
+    """Passes rows through, or goes wrong. kind: "poison", "hang", "memory" or "greed"."""
 
     kind: str
     needs: Needs
@@ -37,9 +39,21 @@ class Fragile:
         if self.kind == "hang" and any("poison" in uri for uri in uris):
             time.sleep(3600)
         heavy = any("heavy" in uri for uri in uris)
-        if self.kind == "memory" and (heavy or (len(uris) > 1 and any("crowded" in uri for uri in uris))):
+        unfit = heavy or (len(uris) > 1 and any("crowded" in uri for uri in uris))
+        if self.kind == "memory" and unfit:
             raise MemoryError(f"{len(uris)} images do not fit")
+        if self.kind == "greed" and unfit:
+            _take()
         return schema.with_columns(table, self.adds, {"status": [None] * table.num_rows})
+
+
+def _take() -> None:
+    """6 GiB, touched bit by bit, and held; ends by itself where nobody minds."""
+    taken = []
+    for _ in range(96):
+        taken.append(np.ones(64 << 20, np.uint8))
+        time.sleep(0.05)
+    time.sleep(20)
 
 
 def poisoned(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
@@ -52,6 +66,10 @@ def hanging(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
 
 def starved(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
     return _with("memory", stages_of(recipe, last))
+
+
+def greedy(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
+    return _with("greed", stages_of(recipe, last))
 
 
 def _with(kind: str, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from jobs.__main__ import main
 from models import bench, bench_limits
 from models.fast import bf16_is_native
 from models.lama import LAMA
 
-QUICK = "inpaint,exact,limit,margins,pipeline,overhead"
+QUICK = "inpaint,crops,exact,limit,memory,margins,pipeline,overhead"
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     out = tmp_path_factory.mktemp("bench")
     assert main(["benchmark", "--quick", "--rounds", "1", "--only", QUICK, "--out", str(out)]) == 0
-    ET.fromstring((out / "benchmark.svg").read_text(encoding="utf-8"))
+    with Image.open(out / "benchmark.png") as picture:
+        assert picture.size[1] > 40 * 22, "a bar for each way of each case"
     return dict(json.loads((out / "benchmark.json").read_text(encoding="utf-8")))
 
 
@@ -42,8 +44,49 @@ def test_the_flow_is_measured(results: dict) -> None:
     assert sum(results["pipeline"]["statuses"].values()) == results["pipeline"]["images"] == 3
     assert results["overhead"]["images"] == 50
     assert results["limit"]["ways"]["ours fp32"]["gmac_per_s"] > 0
-    assert results["cost"]["whole run, one core"]["usd_per_million"] > 0
-    assert {row["hole"] for row in results["margins"]} == {40}
+    assert results["cost"]["cleanplate run, one core"]["usd_per_million"] > 0
+    assert {row["hole"] for row in results["margins"]["rows"]} == {40}
+    assert len(results["overhead"]["quarters"]) == 4
+    assert set(results["crops"]["fp32"]["seconds"]) == {"64", "96", "128"}
+    assert "traceback" not in json.dumps(results).lower()
+
+
+def test_memory_is_of_a_process_of_its_own(results: dict) -> None:
+    for told in results["memory"]["processes"].values():
+        assert 50 < told["loaded_mb"] <= told["peak_mb"]
+
+
+def test_what_there_is_no_time_for_is_left_out_and_the_rest_kept() -> None:
+    case = bench.cases(quick=True)[0]
+    ran: list[str] = []
+
+    def way(name: str) -> bench.Way:
+        return lambda image, mask: (ran.append(name), image)[1]
+
+    ways = {name: way(name) for name in (bench.WHOLE, bench.EAGER, bench.OURS)}
+    now = time.perf_counter()
+    long = bench.Pace(end=now + 3600, share=now + 600, rates={bench.EAGER: 1000 / case.mask.size})
+    found = bench.timed(case, ways, 2, long)
+    assert ran == [bench.WHOLE, bench.OURS] * 2, "the slow one that no bar needs is left out"
+    assert {name: row["turns"] for name, row in found["ways"].items()} == {bench.WHOLE: 2, bench.OURS: 2}
+    ran.clear()
+    bench.timed(case, ways, 3, bench.Pace(end=now + 3600, share=now))
+    assert ran == [bench.WHOLE, bench.OURS], "once, though the case's share is over"
+    ran.clear()
+    assert bench.timed(case, ways, 3, bench.Pace(end=now, share=now))["ways"] == {}
+
+
+def test_a_part_that_fails_is_said_and_the_others_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"no picture")
+    flags = ["--photos", str(tmp_path / "photos"), "--only", "pipeline,overhead", "--out", str(tmp_path)]
+    assert main(["benchmark", "--quick", "--rounds", "1", *flags]) == 1
+    kept = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
+    assert "ImageError" in kept["pipeline"]["error"]
+    assert kept["overhead"]["images"] == 50
+    assert "pipeline failed" in capsys.readouterr().out
 
 
 def test_wrong_flags_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

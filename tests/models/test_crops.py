@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, snap, with_context
+from models.crops import Crop, CropSettings, cost, cut, hole_boxes, paste, plan_crops, snap, with_context
 
-SMALL = CropSettings(min_side=64, bucket=16, max_side=160)
+SMALL = CropSettings(min_side=64, bucket=16, max_side=160, most_pixels=200 * 200, fixed=500)
 
 
 @st.composite
@@ -49,23 +49,43 @@ def test_every_hole_pixel_is_filled_from_a_crop_with_context(mask: np.ndarray) -
         for side, limit in ((x1 - x0, width), (y1 - y0, height)):
             assert side >= min(limit, SMALL.min_side)
             assert side == limit or side % SMALL.bucket == 0
-        assert max(crop.size) <= max(SMALL.max_side, 16)
-        assert crop.size == (y1 - y0, x1 - x0) or max(x1 - x0, y1 - y0) > SMALL.max_side
+        if crop.reduced:
+            assert max(crop.size) <= SMALL.max_side < max(x1 - x0, y1 - y0)
+        else:
+            assert max(crop.size) <= SMALL.max_side or crop.size[0] * crop.size[1] <= SMALL.most_pixels
+
+
+def price(crops: list[Crop], plan: CropSettings) -> float:
+    boxes = np.array([c.box for c in crops], np.int64).reshape(-1, 4)
+    return float(cost(boxes, np.array([c.reduced for c in crops], np.bool_), plan).sum())
 
 
 @settings(max_examples=60, deadline=None)
 @given(masks())
 def test_no_pair_is_left_that_would_be_cheaper_together(mask: np.ndarray) -> None:
-    def area(box: np.ndarray) -> int:
-        return int((box[2] - box[0]) * (box[3] - box[1]))
-
-    for p, q in combinations((np.array(c.box) for c in plan_crops(mask, SMALL)), 2):
-        both = np.concatenate([np.minimum(p, q)[:2], np.maximum(p, q)[2:]])[None]
+    whole = [c for c in plan_crops(mask, SMALL) if not c.reduced]
+    for p, q in combinations(whole, 2):
+        both = np.array([[*np.minimum(p.box, q.box)[:2], *np.maximum(p.box, q.box)[2:]]])
         (both,) = snap(both, mask.shape, SMALL)
-        too_long = max(both[2] - both[0], both[3] - both[1]) > SMALL.max_side
+        one = Crop(p.holes, tuple(both.tolist()), (int(both[3] - both[1]), int(both[2] - both[0])))
+        fits = max(one.size) <= SMALL.max_side or one.size[0] * one.size[1] <= SMALL.most_pixels
         # Rounding to the bucket may move a box by less than one.
-        slack = SMALL.bucket * sum(both[2:] - both[:2])
-        assert too_long or area(both) + slack >= area(p) + area(q)
+        slack = SMALL.bucket * sum(one.size) * 1.2
+        assert not fits or price([one], SMALL) + slack >= price([p, q], SMALL)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks())
+def test_crops_never_cost_more_than_the_image(mask: np.ndarray) -> None:
+    crops = plan_crops(mask, SMALL)
+    height, width = mask.shape
+    if not crops or (max(mask.shape) > SMALL.max_side and mask.size > SMALL.most_pixels):
+        return
+    whole = Crop((0, 0, width, height), (0, 0, width, height), (height, width))
+    assert price(crops, SMALL) <= price([whole], SMALL)
+    if crops == [whole]:
+        return
+    assert sum(h * w for h, w in (c.size for c in crops)) <= mask.size
 
 
 @settings(max_examples=60, deadline=None)
@@ -133,8 +153,55 @@ def test_a_long_thin_hole_is_filled_in_tiles_at_full_resolution() -> None:
     mask[140:1860, 140:2860] = False
     crops = plan_crops(mask, CropSettings())
     assert not (mask & ~covered(crops, mask.shape)).any()
-    assert all(c.size == (c.box[3] - c.box[1], c.box[2] - c.box[0]) for c in crops)
-    assert max(max(c.size) for c in crops) <= 768
+    assert not any(c.reduced for c in crops)
+    assert all(c.size[0] * c.size[1] <= CropSettings.most_pixels for c in crops)
+    assert sum(c.size[0] * c.size[1] for c in crops) < 0.7 * mask.size
+
+
+def test_scattered_holes_are_filled_in_the_whole_image_where_crops_cost_more() -> None:
+    mask = np.zeros((512, 512), np.bool_)
+    for y, x in ((20, 20), (20, 420), (420, 20), (420, 420), (220, 220)):
+        mask[y : y + 80, x : x + 80] = True
+    (crop,) = plan_crops(mask, CropSettings())
+    assert (crop.box, crop.size) == ((0, 0, 512, 512), (512, 512))
+    # A hole that would be seen reduced on its own, too: the image at full scale is what it is compared with.
+    wide = np.zeros((1000, 1000), np.bool_)
+    wide[100:600, 100:600] = wide[700:900, 50:450] = wide[650:950, 600:950] = True
+    (crop,) = plan_crops(wide, CropSettings())
+    assert crop.size == (1000, 1000)
+    assert any(c.reduced for c in plan_crops(wide, CropSettings(most_pixels=900**2)))
+    # In a photograph of 12 megapixels the same holes are filled from crops.
+    large = np.zeros((3000, 4000), np.bool_)
+    large[1000:1512, 1000:1512] = mask
+    crops = plan_crops(large, CropSettings())
+    assert sum(h * w for h, w in (c.size for c in crops)) < 800 * 800
+
+
+def test_a_wider_crop_of_several_holes_is_not_reduced() -> None:
+    mask = np.zeros((1000, 3000), np.bool_)
+    for x in range(100, 2900, 180):  # each hole alone would do with 256 pixels
+        mask[100:200, x : x + 100] = True
+    crops = plan_crops(mask, CropSettings())
+    assert not any(c.reduced for c in crops)
+    assert max(max(c.size) for c in crops) > 768
+    assert all(c.size[0] * c.size[1] <= 1 << 20 for c in crops)
+    parts = plan_crops(mask, CropSettings(most_pixels=0))
+    assert max(max(c.size) for c in parts) <= 768
+    assert price(crops, CropSettings()) < price(parts, CropSettings())
+
+
+def test_fixed_costs_join_and_growing_ones_part() -> None:
+    mask = np.zeros((600, 2000), np.bool_)
+    mask[250:350, 100:200] = mask[250:350, 400:500] = True
+
+    def sides(**kwargs: float) -> int:
+        return len(plan_crops(mask, CropSettings(**kwargs)))  # type: ignore[arg-type]
+
+    assert (sides(fixed=0, growth=0.0), sides(fixed=60_000, growth=0.0), sides(fixed=60_000, growth=1.0)) == (
+        2,
+        1,
+        2,
+    )
 
 
 def test_whole_image_is_one_crop_of_full_size() -> None:
@@ -152,8 +219,8 @@ def test_a_page_of_specks_is_planned_quickly() -> None:
     start = time.process_time()
     crops = plan_crops(mask, CropSettings())
     assert time.process_time() - start < 5
-    # At full resolution in pieces of at most 768, overlapping by their context: about twice the image.
-    assert sum(h * w for h, w in (c.size for c in crops)) < 2.5 * mask.size
+    # At full resolution in pieces of a megapixel, overlapping by their context: less than twice the image.
+    assert sum(h * w for h, w in (c.size for c in crops)) < 2 * mask.size
     assert len(crops) > 10
     assert not (mask & ~covered(crops, mask.shape)).any()
 

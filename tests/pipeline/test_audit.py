@@ -20,7 +20,7 @@ from flow_rig import clean, faces, put_photos
 from PIL import Image as Pil
 from scenes import DEMO_PHOTOS
 
-from pipeline import images, ledger, masks, schema
+from pipeline import images, ledger, masks, schema, sealed
 from pipeline.audit import CHECKS, audit, readable
 from pipeline.errors import ConfigError
 from pipeline.storage import LocalStore
@@ -75,7 +75,7 @@ def rewrite(output: LocalStore, name: str, edit: Callable[[list[Row]], list[Row]
     edited = edit(rows)
     rows = rows if edited is None else edited
     table = pa.Table.from_pylist(rows, schema=schema.part_schema())
-    output.put(f"parts/{name}", ledger.part_bytes(table))
+    output.put(f"parts/{name}", sealed.part_bytes(table))
 
 
 def plant(output: LocalStore, ending: str, change: Callable[[Row], object]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from flow_rig import clean, comparable, faces, put_photos, rows_of
 
 from jobs.__main__ import main
-from pipeline import card, compacted, graph, ledger, plan, recall, report_data
+from pipeline import card, compacted, graph, ledger, plan, recall, report_data, sealed
 from pipeline.audit import audit
 from pipeline.compact import Made, compact
 from pipeline.errors import RunStopped
@@ -76,10 +76,10 @@ def test_row_groups_are_filled_across_units() -> None:
     tables = [
         pa.table({"image_id": [f"{n} {k}" for k in range(100)], "image": [b""] * 100}) for n in range(7)
     ]
-    file = pq.ParquetFile(pa.BufferReader(data := ledger.joined_bytes(iter(tables))))
+    file = pq.ParquetFile(pa.BufferReader(data := sealed.joined_bytes(iter(tables))))
     assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == [256, 256, 188]
     assert file.read() == pa.concat_tables(tables)
-    assert ledger.seal_holds(data)
+    assert sealed.seal_holds(data)
 
 
 def test_a_resumed_run_adds_to_it_and_the_next_compaction_takes_that(
@@ -253,3 +253,17 @@ def test_a_review_and_a_recall_find_rows_in_large_parts(output: LocalStore) -> N
     assert [r.review["mark"] for r in told.rows if r.review] == ["redo"]
     assert recall.estimate(output, faces(), graph.spread_here, 3) is not None
     assert plan.generations(output) == [0]
+
+
+def test_pictures_outside_the_parts_stay_where_they_are(tmp_path: Path) -> None:
+    put_photos(str(tmp_path / "in"), 3)
+    recipe = faces(**{"units.rows": 1, "output.layout": "webdataset"})
+    clean(str(tmp_path / "in"), str(tmp_path / "out"), recipe)
+    output = LocalStore(tmp_path / "out")
+    shards = [item.key for item in output.list("shards")]
+    done(output, rows=100)
+    assert {orphan.what for orphan, removed in sweep(output, 0) if removed} == {"replaced"}
+    assert [item.key for item in output.list("shards")] == shards
+    found = audit(output, source=LocalStore(tmp_path / "in"))
+    assert (found.wrong, found.checks["image there"].looked) == ([], 3)
+    assert clean(str(tmp_path / "in"), str(tmp_path / "out"), recipe) == []

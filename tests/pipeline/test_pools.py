@@ -23,8 +23,17 @@ def names(**engine: object) -> list[list[str]]:
 def test_the_model_stages_share_workers_unless_the_recipe_parts_them() -> None:
     assert names() == [["read"], ["detect", "segment", "inpaint", "verify"], ["write"]]
     apart = names(stages={"inpaint": {"gpus": 0.5, "workers": 4}})
-    assert apart == [["read"], ["detect", "segment"], ["inpaint"], ["verify"], ["write"]]
+    assert apart == [["read"], ["decode"], ["detect", "segment"], ["inpaint"], ["verify"], ["write"]]
     assert names(stages={"inpaint": {"cpus": 1}}) == names(), "the same needs, said twice"
+
+
+def test_pictures_are_decoded_by_cpu_tasks_where_the_recipe_says_so() -> None:
+    gpu = {"gpus": 0.5}
+    assert names(**gpu) == names() == names(decode="inside")
+    assert names(decode="apart", **gpu) == [["read"], ["decode"], *names()[1:]]
+    pools = {"inpaint": gpu}
+    assert ["decode"] in names(stages=pools)
+    assert ["decode"] not in names(stages=pools, decode="inside")
 
 
 def test_one_pool_takes_all_but_one_cpu() -> None:

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from s3server import aws_environment
 
 from pipeline.errors import ConfigError, StorageError
+from pipeline.s3_store import SILENCE_S, SLOWEST, _silence
 from pipeline.storage import LocalStore, Store, open_store, read_uri
 
 ODD_NAMES = [
@@ -155,3 +160,36 @@ def test_s3_lists_page_after_page(s3) -> None:  # type: ignore[no-untyped-def]
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda name: store.put(name, b"x"), names))
     assert [item.key for item in store.list()] == names
+
+
+def test_a_put_may_take_as_long_as_its_bytes_need() -> None:
+    """The server says nothing until it has them all: 64 MB at 5 MB/s is 13 s of silence."""
+    assert _silence(1000) == SILENCE_S
+    assert all(_silence(mb << 20) * SLOWEST >= mb << 20 for mb in (1, 5, 6, 64, 256, 1000))
+    assert len({_silence(mb << 20) for mb in range(1, 513)}) < 10, "few clients"
+
+
+@pytest.mark.slow
+def test_a_large_put_over_a_slow_line_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 MB into a server that takes them over more seconds than a silent connection is given."""
+    size, seconds = 20_000_000, 15
+    taken: list[int] = []
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as stream:
+            length = 0
+            while (line := stream.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            while sum(taken) < length:
+                taken.append(len(stream.read1(size // (seconds * 10))))
+                time.sleep(0.1)
+            connection.sendall(b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n')
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        for name, value in aws_environment(f"http://127.0.0.1:{server.getsockname()[1]}").items():
+            monkeypatch.setenv(name, value)
+        assert open_store("s3://bucket/x").put_new("parts/u.parquet", bytes(size))
+    assert sum(taken) == size

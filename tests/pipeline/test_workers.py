@@ -132,3 +132,22 @@ def test_a_store_that_is_away_leaves_the_unit_for_later_and_blames_no_image(tmp_
     (row,) = group(unit(IMAGES)).to_pylist()
     assert row["failure"] == "later: not now"
     assert not witness.begin("u/detect").careful
+
+
+class Cramped(LocalStore):
+    """A store whose client has no room for what it is to send."""
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        raise MemoryError("no room to send a part")
+
+
+def test_a_unit_that_finds_no_memory_after_its_stages_is_left_for_later(tmp_path: Path) -> None:
+    witness = Witness()
+    job = Job((), Cramped(tmp_path), Recipe(), Stamp("d", "v", "r", (), False))
+    place = Place(job, (Fatal(frozenset()),), first=False, final=True, witness=None)
+    group = Group(
+        place, lambda verb, *words: getattr(witness, verb)(*words), Meters(lambda metric: Counter())
+    )
+    (row,) = group(unit(IMAGES)).to_pylist()
+    assert row["failure"] == "later: no room to send a part"
+    assert not witness.begin("u/detect").careful, "no image is blamed"

@@ -1,0 +1,264 @@
+"""The parts of `cleanplate benchmark`: what each measures, within its time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from models.regions import Image
+
+LEAST_PHOTOS = 12
+"""Photographs that `margins` looks at, however little time there is."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a part is given: the flags, its time, and where to say and keep what it has so far."""
+
+    args: argparse.Namespace
+    seconds: float
+    keep: Callable[[Any], None]
+    console: Console
+
+    @property
+    def end(self) -> float:
+        """As time.perf_counter() will tell it."""
+        return time.perf_counter() + self.seconds
+
+
+def _threads(args: argparse.Namespace) -> int:
+    from models.devices import limit_threads
+
+    threads: int = args.threads or (1 if args.quick else os.cpu_count() or 1)
+    limit_threads(threads)
+    return threads
+
+
+def _model(args: argparse.Namespace) -> str:
+    return "tiny" if args.quick else "big-lama"
+
+
+def _inpaint(turn: Turn) -> dict[str, Any]:
+    from jobs.benchmark_show import show_case
+    from models import bench
+    from models.lama import LAMA
+
+    args, end = turn.args, turn.end
+    found: dict[str, Any] = {
+        "model": _model(args),
+        "threads": _threads(args),
+        "rounds": args.rounds,
+        "cases": [],
+    }
+    model = bench.random_generator(LAMA[_model(args)])
+    ways = {n: way for n, way in bench.ways(model, args.device).items() if re.search(args.ways, n)}
+    cases = [c for c in bench.cases(quick=args.quick) if not args.cases or args.cases in c.name]
+    small = bench.cases(quick=True)[0]
+    bench.timed(small, ways, 1)  # Every way once, so that no first call is in a figure.
+    pace = bench.Pace(end)
+    for n, case in enumerate(cases):
+        now = time.perf_counter()
+        part = bench.share_of(case) / sum(bench.share_of(c) for c in cases[n:])
+        pace.share = now + part * max(end - now, 0)
+        found["cases"].append(bench.timed(case, ways, args.rounds, pace))
+        turn.keep(found)
+        show_case(found, found["cases"][-1], turn.console)
+    return found
+
+
+def _crops(turn: Turn) -> dict[str, Any]:
+    from models import bench, bench_limits
+    from models.lama import LAMA
+
+    _threads(turn.args)
+    sides = (64, 96, 128) if turn.args.quick else (256, 384, 512, 768, 1024)
+    model = bench.random_generator(LAMA[_model(turn.args)])
+    return bench_limits.crop_costs(model, sides, turn.seconds)
+
+
+def _exact(turn: Turn) -> dict[str, Any]:
+    from jobs.benchmark_flow import photographs
+    from models import bench, bench_limits
+    from models.lama import LAMA
+    from pipeline import images
+
+    args = turn.args
+    _threads(args)
+    side = 64 if args.quick else 512
+    lite, prefill = bench_limits.shipped("lama-lite")
+    photo = images.decode(next(iter(photographs(1, args.photos).values()))).pixels
+    at_most = min(side, *photo.shape[:2]) // 8 * 8
+    found = {"lama-lite, trained": bench_limits.exactness(lite, at_most, prefill=prefill, image=photo)}
+    turn.keep(found)
+    model = bench.random_generator(LAMA[_model(args)])
+    # fp64 takes a minute at 512 px, and says the same at 256.
+    return found | {f"{_model(args)}, random weights": bench_limits.exactness(model, min(side, 256))}
+
+
+def _limit(turn: Turn) -> dict[str, Any]:
+    from models import bench_limits
+
+    _threads(turn.args)
+    return bench_limits.limit(_model(turn.args), 64 if turn.args.quick else 512, turn.args.rounds)
+
+
+def _memory(turn: Turn) -> dict[str, Any]:
+    from models import bench
+
+    args = turn.args
+    at = next(n for n, case in enumerate(bench.cases(quick=True)) if "one hole" in case.name)
+    found: dict[str, Any] = {"case": "2048x1536, one hole 300x200", "processes": {}}
+    for name in (bench.OURS, bench.OURS_BF16, bench.WHOLE):
+        found["processes"][name] = _fresh_memory(name, _model(args), at, args.quick)
+        turn.keep(found)
+    return found
+
+
+_MEMORY = "import json, sys; from models.bench_limits import memory_of; "
+_MEMORY += "print(json.dumps(memory_of(*json.loads(sys.argv[1]))))"
+
+
+def _fresh_memory(*given: Any) -> dict[str, float]:
+    """bench_limits.memory_of in a process of its own: peaks of this one would hide it."""
+    command = [sys.executable, "-c", _MEMORY, json.dumps(given)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(json.loads(told))
+
+
+def _margins(turn: Turn) -> dict[str, Any]:
+    from models import bench_limits, bench_margins
+
+    args, end = turn.args, turn.end
+    _threads(args)
+    holes = bench_margins.HOLES[:1] if args.quick else bench_margins.HOLES
+    least = 1 if args.quick else LEAST_PHOTOS
+
+    seen = 0
+
+    def some() -> Iterator[Image]:
+        nonlocal seen
+        for photo in _test_photographs(args):
+            if seen >= (least if args.quick else args.images) or (
+                seen >= least and time.perf_counter() > end
+            ):
+                return
+            seen += 1
+            yield photo
+
+    rows = bench_margins.table(some(), bench_margins.fillers(bench_limits.lite_inpainter), holes)
+    return {"photographs": seen, "rows": rows}
+
+
+def _test_photographs(args: argparse.Namespace) -> Iterator[Image]:
+    """Photographs that lama-lite was not trained on: the demo's without captions, or `split=test` of --photos,
+    the collections in turns. HWC uint8 RGB, at most 1024 px, the short side at least 384."""
+    import cv2
+
+    from jobs.benchmark_flow import demo_photographs
+    from jobs.photos import open_photos
+    from models.crops import resize
+    from pipeline import images
+    from pipeline.formats import ImageError
+
+    if args.photos:
+        photos = open_photos(str(args.photos), "test")
+        groups: dict[str, list[Any]] = {}
+        for photo in photos:
+            groups.setdefault(photo.source, []).append(photo)
+        turns = [
+            p for n in range(max(map(len, groups.values()))) for g in groups.values() for p in g[n : n + 1]
+        ]
+        blobs: Iterator[bytes] = (photo.read() for photo in turns)
+    else:
+        blobs = iter(demo_photographs().values())
+    for data in blobs:
+        try:
+            pixels = np.asarray(images.decode(data).pixels)
+        except ImageError:
+            continue
+        scale = min(1.0, 1024 / max(pixels.shape[:2]))
+        if min(pixels.shape[:2]) * scale < 384:
+            continue
+        size = round(pixels.shape[0] * scale), round(pixels.shape[1] * scale)
+        yield pixels if scale == 1 else resize(pixels, size, cv2.INTER_AREA)
+
+
+def _pipeline(turn: Turn) -> dict[str, Any]:
+    from jobs import benchmark_flow as flow
+
+    args = turn.args
+    overrides: dict[str, Any] = {"inpaint.name": args.inpainter, "engine.gpus": float(args.device == "cuda")}
+    if args.quick:
+        overrides |= {"remove": ["face"], "inpaint.name": "telea"}
+    count = 3 if args.quick else args.images
+    return flow.pipeline(count, args.photos, args.rounds, overrides, ray=not args.quick, seconds=turn.seconds)
+
+
+def _overhead(turn: Turn) -> dict[str, Any]:
+    from jobs import benchmark_flow as flow
+
+    return flow.overhead(min(turn.args.tiny, 50) if turn.args.quick else turn.args.tiny)
+
+
+def _scaling(turn: Turn) -> list[dict[str, float]]:
+    from jobs import benchmark_flow as flow
+
+    end, found = turn.end, list[dict[str, float]]()
+    for workers in [1] if turn.args.quick else [int(word) for word in turn.args.workers.split(",")]:
+        if found and time.perf_counter() > end:
+            break
+        found += flow.scaling([workers])
+        turn.keep(found)
+    return found
+
+
+RUN: dict[str, Callable[[Turn], Any]] = {
+    "inpaint": _inpaint,
+    "crops": _crops,
+    "exact": _exact,
+    "limit": _limit,
+    "memory": _memory,
+    "overhead": _overhead,
+    "scaling": _scaling,
+    "pipeline": _pipeline,
+    "margins": _margins,
+}
+
+
+def cost(results: dict[str, Any], args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """What was measured, as images/s, for each core and GPU, and as dollars for a million images at the given
+    prices."""
+    gpus = float(args.device == "cuda")  # Every part that has a rate runs on one device at most.
+    rates: dict[str, tuple[float, float]] = {}
+    flow = results.get("pipeline", {})
+    if "images_per_s_one_core" in flow:
+        rates["bare loop, one core"] = flow["images_per_s_one_core"], 1
+        rates["cleanplate run, one core"] = flow["images"] / flow["run_here"]["wall_s"], 1
+        if ray := flow.get("ray"):
+            rates["cleanplate run, Ray"] = ray["images_per_s"], ray["workers"]
+    for case in results.get("inpaint", {}).get("cases", []):
+        for name, way in case["ways"].items():
+            if "one hole" in case["case"]:
+                rates[f"one hole: {name}"] = 1 / way["wall_s"], results["inpaint"]["threads"]
+    return {name: _priced(rate, cores, gpus, args) for name, (rate, cores) in rates.items()}
+
+
+def _priced(rate: float, cores: float, gpus: float, args: argparse.Namespace) -> dict[str, float]:
+    hourly = cores * args.price_core_hour + gpus * args.price_gpu_hour
+    priced = {
+        "images_per_s": rate,
+        "images_per_s_per_core": rate / cores,
+        "usd_per_million": 1e6 / rate / 3600 * hourly,
+    }
+    return priced | ({"images_per_s_per_gpu": rate / gpus} if gpus else {})
