@@ -27,13 +27,21 @@ from torch.nn import functional as F
 from models.convs import Conv, conv
 from models.ffc import FFC_BN_ACT, FFCResnetBlock
 from models.lama import LamaGenerator, Precision, Predict
-from models.split import SplitConv, digits, split_conv, splitting_pays
+from models.split import EXACT, SplitConv, digits, split_conv, splitting_pays
 
 ROW = 4
 """Neighbours along a row that the last convolution takes as one pixel; sides are multiples of 8."""
 
 SPLIT_FROM = 256
 """Channels of the blocks from which splitting pays: cutting a value into digits costs the same for few of them."""
+
+UNSPLIT = 1
+"""Layers of the encoder, after the stem, that are not split: their maps are large, their channels few."""
+
+CAREFUL_BLOCKS = 1
+"""Blocks of wide 'bf16' generators that stay in fp32, behind an encoder that does: what is rounded off early is
+enlarged by all that follows. On random big-lama weights at 192 px (docs/notebook.md): all in bf16 39.4 dB from fp32,
+the encoder in fp32 44.6, with the blocks' sum in fp32 45.2, with the first block 47.5, with six blocks 52."""
 
 Span = tuple[int, int]
 """Pixels from .. to (exclusive) along one axis."""
@@ -105,7 +113,7 @@ class _Down:
 
     def __call__(self, x: Tensor) -> Tensor:
         if isinstance(self.conv, SplitConv):
-            return self.conv(digits([x], reflect=self.reflect), relu=True)
+            return self.conv(digits([x], reflect=self.reflect, count=self.conv.count), relu=True)
         return self.conv(_reflected(x, self.reflect), relu=True)
 
 
@@ -119,7 +127,7 @@ class _SplitLayer:
     up: Conv
 
     def __call__(self, local: Tensor, glob: Tensor) -> tuple[Tensor, Tensor]:
-        both = digits([local, glob], reflect=1)
+        both = digits([local, glob], reflect=1, count=self.to_local.count)
         new_global = self.local_to_global(both.part(local.shape[1]))
         return self.to_local(both, relu=True), self.up.onto(new_global, self.spectral(glob))
 
@@ -188,7 +196,8 @@ def fast_generator(
     """The generator as a function, Bx4xHxW float32 -> Bx3xHxW float32 in [0, 1], on the model's device.
 
     'fp32' gives what the model gives in eval mode, to rounding; 'bf16' runs the convolutions in bf16, the
-    FFT and the sigmoid in fp32. holes_only: the prediction is made in the box round all holes (channel 3 of
+    FFT and the sigmoid in fp32, and of a wide generator also the encoder, the first block and the sum that the
+    blocks add to. holes_only: the prediction is made in the box round all holes (channel 3 of
     the input) of the batch, and is 0 elsewhere. The weights are copied: later changes to the model do not
     show. Raises ValueError for a generator without FFC blocks.
     """
@@ -198,14 +207,28 @@ def fast_generator(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     layers = list(model.model)
     n_front = 2 + p.n_downsampling
+    wide = p.width(p.n_downsampling) >= SPLIT_FROM
     on_cpu = next(model.parameters()).device.type == "cpu"
-    split = precision == "fp32" and on_cpu and p.width(p.n_downsampling) >= SPLIT_FROM and splitting_pays()
+    split = wide and on_cpu and splitting_pays()
+    early = torch.float32 if wide else dtype
     stem, *downs = (cast(FFC_BN_ACT, layer) for layer in layers[1:n_front])
     # The stem's input has 4 channels: nothing to gain by splitting.
-    encoder = [_first(stem, dtype, 3), *(_first(layer, dtype, 1, split=split) for layer in downs)]
+    count = EXACT if precision == "fp32" else 2
+    encoder = [
+        _first(stem, early, 3),
+        *(
+            _first(layer, early, 1, split=count if split and n >= UNSPLIT else 0)
+            for n, layer in enumerate(downs)
+        ),
+    ]
     blocks = [cast(FFCResnetBlock, layer) for layer in layers[n_front : n_front + p.n_blocks]]
+    kinds = [early if n < CAREFUL_BLOCKS else dtype for n in range(len(blocks))]
     pairs = [
-        (_ffc(block.conv1, dtype, split=split), _ffc(block.conv2, dtype, split=split)) for block in blocks
+        tuple(
+            _ffc(conv, kind, split=count if split and kind == torch.float32 else 0)
+            for conv in (block.conv1, block.conv2)
+        )
+        for block, kind in zip(blocks, kinds, strict=True)
     ]
     decoder = _decoder(layers[n_front + p.n_blocks + 1 :], dtype)
     n_local = blocks[0].conv1.bn_l.num_features
@@ -218,14 +241,14 @@ def fast_generator(
             return out
         # Not under autocast: the precision is decided here, layer by layer.
         with torch.autocast(x.device.type, enabled=False):
-            z = x.to(dtype).contiguous(memory_format=torch.channels_last)
+            z = x.to(early).contiguous(memory_format=torch.channels_last)
             for layer in encoder:
                 z = layer(z)
             local, glob = (part.contiguous(memory_format=torch.channels_last) for part in _parts(z, n_local))
-            for first, second in pairs:
-                more_local, more_global = second(*first(local, glob))
+            for (first, second), kind in zip(pairs, kinds, strict=True):
+                more_local, more_global = second(*first(local.to(kind), glob.to(kind)))
                 local, glob = local.add_(more_local), glob.add_(more_global)
-            z = torch.cat([local, glob], dim=1)
+            z = torch.cat([local, glob], dim=1).to(dtype)
             out[:, :, slice(*rows), slice(*columns)] = decoder(z, rows, columns)
         return out
 
@@ -266,8 +289,9 @@ def _folded(
     return weight * scale.view(shape), bn.bias + start * scale
 
 
-def _first(layer: FFC_BN_ACT, dtype: torch.dtype, reflect: int, *, split: bool = False) -> _Down:
-    """A layer of the encoder: local channels in; local and perhaps global ones out, as one map."""
+def _first(layer: FFC_BN_ACT, dtype: torch.dtype, reflect: int, *, split: int = 0) -> _Down:
+    """A layer of the encoder: local channels in; local and perhaps global ones out, as one map. split: into so
+    many digits; 0: not."""
     ffc = layer.ffc
     weight, bias = _folded(ffc.convl2l.weight, layer.bn_l)
     if ffc.convl2g is not None and layer.bn_g is not None:
@@ -275,11 +299,11 @@ def _first(layer: FFC_BN_ACT, dtype: torch.dtype, reflect: int, *, split: bool =
         weight, bias = torch.cat([weight, more_weight]), torch.cat([bias, more_bias])
     stride = int(ffc.convl2l.stride[0])
     if split:
-        return _Down(split_conv(weight, bias, stride=stride), reflect)
+        return _Down(split_conv(weight, bias, stride=stride, count=split), reflect)
     return _Down(conv(weight, bias, dtype, stride=stride), reflect)
 
 
-def _ffc(layer: FFC_BN_ACT, dtype: torch.dtype, *, split: bool) -> _Layer | _SplitLayer:
+def _ffc(layer: FFC_BN_ACT, dtype: torch.dtype, *, split: int) -> _Layer | _SplitLayer:
     ffc, bn_l, bn_g = layer.ffc, layer.bn_l, layer.bn_g
     if ffc.convl2g is None or ffc.convg2l is None or ffc.convg2g is None or bn_g is None:
         raise ValueError("a layer of the blocks has no global channels")
@@ -294,7 +318,9 @@ def _ffc(layer: FFC_BN_ACT, dtype: torch.dtype, *, split: bool) -> _Layer | _Spl
     to_global = _folded(ffc.convl2g.weight, bn_g)
     if split:
         both = torch.cat([local, from_global], dim=1)
-        return _SplitLayer(split_conv(both, local_bias), split_conv(*to_global), fourier, up)
+        return _SplitLayer(
+            split_conv(both, local_bias, count=split), split_conv(*to_global, count=split), fourier, up
+        )
     return _Layer(
         conv(local, local_bias, dtype), conv(from_global, None, dtype), conv(*to_global, dtype), fourier, up
     )

@@ -25,6 +25,8 @@ Precision = Literal["fp32", "bf16"]
 Prompts = Literal["boxes", "points", "both"]
 PROMPTS_AT_ONCE = 64
 IMAGES_AT_ONCE = 4
+MASK_PIXELS = 1 << 26
+"""Of logits at an image's size that are held at once: 64 prompts x 3 masks of a 24-Mpx photograph would be 18 GB."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,17 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def __call__(self, images: list[Image], regions: list[list[Region]]) -> list[list[Mask]]:
-        """Images without regions are not encoded; all prompts of an image share its encoding."""
+        """Images without regions are not encoded; all prompts of an image share its encoding, and prompts of
+        several images are decoded together."""
         if len(images) != len(regions):
             raise ValueError(f"{len(images)} images but regions of {len(regions)}")
         masks: list[list[Mask]] = [[] for _ in images]
         busy = [i for i, some in enumerate(regions) if some]
-        for i, (encoded, size) in zip(busy, self.encoded([images[i] for i in busy]), strict=True):
-            masks[i] = self._decode(encoded, size, images[i], regions[i])
+        for start in range(0, len(busy), IMAGES_AT_ONCE):
+            group = busy[start : start + IMAGES_AT_ONCE]
+            made = self._decode([images[i] for i in group], [regions[i] for i in group])
+            for i, some in zip(group, made, strict=True):
+                masks[i] = some
         return masks
 
     def encoded(self, images: list[Image]) -> Iterator[tuple[torch.Tensor, tuple[int, int]]]:
@@ -187,34 +193,44 @@ class SamSegmenter:
                 yield batch[n : n + 1], (one.shape[1], one.shape[2])
 
     def prompted(
-        self, encoded: torch.Tensor, points: Any, boxes: Any, shape: tuple[int, int], multimask: bool
+        self,
+        encoded: torch.Tensor,
+        points: torch.Tensor | None,
+        boxes: torch.Tensor | None,
+        multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits N x M x h x w (a quarter of the network's input) and predicted IoU N x M.
 
-        points: N x 2 x, y or None; boxes: N x 4 xyxy or None; both in pixels of an image of `shape` (H, W).
+        encoded: N x C x h x w, the image of each prompt, or 1 x C x h x w, that of all. points: N x 2 x, y or None;
+        boxes: N x 4 xyxy or None; both as `placed` gives them.
         """
         near = None
         if points is not None:
-            at = torch.as_tensor(self._transform.apply_coords(points, shape), dtype=torch.float32)
-            near = at[:, None].to(self.device), torch.ones(len(at), 1, device=self.device)
-        inside = None
-        if boxes is not None:
-            sides = self._transform.apply_boxes(boxes, shape)
-            inside = torch.as_tensor(sides, dtype=torch.float32).to(self.device)
-        sparse, dense = self._model.prompt_encoder(points=near, boxes=inside, masks=None)
+            near = points[:, None], torch.ones(len(points), 1, device=self.device)
+        sparse, dense = self._model.prompt_encoder(points=near, boxes=boxes, masks=None)
+        # The package's decoder takes one image for all prompts, and adds to it what differs between them.
         logits, quality = self._model.mask_decoder(
-            image_embeddings=encoded,
+            image_embeddings=torch.zeros_like(encoded[:1]),
             image_pe=self._model.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
+            dense_prompt_embeddings=encoded + dense,
             multimask_output=multimask,
         )
         return logits, quality
 
-    def full(self, logits: torch.Tensor, size: tuple[int, int], shape: tuple[int, int]) -> Mask:
-        """Logits h x w of one mask -> HW bool of an image of `shape`. size: as `encoded` gave it."""
-        mask = self._model.postprocess_masks(logits[None, None], size, shape)
-        return np.asarray((mask[0, 0] > self._model.mask_threshold).cpu().numpy())
+    def placed(self, coordinates: Any, shape: tuple[int, int]) -> torch.Tensor:
+        """N x 2 x, y or N x 4 xyxy in pixels of an image of `shape` (H, W), in the network's frame and device."""
+        apply = self._transform.apply_boxes if coordinates.shape[1] == 4 else self._transform.apply_coords
+        return torch.as_tensor(apply(coordinates, shape), dtype=torch.float32).to(self.device)
+
+    def full(self, logits: torch.Tensor, size: tuple[int, int], shape: tuple[int, int]) -> list[Mask]:
+        """Logits N x h x w -> N masks, HW bool, of an image of `shape`. size: as `encoded` gave it."""
+        step = max(1, MASK_PIXELS // max(shape[0] * shape[1], size[0] * size[1]))
+        masks: list[Mask] = []
+        for some in torch.split(logits, step):
+            sized = self._model.postprocess_masks(some[:, None], size, shape)[:, 0]
+            masks += list((sized > self._model.mask_threshold).cpu().numpy())
+        return masks
 
     def _input(self, image: Image) -> torch.Tensor:
         """3 x h x w, 0..255, the long side at the network's; the short side at least one pixel."""
@@ -229,22 +245,35 @@ class SamSegmenter:
             encoded: torch.Tensor = self._model.image_encoder(batch)
         return encoded.float()
 
-    def _decode(
-        self, encoded: torch.Tensor, size: tuple[int, int], image: Image, regions: list[Region]
-    ) -> list[Mask]:
-        shape = (image.shape[0], image.shape[1])
-        boxes = np.array([region.box for region in regions], np.float64)
-        points = np.array([inner_point(region) for region in regions], np.float64)
-        masks: list[Mask] = []
-        for start in range(0, len(regions), PROMPTS_AT_ONCE):
-            some = slice(start, start + PROMPTS_AT_ONCE)
-            near = None if self.prompts == "boxes" else points[some]
-            inside = None if self.prompts == "points" else boxes[some]
-            logits, quality = self.prompted(encoded, near, inside, shape, self.multimask)
-            # One mask at a time: at full size, 64 prompts x 3 masks of a 24-Mpx photograph are 18 GB.
-            for one, which in zip(logits, quality.argmax(1), strict=True):
-                masks.append(self.full(one[which], size, shape))
-        return [fitted(mask, region) for mask, region in zip(masks, regions, strict=True)]
+    def _decode(self, images: list[Image], regions: list[list[Region]]) -> list[list[Mask]]:
+        """The masks of a few images' regions, none of them without one."""
+        shapes = [(image.shape[0], image.shape[1]) for image in images]
+        encodings = list(self.encoded(images))
+        encoded = torch.cat([one for one, _ in encodings])
+        owners = torch.tensor([n for n, some in enumerate(regions) for _ in some], device=self.device)
+        near = inside = None
+        if self.prompts != "boxes":
+            near = self._all_placed([[inner_point(r) for r in some] for some in regions], shapes)
+        if self.prompts != "points":
+            inside = self._all_placed([[r.box for r in some] for some in regions], shapes)
+        best = []
+        for start in range(0, len(owners), PROMPTS_AT_ONCE):
+            at = slice(start, start + PROMPTS_AT_ONCE)
+            given = (None if near is None else near[at]), (None if inside is None else inside[at])
+            logits, quality = self.prompted(encoded[owners[at]], *given, self.multimask)
+            best.append(logits[torch.arange(len(logits), device=self.device), quality.argmax(1)])
+        each = torch.split(torch.cat(best), [len(some) for some in regions])
+        return [
+            [fitted(mask, region) for mask, region in zip(self.full(own, size, shape), some, strict=True)]
+            for own, (_, size), shape, some in zip(each, encodings, shapes, regions, strict=True)
+        ]
+
+    def _all_placed(self, prompts: list[Any], shapes: list[tuple[int, int]]) -> torch.Tensor:
+        placed = [
+            self.placed(np.array(some, np.float64), shape)
+            for some, shape in zip(prompts, shapes, strict=True)
+        ]
+        return torch.cat(placed)
 
 
 def inner_point(region: Region) -> tuple[float, float]:

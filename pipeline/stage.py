@@ -79,9 +79,14 @@ class Worker:
         # A unit never comes empty from the plan; one slice keeps the schema right all the same.
         return [unit.slice(at, self.batch) for at in range(0, max(1, unit.num_rows), self.batch)]
 
-    def _fold(self, table: pa.Table) -> pa.Table:
-        for stage, work in zip(self.stages, self.works, strict=True):
-            table = self._step(stage, work, table)
+    def _fold(self, table: pa.Table, first: int = 0) -> pa.Table:
+        """The stages from number `first` on. Large pictures go on in smaller batches: what does not stay decoded
+        from one stage to the next would be decoded by each."""
+        for n in range(first, len(self.stages)):
+            pieces = _kept_decoded(table)
+            if len(pieces) > 1:
+                return pa.concat_tables([self._fold(piece, n) for piece in pieces])
+            table = self._step(self.stages[n], self.works[n], table)
         return table
 
     def _step(self, stage: Stage, work: Work, table: pa.Table) -> pa.Table:
@@ -137,6 +142,21 @@ class Worker:
 
 def _parted(table: pa.Table, healthy: pa.ChunkedArray) -> tuple[pa.Table, pa.Table]:
     return table.filter(healthy), table.filter(pc.invert(healthy))
+
+
+def _kept_decoded(table: pa.Table) -> list[pa.Table]:
+    """The table in slices whose pictures stay decoded together. As it is, where their size is not known yet or their
+    pixels travel with it."""
+    if table.num_rows < 2 or "width" not in table.schema.names or "pixels" in table.schema.names:
+        return [table]
+    sizes = pc.fill_null(pc.multiply(table["width"], table["height"]), 0).to_pylist()
+    starts, held = [0], 0
+    for n, pixels in enumerate(sizes):
+        if n > starts[-1] and held + pixels > rows.KEPT_PIXELS:
+            starts, held = [*starts, n], 0
+        held += pixels
+    ends = [*starts[1:], table.num_rows]
+    return [table.slice(a, b - a) for a, b in zip(starts, ends, strict=True)]
 
 
 def error_of(stage: str, error: BaseException) -> Row:

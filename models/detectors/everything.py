@@ -55,12 +55,12 @@ class EverythingDetector:
         grid = np.stack(np.meshgrid(steps * shape[1], steps * shape[0]), -1).reshape(-1, 2)
         found: list[tuple[float, Mask]] = []
         for start in range(0, len(grid), PROMPTS_AT_ONCE):
-            some = grid[start : start + PROMPTS_AT_ONCE]
-            logits, quality = self._sam.prompted(encoded, some, None, shape, True)
+            some = self._sam.placed(grid[start : start + PROMPTS_AT_ONCE], shape)
+            logits, quality = self._sam.prompted(encoded, some, None, True)
             logits, quality = logits.flatten(0, 1), quality.flatten()
             good = (quality >= self.min_iou) & (stability(logits) >= self.min_stability)
-            for one, score in zip(logits[good], quality[good].tolist(), strict=True):
-                mask = self._sam.full(one, size, shape)
+            masks = self._sam.full(logits[good], size, shape)
+            for mask, score in zip(masks, quality[good].tolist(), strict=True):
                 if mask.any():
                     found.append((min(1.0, score), mask))
         boxes = np.array([_box(mask) for _, mask in found]).reshape(-1, 4)

@@ -68,6 +68,45 @@ def test_calls_leave_no_state(model: Any, photo: Callable[[str], Image]) -> None
     assert all((a == b).all() for a, b in zip(first[0], again[1], strict=True))
 
 
+def test_images_are_encoded_once_and_prompts_of_several_decoded_together(
+    model: Any, photo: Callable[[str], Image]
+) -> None:
+    one, other = photo("astronaut.jpg"), photo("coffee.jpg")
+    images = [one, other, np.ascontiguousarray(one[:, 100:]), np.ascontiguousarray(other[50:])]
+    regions = [boxes(images[0], 3), [], boxes(images[2], 2), boxes(images[3], 4)]
+    alone = [SamSegmenter(model)([i], [some])[0] for i, some in zip(images, regions, strict=True)]
+    seen: dict[str, list[int]] = {"image_encoder": [], "mask_decoder": []}
+    hooks = [
+        model.image_encoder.register_forward_hook(
+            lambda _, given, out: seen["image_encoder"].append(len(out))
+        ),
+        model.mask_decoder.register_forward_hook(
+            lambda _, given, out: seen["mask_decoder"].append(len(out[0]))
+        ),
+    ]
+    try:
+        together = SamSegmenter(model)(images, regions)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert sum(seen["image_encoder"]) == 3, "no image twice, none without regions"
+    assert seen["mask_decoder"] == [9], "all prompts in one call"
+    for mine, theirs in zip(together, alone, strict=True):
+        assert len(mine) == len(theirs)
+        assert all((a == b).mean() > 0.9999 for a, b in zip(mine, theirs, strict=True))
+
+
+def test_masks_at_full_size_come_in_pieces(
+    model: Any, photo: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = photo("coffee.jpg")
+    some = boxes(image, 7)
+    whole = SamSegmenter(model)([image], [some])[0]
+    monkeypatch.setattr("models.sam.MASK_PIXELS", image.shape[0] * image.shape[1] * 2)
+    pieces = SamSegmenter(model)([image], [some])[0]
+    assert all((a == b).all() for a, b in zip(whole, pieces, strict=True))
+
+
 def test_masks_stay_near_the_box_and_poor_ones_become_the_box() -> None:
     region = Region("object", "d", 1, (20, 20, 60, 60))
     everywhere = np.ones((100, 100), np.bool_)

@@ -19,8 +19,10 @@ def _seed() -> None:
 
 def whole(cut: Digits) -> torch.Tensor:
     """The value that the digits stand for, float64."""
-    first, second, third = cut.bytes.double().chunk(3, dim=1)
-    return cut.step * (2**16 * first + 2**8 * second + third)
+    total = torch.zeros(1, dtype=torch.float64)
+    for digit in cut.bytes.double().chunk(cut.count, dim=1):
+        total = 2**8 * total + digit
+    return cut.step * total
 
 
 def test_digits_hold_the_map_and_its_reflection() -> None:
@@ -32,6 +34,24 @@ def test_digits_hold_the_map_and_its_reflection() -> None:
         assert (got - want).abs().max() <= 77.7 * 2**-23
         part = whole(digits(maps, reflect=reflect).part(3))
         assert torch.equal(part, got[:, :3])
+
+
+def test_two_digits_hold_sixteen_bits() -> None:
+    x = torch.rand(1, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    x[0, 0, 0, 0] = 1
+    cut = digits([x], reflect=0, count=2)
+    assert cut.bytes.shape[1] == 6
+    assert (whole(cut) - x).abs().max() <= 2**-16
+
+
+@needs_amx
+def test_two_digits_are_nearer_than_bf16() -> None:
+    x = torch.rand(1, 96, 18, 14).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(40, 96, 3, 3), torch.randn(40)
+    truth = F.conv2d(x.double(), weight.double(), bias.double())
+    rough = F.conv2d(x.bfloat16(), weight.bfloat16(), bias.bfloat16())
+    got = split_conv(weight, bias, count=2)(digits([x], reflect=0, count=2))
+    assert (got - truth).abs().max() < 0.02 * (rough - truth).abs().max()
 
 
 def test_a_map_of_zeros_is_zeros() -> None:
