@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +34,13 @@ HEADER = [
     "edited",
     "harm",
 ]
+
+LEGEND = (
+    "recall: share of marks with 70 % of their visible pixels in the edited mask. pixel recall, precision, mask "
+    "IoU:\nthe detector's own masks that touch the mark, before they are widened. false: regions a picture that "
+    "touch no\nmark (real lettering, for `text`). edited: share of pictures that would be changed. harm: share "
+    "of all pixels that\nwould be edited more than 8 pixels away from a mark."
+)
 
 
 def by_level(rows: Sequence[Row]) -> Table:
@@ -74,19 +83,13 @@ def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(known):.2f}" if known else "-"
 
 
-def show(tables: Sequence[Table]) -> str:
-    """Markdown, columns aligned."""
+def show(tables: Sequence[Table], legend: str) -> str:
+    """Markdown, columns aligned, and what the columns mean."""
     out = []
     for title, header, lines in tables:
         widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
         ruled = [header, ["-" * width for width in widths], *lines]
         out += [f"## {title}", "", *(f"| {' | '.join(_padded(line, widths))} |" for line in ruled), ""]
-    legend = (
-        "recall: share of marks with 70 % of their visible pixels in the edited mask. pixel recall, precision, mask "
-        "IoU:\nthe detector's own masks that touch the mark, before they are widened. false: regions a picture that "
-        "touch no\nmark (real lettering, for `text`). edited: share of pictures that would be changed. harm: share "
-        "of all pixels that\nwould be edited more than 8 pixels away from a mark."
-    )
     return "\n".join([*out, legend, ""])
 
 
@@ -104,10 +107,15 @@ def save_worst(path: Path, found: Sequence[tuple[Trial, Score, Mask]], most: int
     """The trials with the most harm or the least recall, two in a row: the picture with its truth outlined in green,
     and with what would be edited in red."""
     ranked = sorted(found, key=lambda one: _badness(one[1]), reverse=True)
-    cells = [_cell(trial, edited, asdict(score)) for trial, score, edited in ranked[:most]]
-    cells += [np.zeros_like(cells[0])] * (-len(cells) % 3)
-    sheet = np.concatenate([np.concatenate(cells[i : i + 3], 1) for i in range(0, len(cells), 3)])
-    cv2.imwrite(str(path), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    sheet(path, [_cell(trial, edited, asdict(score)) for trial, score, edited in ranked[:most]])
+
+
+def sheet(path: Path, cells: Sequence[Image]) -> None:
+    """Pictures of one size, three in a row, as one JPEG; nothing without any."""
+    if cells:
+        full = [*cells, *[np.zeros_like(cells[0])] * (-len(cells) % 3)]
+        joined = np.concatenate([np.concatenate(full[i : i + 3], 1) for i in range(0, len(full), 3)])
+        cv2.imwrite(str(path), joined[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 def _badness(score: Score) -> float:
@@ -121,17 +129,37 @@ def _cell(trial: Trial, edited: Mask, score: Row, width: int = 300, height: int 
     thick = max(1, picture.shape[1] // 400)
     truth = cv2.drawContours(picture.copy(), contours, -1, (0, 255, 0), thick)
     picture[edited] = (0.4 * picture[edited] + np.array([153, 0, 0])).astype(np.uint8)
-    both = np.concatenate([_boxed(np.asarray(one, np.uint8), width, height) for one in (truth, picture)], 1)
+    both = np.concatenate([boxed(np.asarray(one, np.uint8), width, height) for one in (truth, picture)], 1)
     case = trial.case
     told = (
         f"{case.kind} {case.mark} {case.level}  recall {score['edited_recall']:.2f}  harm {score['harm']:.2%}"
     )
-    strip = np.zeros((20, both.shape[1], 3), np.uint8)
+    return captioned(both, told)
+
+
+def captioned(picture: Image, told: str) -> Image:
+    """A picture under a line of text."""
+    strip = np.zeros((20, picture.shape[1], 3), np.uint8)
     cv2.putText(strip, told, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.concatenate([strip, both])
+    return np.concatenate([strip, picture])
 
 
-def _boxed(picture: Image, width: int, height: int) -> Image:
+def progress(total: int) -> Callable[[int], None]:
+    """Tells, given how many pictures are done: a line that overwrites itself in a terminal; every 25 elsewhere."""
+    start = time.monotonic()
+
+    def tell(done: int) -> None:
+        rate = (time.monotonic() - start) / done
+        line = f"{done} / {total} pictures, {rate:.1f} s each, {rate * (total - done) / 60:.1f} min to go"
+        if sys.stderr.isatty():
+            print(f"\r{line} ", end="" if done < total else "\n", file=sys.stderr, flush=True)
+        elif done % 25 == 0 or done == total:
+            print(line, file=sys.stderr, flush=True)
+
+    return tell
+
+
+def boxed(picture: Image, width: int, height: int) -> Image:
     """Shrunk into width x height, the rest black."""
     factor = min(width / picture.shape[1], height / picture.shape[0])
     size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))

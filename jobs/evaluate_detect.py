@@ -1,18 +1,19 @@
-"""Lay marks and text of known pixels over photographs, let the recipe's detectors find them, and count."""
+"""Lay marks and text of known pixels over photographs, let the recipe's detectors find them, and count; or count with
+boxes that somebody labelled."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.regions import Detector, Image, Mask
-    from models.trials import Case, Score, Trial
+    from models.regions import Image, Mask, Region
+    from models.trials import Case, References, Score, Trial
     from pipeline.recipe import Recipe
+
+    Look = Callable[[str, Image, str], tuple[list[Region], list[Mask], Mask]]
 
 WORST = 24
 """Pictures of the worst cases."""
@@ -37,6 +38,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--each", type=int, default=3, metavar="N", help="marks of each kind and level (default 3)")
     add("--clean", type=int, metavar="N", help="photographs that are looked at unmarked (default: all)")
     add("--seed", type=int, default=2026, help="another seed, other marks")
+    add(
+        "--labels",
+        metavar="FILE",
+        help="boxes in photographs (CSV, JSON, Parquet, COCO): nothing is rendered",
+    )
+    add("--scales", default="1,0.5,0.25", help="with --labels: sizes to show them at (default 1,0.5,0.25)")
+    add(
+        "--turns",
+        default="15,45,90,180,270",
+        help="with --labels: degrees clockwise (default 15,45,90,180,270)",
+    )
     add("--quick", action="store_true", help="a first look: 1 of each and 10 clean photographs")
     add_recipe_flags(parser)
     parser.set_defaults(run=run, remove="text,watermark")
@@ -44,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """0 when it was measured; 2 for folders, fonts or a recipe that cannot be used."""
-    from jobs.detect_tables import by_level, by_mark, save_worst, show, write_parquet
+    from jobs.detect_tables import LEGEND, by_level, by_mark, progress, save_worst, show, write_parquet
     from jobs.flags import recipe_of
     from jobs.photos import open_photos
     from models.training.data import decoded, name_of
@@ -56,6 +68,13 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args)
     if args.each < 1:
         raise ConfigError(f"--each must be at least 1, got {args.each}")
+    if args.labels:
+        from jobs.evaluate_labels import measure
+
+        look, weights = looker(recipe), kit.check(recipe)
+        scales, turns = (numbers(getattr(args, flag), f"--{flag}") for flag in ("scales", "turns"))
+        measure(look, recipe, args.photos, args.labels, args.out, scales, turns, weights)
+        return 0
     photos = open_photos(args.photos, args.split)
     try:
         fonts = load_fonts(args.fonts)
@@ -63,49 +82,90 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--fonts: {error}") from error
     weights = kit.check(recipe)
     each, clean = (1, 10) if args.quick else (args.each, args.clean)
-    todo = cases(recipe.remove, len(photos), each, args.seed, clean)
+    references = references_of(recipe)
+    todo = cases(recipe.remove, len(photos), each, args.seed, clean, list(references.pictures))
     found: list[tuple[Trial, Score, Mask]] = []
-    start = time.monotonic()
+    tell = progress(len(todo))
 
     def photo_of(number: int) -> Image:
         return decoded(photos[number], LARGEST)
 
-    for one in run_trials(todo, photo_of, fonts, args.seed, finder(recipe)):
+    look = looker(recipe)
+
+    def find(case: Case, picture: Image) -> tuple[list[Mask], Mask]:
+        _, masks, edited = look(case.kind, picture, case.mark)
+        return masks, edited
+
+    for one in run_trials(todo, photo_of, fonts, args.seed, find, references):
         found.append(one)
-        _tell(len(found), len(todo), start)
+        tell(len(found))
     args.out.mkdir(parents=True, exist_ok=True)
     rows = [row(trial.case, score, name_of(photos[trial.case.photo])) for trial, score, _ in found]
     write_parquet(args.out / "trials.parquet", rows, {"seed": str(args.seed), **weights})
     save_worst(args.out / "worst.jpg", found, WORST)
-    told = show([by_level(rows), by_mark(rows)])
+    told = show([by_level(rows), by_mark(rows)], LEGEND)
     (args.out / "table.md").write_text(told, encoding="utf-8")
     print(told)
     print(f"{len(rows)} pictures, {len(fonts.faces)} fonts, {args.out}/trials.parquet, {args.out}/worst.jpg")
     return 0
 
 
-def finder(recipe: Recipe) -> Callable[[str, Image], tuple[list[Mask], Mask]]:
-    """kind, picture -> (mask of each region that the recipe lets count, the mask that would be edited)."""
-    from pipeline import kit, masks
+def numbers(words: str, flag: str) -> list[float]:
+    """Numbers apart by commas. Raises ConfigError."""
+    from pipeline.errors import ConfigError
+
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{flag} {words!r}: write numbers, apart by commas") from error
+
+
+def references_of(recipe: Recipe) -> References:
+    """The pictures that `logo` looks for, by file name; none without that kind."""
+    import io
+
+    import numpy as np
+    from PIL import Image as PilImage
+
+    from models.trials import References
+    from pipeline import attached
+
+    pictures = {}
+    for place in recipe.logos.references if "logo" in recipe.remove else ():
+        with PilImage.open(io.BytesIO(attached.content(place))) as image:
+            pictures[attached.stem(place)] = np.asarray(image.convert("RGBA"))
+    return References(pictures, recipe.logos.rotation)
+
+
+def looker(recipe: Recipe) -> Look:
+    """kind, picture, reference ("" for all) -> (regions that the recipe lets count, the mask of each, the mask that
+    would be edited)."""
+    from pipeline import attached, kit, masks
     from pipeline.stages.detect import wanted
     from pipeline.stages.segment import grow
 
-    alone: dict[str, Recipe] = {kind: recipe.model_copy(update={"remove": (kind,)}) for kind in recipe.remove}
-    detectors: dict[str, list[Detector]] = {kind: kit.detectors(one) for kind, one in alone.items()}
+    alone: dict[tuple[str, str], Recipe] = {
+        (kind, ""): recipe.model_copy(update={"remove": (kind,)}) for kind in recipe.remove
+    }
+    for place in recipe.logos.references if "logo" in recipe.remove else ():
+        one = recipe.logos.model_copy(update={"references": (place,)})
+        alone["logo", attached.stem(place)] = recipe.model_copy(update={"remove": ("logo",), "logos": one})
+    detectors = {key: kit.detectors(one) for key, one in alone.items()}
     segmenter = kit.segmenter(recipe)
 
-    def find(kind: str, picture: Image) -> tuple[list[Mask], Mask]:
-        seen = [region for detector in detectors[kind] for region in detector([picture])[0]]
-        regions = [region for region in seen if wanted(region, picture, alone[kind])]
+    def look(kind: str, picture: Image, mark: str = "") -> tuple[list[Region], list[Mask], Mask]:
+        key = (kind, mark) if (kind, mark) in alone else (kind, "")
+        seen = [region for detector in detectors[key] for region in detector([picture])[0]]
+        regions = [region for region in seen if wanted(region, picture, alone[key])]
         drawn = segmenter([picture], [regions])[0]
         grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, regions, strict=True)]
-        own = [
+        tight = [
             region.mask if region.mask is not None else mask
             for region, mask in zip(regions, drawn, strict=True)
         ]
-        return own, masks.union(grown, *picture.shape[:2])
+        return regions, tight, masks.union(grown, *picture.shape[:2])
 
-    return find
+    return look
 
 
 def row(case: Case, score: Score, photo: str) -> dict[str, Any]:
@@ -113,13 +173,3 @@ def row(case: Case, score: Score, photo: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {"kind": case.kind, "mark": case.mark, "level": case.level, "photo": photo, **asdict(score)}
-
-
-def _tell(done: int, total: int, start: float) -> None:
-    """A line that overwrites itself in a terminal; every 25 pictures elsewhere."""
-    rate = (time.monotonic() - start) / done
-    line = f"{done} / {total} pictures, {rate:.1f} s each, {rate * (total - done) / 60:.1f} min to go"
-    if sys.stderr.isatty():
-        print(f"\r{line} ", end="" if done < total else "\n", file=sys.stderr, flush=True)
-    elif done % 25 == 0 or done == total:
-        print(line, file=sys.stderr, flush=True)

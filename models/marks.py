@@ -37,6 +37,8 @@ class MarksParams:
 
 MARKS: dict[str, MarksParams] = {
     "marks": MarksParams(widths=(32, 64, 128, 160, 192), depths=(2, 2, 3, 3, 4)),
+    # The letters of a straightened line: models/lettering.py.
+    "strokes": MarksParams(widths=(24, 40, 64, 80, 96), depths=(1, 2, 2, 2, 2)),
     "marks-tiny": MarksParams(widths=(8, 8, 8, 8, 8), depths=(1, 1, 1, 1, 1)),  # for tests
 }
 

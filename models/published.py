@@ -65,6 +65,16 @@ WEIGHTS: dict[str, Weights] = _table(
         note="Our segmenter of overlaid marks (2.9 M parameters), in the package; docs/marks.md tells of its training.",
     ),
     Weights(
+        name="strokes",
+        kind="marks",
+        model="strokes",
+        sources=("package:models/shipped/strokes.safetensors",),
+        sha256="e4970bd0809a9d2b6f11a73b869649ca530cac76fa7ef8331b1cb413725f4bfa",
+        bytes=987_784,
+        licence="Apache-2.0",
+        note="Our network of the strokes of a straightened line of text (.5 M parameters), in the package.",
+    ),
+    Weights(
         name="big-lama",
         kind="lama",
         model="big-lama",

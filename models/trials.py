@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from models.masks import grow
 from models.regions import Image, Mask
 from models.training.figures import KINDS
 from models.training.glyphs import Fonts
-from models.training.marks import DIFFICULTY, plan_mark, render
+from models.training.marks import DIFFICULTY, UNSEEN, as_jpeg, plan_mark, render
 from models.training.marks_data import lettered
 
 HIT = 0.7
 """A mark counts as found when so much of its visible pixels is in the mask that would be edited."""
 NEAR = 8
 """Edited pixels farther than this from a mark needed no edit: nearer ones are the mask policy's margin."""
+
+OPACITIES = {"alpha .9": 0.9, "alpha .6": 0.6, "alpha .35": 0.35}
+"""Levels of references laid on photographs."""
+SHARES = (0.09, 0.3)
+"""Their long side, of the photograph's."""
+
+
+@dataclass(frozen=True)
+class References:
+    """The user's own marks. pictures: HWC uint8, 3 or 4 channels, by name. rotation: degrees, at most, either way."""
+
+    pictures: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    rotation: float = 15.0
 
 
 @dataclass(frozen=True)
@@ -42,31 +58,49 @@ class Trial:
     seen: Mask
 
 
-def cases(kinds: Sequence[str], photos: int, each: int, seed: int, clean: int | None = None) -> list[Case]:
+def cases(
+    kinds: Sequence[str],
+    photos: int,
+    each: int,
+    seed: int,
+    clean: int | None = None,
+    references: Sequence[str] = (),
+) -> list[Case]:
     """`each` cases of every kind of mark at every level, the photographs in a shuffled turn; then, for every kind,
     `clean` photographs as they are (None: all), and for `watermark` as many with scene-like lettering.
 
-    `text` gets lines, stacks and large lines, opaque; other kinds than `text` and `watermark` clean ones only.
+    `text` gets lines, stacks and large lines, opaque; `logo` each reference (their names) at each of OPACITIES; other
+    kinds clean photographs only.
     """
     order = np.random.default_rng(seed).permutation(photos).tolist()
     made: list[tuple[str, str, str]] = []
     left = photos if clean is None else min(clean, photos)
     for kind in kinds:
-        marks = {"text": ("line", "stack", "large"), "watermark": tuple(KINDS)}.get(kind, ())
+        of_kind: dict[str, tuple[str, ...]] = {
+            "text": ("line", "stack", "large"),
+            "watermark": tuple(KINDS),
+            "logo": tuple(references),
+        }
+        marks = of_kind.get(kind, ())
         levels = ("opaque",) if kind == "text" else tuple(DIFFICULTY)
+        levels = tuple(OPACITIES) if kind == "logo" else levels
         made += [(kind, mark, level) for level in levels for mark in marks for _ in range(each)]
         made += [(kind, "", "clean")] * left
         made += [(kind, "", "lettered")] * (left if kind == "watermark" else 0)
     return [Case(*one, photo=order[n % photos], number=n) for n, one in enumerate(made)]
 
 
-def trial(case: Case, photo: Image, fonts: Fonts, seed: int) -> Trial:
+def trial(case: Case, photo: Image, fonts: Fonts, seed: int, references: References | None = None) -> Trial:
     """The case on its photograph: the same seed and fonts give the same picture."""
     rng = np.random.default_rng([seed, case.number])
     nothing = np.zeros(photo.shape[:2], np.bool_)
     if not case.mark:
         image = lettered(rng, photo, fonts) if case.level == "lettered" else photo
         return Trial(case, image, nothing, ~nothing)
+    if case.kind == "logo":
+        given = references or References()
+        picture = given.pictures[case.mark]
+        return Trial(case, *laid(rng, photo, picture, OPACITIES[case.level], given.rotation))
     text = case.kind == "text"
     for _ in range(20):  # a mark that happens to be unseen on this photograph is drawn again
         kind = next(kind for kind in KINDS if kind == case.mark)
@@ -78,6 +112,34 @@ def trial(case: Case, photo: Image, fonts: Fonts, seed: int) -> Trial:
         if shown.sum() > max(20, 0.3 * marked.mask.sum()):
             break
     return Trial(case, marked.image, marked.mask, marked.seen)
+
+
+def laid(
+    rng: np.random.Generator, photo: Image, picture: npt.NDArray[np.uint8], alpha: float, rotation: float
+) -> tuple[Image, Mask, Mask]:
+    """(the photograph with a picture laid on somewhere, at a size in SHARES and turned, then saved as JPEG; the
+    picture's pixels; where they can be seen). HWC uint8 RGB; HW bool."""
+    height, width = photo.shape[:2]
+    high, wide = picture.shape[:2]
+    cover = (
+        picture[..., 3:] / np.float32(255) if picture.shape[2] == 4 else np.ones((high, wide, 1), np.float32)
+    )
+    layer = np.dstack([picture[..., :3] * cover, cover]).astype(np.float32)
+    factor = max(32.0, rng.uniform(*SHARES) * max(height, width)) / max(high, wide)
+    size = (max(1, round(wide * factor)), max(1, round(high * factor)))
+    layer = np.asarray(cv2.resize(layer, size, interpolation=cv2.INTER_AREA), np.float32)
+    reach = math.hypot(*size) / 2
+    x, y = (float(rng.uniform(min(reach, side / 2), max(side - reach, side / 2))) for side in (width, height))
+    matrix = cv2.getRotationMatrix2D(
+        ((size[0] - 1) / 2, (size[1] - 1) / 2), float(rng.uniform(-rotation, rotation)), 1.0
+    )
+    matrix[:, 2] += [x - size[0] / 2, y - size[1] / 2]
+    drawn = cv2.warpAffine(layer, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    matte = alpha * drawn[..., 3:]
+    image = np.clip(np.round(photo * (1 - matte) + alpha * drawn[..., :3]), 0, 255).astype(np.uint8)
+    mask = np.asarray(drawn[..., 3] > 0.4, np.bool_)
+    seen = np.abs(image.astype(np.int16) - photo).max(2) >= UNSEEN
+    return as_jpeg(rng, image), mask, seen | ~mask
 
 
 @dataclass(frozen=True)
@@ -128,10 +190,11 @@ def run_trials(
     photo_of: Callable[[int], Image],
     fonts: Fonts,
     seed: int,
-    find: Callable[[str, Image], tuple[list[Mask], Mask]],
+    find: Callable[[Case, Image], tuple[list[Mask], Mask]],
+    references: References | None = None,
 ) -> Iterator[tuple[Trial, Score, Mask]]:
-    """Each case, its score, and the mask that would be edited. find: kind, picture -> (masks, edited mask)."""
+    """Each case, its score, and the mask that would be edited. find: case, picture -> (masks, edited mask)."""
     for case in todo:
-        made = trial(case, photo_of(case.photo), fonts, seed)
-        masks, edited = find(case.kind, made.image)
+        made = trial(case, photo_of(case.photo), fonts, seed, references)
+        masks, edited = find(case, made.image)
         yield made, score(made, masks, edited), edited

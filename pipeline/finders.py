@@ -123,14 +123,14 @@ def _text(again: bool) -> TextDetector:
     from models.detectors.text import TextDetector
     from models.weights import resolve
 
-    paths = resolve("text-det"), resolve("text-rec")
+    paths = resolve("text-det"), resolve("text-rec"), resolve("strokes")
     if again:
         return TextDetector(*paths, long_side=1280, offset=0.5, name="ppocr-v6-small@1280")
     return TextDetector(*paths)
 
 
 @lru_cache(maxsize=1)
-def _second_text() -> Detector:
+def _second_text() -> TextDetector:
     from models.detectors.text import TextDetector
     from models.weights import resolve
 
@@ -174,17 +174,32 @@ def _onnx(file: str, kind: str, classes: tuple[int, ...], low: float | None) -> 
     return OnnxDetector(resolve(found), kind, classes, MIN_SCORE if low is None else low, name=found.name)
 
 
+def _person_by_face() -> Detector:
+    """CenterFace: another network, trained on other pictures, for persons who look this way."""
+    from models.detectors.looks import SignOf
+
+    return SignOf("person", _faces(False))
+
+
 def _persons(recipe: Recipe, again: bool) -> Detector:
     rule = recipe.persons
     if rule.model == "blazepose":
         return _blazepose(again)
-    return _onnx(rule.model, "person", rule.classes, recipe.detect_for("person").min_score)
+    found = _onnx(rule.model, "person", rule.classes, recipe.detect_for("person").min_score)
+    return _mirrored(found) if again else found
 
 
-def _plates(again: bool) -> Detector:
+def _mirrored(detector: Detector) -> Detector:
+    """For networks that fix the size of what they see: no other scale is to be had."""
+    from models.detectors.looks import Mirrored
+
+    return Mirrored(detector)
+
+
+def _plates(text: TextDetector) -> Detector:
     from models.detectors.plates import PlateDetector
 
-    return PlateDetector(_text(again))
+    return PlateDetector(text)
 
 
 def _logos(recipe: Recipe, again: bool) -> Detector:
@@ -275,14 +290,14 @@ def _watermarks(again: bool, gpus: float) -> Detector:
 
 _MAKERS: dict[Kind, _Maker] = {
     "watermark": _Maker(
-        lambda r: ["marks", "text-det", "text-rec"],
+        lambda r: ["marks", "text-det", "text-rec", "strokes"],
         lambda r: [_watermarks(False, r.engine.gpus)],
         lambda r: [_watermarks(True, r.engine.gpus)],
     ),
     # Looked up by `consensus` with the row's own group; no detector of one image can find it.
     "static-watermark": _Maker(_nothing, _nothing, _nothing),
     "text": _Maker(
-        lambda r: ["text-det", "text-rec", "text-det-v4"],
+        lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
         lambda r: [_text(False)],
         lambda r: [_text(True)],
         lambda r: [Verifier(_second_text(), guard=0.75)],
@@ -294,19 +309,26 @@ _MAKERS: dict[Kind, _Maker] = {
         lambda r: [Verifier(_second_faces(), close=True, guard=0.7)],
     ),
     "person": _Maker(
-        lambda r: ["blazepose", "selfie"] if r.persons.model == "blazepose" else [r.persons.model],
+        lambda r: [
+            *(["blazepose", "selfie"] if r.persons.model == "blazepose" else [r.persons.model]),
+            "centerface",
+        ],
         lambda r: [_persons(r, False)],
         lambda r: [_persons(r, True)],
+        lambda r: [Verifier(_person_by_face(), guard=0.6)],
     ),
     "plate": _Maker(
-        lambda r: ["text-det", "text-rec"], lambda r: [_plates(False)], lambda r: [_plates(True)]
+        lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
+        lambda r: [_plates(_text(False))],
+        lambda r: [_plates(_text(True))],
+        lambda r: [Verifier(_plates(_second_text()), guard=0.75)],
     ),
     "logo": _Maker(_nothing, lambda r: [_logos(r, False)], lambda r: [_logos(r, True)]),
-    # The words again on the result; another scale there is not, the network fixes its input.
+    # The network fixes its input; windows about the edits, mirrored, are another scale and other pixels.
     "object": _Maker(
         lambda r: [] if hub_models(r) else [r.prompt.model or ""],
         lambda r: [_prompt(r)],
-        lambda r: [_prompt(r)],
+        lambda r: [_mirrored(_prompt(r))],
     ),
     # What is left after everything is something else: looking for everything again would never end.
     "everything": _Maker(lambda r: [r.everything.checkpoint], lambda r: [_everything(r)], _nothing),

@@ -95,8 +95,13 @@ def _rows(rows: Any, shares: bool) -> Iterator[Entry]:
                 f"a row names no image: give it a column {' or '.join(NAMES[:4])}; it has {list(row)}"
             )
         regions = next((row[c] for c in LISTS if isinstance(row.get(c), list)), None)
-        if regions is None:
-            regions = [row]
+        if regions is None:  # {"faces_xywh": [[x, y, width, height], ...]}
+            regions = [
+                {"bbox": box, "label": column.removesuffix("_xywh")}
+                for column, boxes in row.items()
+                if column.endswith("_xywh") and isinstance(boxes, list)
+                for box in boxes
+            ] or [row]
         shapes = [made for region in regions if (made := _shape(region))]
         if not shapes:
             yield entry(name)

@@ -195,6 +195,40 @@ def test_faces_are_checked_by_a_model_of_another_family() -> None:
     assert checkers - finders_of == {"blazeface"}
 
 
+SECOND = {
+    "text": "ppocr-v4-mobile",
+    "face": "blazeface",
+    "person": "person-by-centerface",
+    "plate": "plate-by-ppocr-v4-mobile",
+}
+"""Kinds whose result another network looks at, and how it is called."""
+
+
+@pytest.mark.parametrize(("kind", "name"), SECOND.items())
+def test_another_network_looks_at_the_result(kind: str, name: str) -> None:
+    recipe = load(None, {"remove": kind})
+    found_by = {detector.name for detector in finders.detectors(recipe)}
+    (second,) = [one for one in finders.verifiers(recipe) if one.detector.name == name]
+    assert name not in found_by
+    assert second.guard > 0  # Its low word alone is no residue.
+
+
+@pytest.mark.parametrize("kind", sorted(set(finders._MAKERS) - {"everything", "given", "static-watermark"}))
+def test_no_kind_is_verified_by_its_finder_alone(kind: str, tmp_path: Path) -> None:
+    """Trap 7. (`given` and `static-watermark` check pixels; of `everything` nothing is left to look for.)"""
+    Pil.fromarray(np.asarray(badge())).save(tmp_path / "badge.png")
+    recipe = load(
+        None,
+        {
+            "remove": kind,
+            "logos.references": [str(tmp_path / "badge.png")],
+            "prompt": {"words": ["cup"], "model": str(tiny_owl(tmp_path / "owl"))},
+        },
+    )
+    found_by = {detector.name for detector in finders.detectors(recipe)}
+    assert {one.detector.name for one in finders.verifiers(recipe)} - found_by
+
+
 def test_an_edit_that_left_the_face_is_reported_by_the_second_model_alone() -> None:
     """Trap 7: the finder's own word is not enough. The face is there; only the other family is asked."""
     face = np.asarray(Pil.open(PHOTOS / "astronaut.jpg").convert("RGB"))

@@ -105,8 +105,7 @@ def without_twins(lines: list[Line]) -> list[Line]:
     return [lines[i] for i in sorted(kept)]
 
 
-def without_parts(lines: list[Line]) -> list[Line]:
-    """Without lines that lie almost wholly inside a larger one (the piece that a tile cut off)."""
+def without_parts(lines: list[Line]) -> list[int]:
+    """Numbers of the lines that do not lie almost wholly inside a larger one (the piece that a tile cut off)."""
     areas = [line.height * line.width for line in lines]
-    kept = tiles.suppress(len(lines), areas, lambda a, b: shared(lines[a], lines[b])[1], 0.8)
-    return [lines[i] for i in sorted(kept)]
+    return sorted(tiles.suppress(len(lines), areas, lambda a, b: shared(lines[a], lines[b])[1], 0.8))

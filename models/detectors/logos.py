@@ -7,15 +7,17 @@ mean cosine between the two: 1 = every edge of the mark runs as it should. (Orie
 Fitch et al., BMVC 2002, with the doubled angle of structure tensors, so that polarity does not matter.)
 
 A coarse search (sizes in steps of 12 %, turns of 6 degrees, one Fourier transform of the image for all references and
-turns) gives places; each is then fitted on a finer copy, and scored by how evenly the mark's parts agree, which a
-chance agreement of one strong edge does not.
+turns) gives places. The likeliest are fitted on a finer copy, and scored by how evenly the mark's parts agree, which a
+chance agreement of one strong edge does not. A place that this leaves in doubt is looked at again with the mark's
+colours and the sign of its edges (`blended`): that finds faint marks on rough ground; directions alone find
+marks in other colours than the reference's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,6 +25,7 @@ import numpy.typing as npt
 import torch
 
 from models.detectors import tiles
+from models.detectors.blended import CLOSE, QUICK, Looked, Pose, Render, evenly
 from models.regions import Image, Mask, Region
 
 COARSE = 40
@@ -38,9 +41,14 @@ MIN_SCORE, SURE, MARGIN = 0.32, 0.5, 0.22
 picture resembles the mark by chance. docs/notebook.md tells what they were chosen on."""
 SLACK = 8
 """Pixels of the finer copy by which the coarse place may err."""
-AT_MOST = 16
-"""Places of one reference that are looked at closely, and marks found at most."""
+AT_MOST = 12
+"""Places of one reference that are looked at closely for their directions; as many again may be for their colours."""
+AGREES, OPACITY = 0.4, 0.1
+"""Lowest agreement in sign and colour, and lowest opacity that goes with it, by which a place counts."""
+PROMISING = 0.15
+"""Agreement in a first, coarse test of colours from which a place is looked at closely."""
 
+Floats = npt.NDArray[np.float32]
 Angles = npt.NDArray[np.complex64]
 """HW: direction of the edge at each pixel, doubled, as a complex number; its length 0..1 is how sure it is."""
 
@@ -72,13 +80,20 @@ class _Template:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mark was seen: centre x, y in image pixels, its long side in pixels, degrees (clockwise), score."""
+    """Where a mark was seen: centre x, y in image pixels, its long side in pixels, degrees (clockwise), score.
+    agrees, opacity: what `blended` says of it; 0 where it was not asked."""
 
     x: float
     y: float
     side: float
     turn: float
     score: float
+    agrees: float = 0.0
+    opacity: float = 0.0
+
+    @property
+    def pose(self) -> Pose:
+        return Pose(self.x, self.y, self.side, self.turn)
 
 
 def mark_of(name: str, rgba: npt.NDArray[np.uint8]) -> Mark:
@@ -216,7 +231,7 @@ class LogoDetector:
         """Per reference, every place that was looked at closely, best first; scores below min_score too."""
         coarse = self._search(image)
         return [
-            sorted((_fitted(image, mark, place) for place in some), key=lambda p: -p.score)
+            sorted(_looked_at(image, mark, some), key=lambda place: -place.score)
             for mark, some in zip(self.marks, coarse, strict=True)
         ]
 
@@ -233,7 +248,7 @@ class LogoDetector:
                 field = torch.from_numpy(angles(small))
                 self._search_at(field, (width / size[0], height / size[1]), side, found)
             side *= SIZE_STEP
-        return [_apart(some)[:AT_MOST] for some in found]
+        return [_apart(some, alike=1.5) for some in found]
 
     def _search_at(
         self, field: torch.Tensor, scale: tuple[float, float], side: float, found: list[list[Place]]
@@ -267,7 +282,7 @@ class LogoDetector:
         height, width = image.shape[:2]
         regions = []
         for mark, places in zip(self.marks, self.places(image), strict=True):
-            for place in _apart(standing_out(places, self.min_score)):
+            for place in _without_parts(_apart(standing_out(places, self.min_score))):
                 mask = shape_of(mark, place, (height, width))
                 ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
                 if xs.size:
@@ -313,25 +328,85 @@ def _peaks(score: npt.NDArray[np.float32], least: float, width: int) -> list[tup
     return [(int(ys[i]), int(xs[i])) for i in order]
 
 
-def _apart(places: list[Place]) -> list[Place]:
-    """Of places nearer to each other than 40 % of the larger one's side the better; best first."""
+def _apart(places: list[Place], alike: float = math.inf) -> list[Place]:
+    """Of places nearer to each other than 40 % of the larger one's side, and within `alike` times of one size, the
+    better; best first."""
 
     def near(a: int, b: int) -> float:
         one, other = places[a], places[b]
-        return float(math.hypot(one.x - other.x, one.y - other.y) < 0.4 * max(one.side, other.side))
+        larger, smaller = max(one.side, other.side), min(one.side, other.side)
+        away = math.hypot(one.x - other.x, one.y - other.y)
+        return float(away < 0.4 * larger and larger <= alike * smaller)
 
     kept = tiles.suppress(len(places), [p.score for p in places], near, 0.5)
     return [places[i] for i in kept]
 
 
+def _without_parts(places: list[Place]) -> list[Place]:
+    """Without the smaller ones inside a better one: a corner of a flat mark looks like the mark's own."""
+
+    def inside(one: Place, other: Place) -> bool:
+        away = math.hypot(one.x - other.x, one.y - other.y)
+        return one.side < 0.7 * other.side and away < 0.6 * other.side
+
+    return [one for n, one in enumerate(places) if not any(inside(one, other) for other in places[:n])]
+
+
+def _looked_at(image: Image, mark: Mark, coarse: list[Place]) -> list[Place]:
+    """The likeliest of the coarse search's places (best first), looked at closely: those whose edges run best, and
+    those that also have the mark's colours."""
+    render = _renderer(mark)
+    colours = [Looked(image, render, place.pose, QUICK).test(place.pose).agreement for place in coarse]
+    both = sorted(range(len(coarse)), key=lambda n: -(coarse[n].score + colours[n]))
+    wanted = {*range(min(AT_MOST, len(coarse))), *(n for n in both[:AT_MOST] if colours[n] > PROMISING)}
+    return [_in_colour(image, render, _fitted(image, mark, coarse[n])) for n in sorted(wanted)]
+
+
+def _in_colour(image: Image, render: Render, place: Place) -> Place:
+    """The place with what its colours say, moved to where they agree best when that is what speaks for it."""
+    if place.score >= SURE:
+        return place
+    looked = Looked(image, render, place.pose, CLOSE)
+    found = looked.test(place.pose)
+    if found.agreement > PROMISING and found.opacity > OPACITY / 4:
+        pose, better = looked.refined(place.pose)
+        if better.agreement >= AGREES and better.opacity >= OPACITY:
+            score = max(place.score, better.agreement)
+            return Place(pose.x, pose.y, pose.side, pose.turn, score, better.agreement, better.opacity)
+        found = better
+    return replace(place, agrees=found.agreement, opacity=found.opacity)
+
+
+def _renderer(mark: Mark) -> Render:
+    """Draws the mark for `blended`: its colours times its alpha, and its alpha."""
+    whole = mark.shape.astype(np.float32) / 255
+    sizes = [(whole, mark.pixels * whole[..., None])]
+    while min(sizes[-1][0].shape) > 32:  # halves, so that a warp skips no pixels
+        size = (sizes[-1][0].shape[1] // 2, sizes[-1][0].shape[0] // 2)
+        smaller = [cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in sizes[-1]]
+        sizes.append((np.asarray(smaller[0], np.float32), np.asarray(smaller[1], np.float32)))
+
+    def render(side: float, turn: float, x: float, y: float, size: tuple[int, int]) -> tuple[Floats, Floats]:
+        shape, colours = next((s for s in reversed(sizes) if max(s[0].shape) >= side), sizes[0])
+        matrix = _placing(shape.shape, side / max(shape.shape), turn, (x, y))
+        warped = [
+            cv2.warpAffine(part, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR)
+            for part in (colours, shape)
+        ]
+        return np.asarray(warped[0], np.float32), np.asarray(warped[1], np.float32)
+
+    return render
+
+
 def standing_out(places: list[Place], min_score: float) -> list[Place]:
-    """Of the places of one mark in one picture those that are no chance: sure ones, and those of at least min_score
-    that score MARGIN above the median of the five next best that are not sure."""
+    """Of the places of one mark in one picture those that are no chance: sure ones, those that have the mark's colours,
+    and those of at least min_score that score MARGIN above the median of the five next best that are not sure."""
     kept = []
     for n, place in enumerate(places):
         rest = sorted((p.score for m, p in enumerate(places) if m != n and p.score < SURE), reverse=True)[:5]
         chance = float(np.median(rest)) if rest else 0.0
-        if place.score >= min_score and (place.score >= SURE or place.score - chance >= MARGIN):
+        coloured = place.agrees >= AGREES and place.opacity >= OPACITY
+        if place.score >= min_score and (place.score >= SURE or coloured or place.score - chance >= MARGIN):
             kept.append(place)
     return kept
 
@@ -378,18 +453,6 @@ def _best_at(
     pairs = [np.dstack([a.real, a.imag]) for a in (near, template.field)]
     _, highest, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(pairs[0], pairs[1], cv2.TM_CCORR))
     agreement = np.real(near[y : y + canvas, x : x + canvas] * template.field.conj())
-    return highest, side, turn, left + x + 0.5, top + y + 0.5, _evenly(agreement, template.weight)
-
-
-def _evenly(agreement: npt.NDArray[np.floating], weight: npt.NDArray[np.float32]) -> float:
-    """Mean of the whole mark's agreement and of its worst third: in 3 x 3 parts, those with enough edges."""
-    ys, xs = np.nonzero(weight)
-    row = (ys - ys.min()) * 3 // max(1, ys.max() - ys.min() + 1)
-    column = (xs - xs.min()) * 3 // max(1, xs.max() - xs.min() + 1)
-    part = row * 3 + column
-    weights = np.bincount(part, weight[ys, xs], 9)
-    sums = np.bincount(part, agreement[ys, xs], 9)
-    enough = weights > 0.03
-    parts = np.sort(sums[enough] / weights[enough])
-    worst = parts[: max(1, len(parts) // 3)].mean() if len(parts) else 0.0
-    return float((sums.sum() + worst) / 2)
+    ys, xs = np.nonzero(template.weight)
+    score = evenly(ys, xs, template.weight[ys, xs], agreement[ys, xs])
+    return highest, side, turn, left + x + 0.5, top + y + 0.5, score

@@ -11,12 +11,18 @@ import numpy as np
 
 from models.detectors.lines import Line, Quad
 from models.detectors.onnx import Floats, Session
+from models.lettering import Lettering
 from models.regions import Image
 
 READ_HEIGHT = 48
 """Pixels; what the recogniser was trained on."""
 READ_WIDTHS = (160, 320, 480, 640, 960, 1280, 1920, 2560)
 """Widths of its input; few, so that batches fill."""
+
+
+INK_IF_READ, INK_IF_NOT, LEAST_INK, MOST_INK = 0.7, 0.84, 0.05, 0.65
+"""Of a line that does not read well: lowest certainty of its strokes, least and most of the line that they may
+take. docs/notebook.md tells what they were chosen on."""
 
 
 class Reader:
@@ -105,13 +111,28 @@ def _steep(quad: Quad) -> bool:
 def is_text(line: Line, image_area: float) -> bool:
     """Whether a reading makes the line believable; image_area in square pixels.
 
-    Two letters or digits read well, or one read fairly in a line below 3 % of the image and at least 8 pixels
-    high (dots of 4 pixels read as a sure "2"); never more than half of the image (a frame reads as "OR").
-    Lines that cannot be read are dropped at any size; keeping small ones found no more of the rendered marks
-    it was tried on, and marked stars and windows in clean photographs.
+    Two letters or digits read well (`reads_well`), or one read fairly in a line below 3 % of the image and at least 8
+    pixels high (dots of 4 pixels read as a sure "2").
     """
+    if reads_well(line, image_area):
+        return True
     letters = sum(char.isalnum() for char in line.text)
     area = line.height * line.width
-    if line.read >= 0.7 and letters >= 2:
-        return area <= 0.5 * image_area
     return line.read >= 0.5 and letters >= 1 and area < 0.03 * image_area and line.height >= 8
+
+
+def reads_well(line: Line, image_area: float) -> bool:
+    """Two letters or digits, sure; never more than half of the image (a frame reads as "OR")."""
+    letters = sum(char.isalnum() for char in line.text)
+    return line.read >= 0.7 and letters >= 2 and line.height * line.width <= 0.5 * image_area
+
+
+def is_lettering(line: Line, seen: Lettering, image_area: float) -> bool:
+    """Whether the strokes of a line that does not read well make it believable as text; image_area in square pixels.
+
+    The network of strokes must be sure of ink that neither fills the line nor is hardly there: less sure where
+    something was read (`is_text`; a tuft of grass reads as a "2"), quite sure where nothing was, as with
+    a script or a face that the recogniser does not know. Never more than half of the image.
+    """
+    inked = LEAST_INK <= seen.share <= MOST_INK and line.height * line.width <= 0.5 * image_area
+    return inked and seen.sure >= (INK_IF_READ if is_text(line, image_area) else INK_IF_NOT)

@@ -1,7 +1,8 @@
-"""Text in photographs: PP-OCRv6 (small) finds lines, its recogniser checks that they can be read.
+"""Text in photographs: PP-OCRv6 (small) finds lines; a line is kept when its recogniser can read it, or when
+its strokes look like letters (`models.lettering`): other scripts, decorative faces.
 
 The networks are the Apache-2.0 ONNX files of PP-OCR (Du et al. 2020, arXiv:2009.09941). Unverified,
-the detector also fires on textures and frames, over large areas; see `reading.is_text`.
+the detector also fires on textures and frames, over large areas; see `reading.is_text`, `is_lettering`.
 """
 
 from __future__ import annotations
@@ -13,21 +14,27 @@ import numpy as np
 from models.detectors import tiles
 from models.detectors.lines import Line, box_of, quads, without_parts, without_twins
 from models.detectors.onnx import Floats, open_session
-from models.detectors.reading import Reader, is_text
+from models.detectors.reading import Reader, is_lettering, is_text, reads_well
+from models.lettering import Lettering, StrokeFinder
 from models.regions import Image, Region
 from models.strokes import text_mask
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 BATCH_PIXELS = 4 * 960 * 960
+SLANTS, SLANTED = (-45.0, 45.0), 480
+"""Degrees by which the whole picture is turned for one more look each, and the long side that it then has: the
+network knows lines that are level or upright, and lines across a picture are large."""
 
 
 class TextDetector:
     """Detector of lines of text, kind 'text', with the strokes of each line as `Region.mask`.
 
     det_path, rec_path: PP-OCRv6 small detector and recogniser (ONNX); no `rec_path`, no verification.
+    strokes_path: weights of `models.lettering`; with them lines that cannot be read may count, those that read
+        badly must look like lettering, and masks are its strokes.
     min_score: drops regions below it. Region.score is the detector's mean probability in the line, or, with a
-        recogniser, the mean of that and of the reading's score.
+        recogniser, the mean of that and of the reading's score (of a line that cannot be read: of its strokes').
     long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
         whole and again in tiles. enlarge: how many times a small image may be enlarged.
     offset: shift of the tiling, in tiles.
@@ -45,6 +52,7 @@ class TextDetector:
         self,
         det_path: Path | str,
         rec_path: Path | str | None = None,
+        strokes_path: Path | str | None = None,
         min_score: float = 0.0,
         long_side: int = 960,
         offset: float = 0.0,
@@ -64,6 +72,7 @@ class TextDetector:
         self.probability = probability
         self.box_probability = box_probability
         self._detector = open_session(det_path, threads)
+        self._strokes = None if strokes_path is None else StrokeFinder(strokes_path)
         self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
 
     @property
@@ -73,20 +82,40 @@ class TextDetector:
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
-        return [self._regions(image, lines) for image, lines in zip(images, self.lines(images), strict=True)]
+        found = self.lines(images, slanted=True)
+        return [self._regions(image, lines) for image, lines in zip(images, found, strict=True)]
 
-    def lines(self, images: list[Image]) -> list[list[Line]]:
-        """Every line that the network proposes, read where there is a recogniser, not yet judged."""
+    def lines(self, images: list[Image], slanted: bool = False) -> list[list[Line]]:
+        """Every line that the network proposes, read where there is a recogniser, not yet judged.
+
+        slanted: also those of the picture turned by SLANTS.
+        """
         found: list[list[Line]] = [[] for _ in images]
         plans = [self._views(image.shape[0], image.shape[1]) for image in images]
         for members, crops in tiles.batches(images, plans, BATCH_PIXELS):
             for (number, view), probability in zip(members, self._maps(crops), strict=True):
                 for quad, score in quads(probability, self.probability, self.box_probability):
                     found[number].append(Line(view.to_image(quad), score))
+        if slanted:
+            for some, more in zip(found, self._slanted(images), strict=True):
+                some += more
         lines = [without_twins(some) for some in found]
         if self._reader is None:
             return lines
         return self._reader(images, lines)
+
+    def _slanted(self, images: list[Image]) -> list[list[Line]]:
+        """What is proposed in the turned pictures, in the frame of those that were given."""
+        found: list[list[Line]] = [[] for _ in images]
+        for number, image in enumerate(images):
+            if min(image.shape[:2]) < 64:
+                continue
+            for degrees in SLANTS:
+                canvas, back = tiles.slanted(image, degrees, SLANTED)
+                (probability,) = self._maps([canvas])
+                for quad, score in quads(probability, self.probability, self.box_probability):
+                    found[number].append(Line(quad @ back[:, :2].T + back[:, 2], score))
+        return found
 
     def _views(self, height: int, width: int) -> list[tiles.View]:
         views = tiles.views(height, width, self.long_side, self.enlarge, offset=self.offset)
@@ -105,12 +134,25 @@ class TextDetector:
 
     def _regions(self, image: Image, lines: list[Line]) -> list[Region]:
         height, width = image.shape[:2]
-        if self._reader is not None:
-            lines = [line for line in lines if is_text(line, height * width)]
+        seen: list[Lettering | None] = [None] * len(lines)
+        if self._strokes is not None:
+            seen = list(self._strokes(image, [line.quad for line in lines]))
+        judged = [self._score(line, ink, height * width) for line, ink in zip(lines, seen, strict=True)]
+        kept = [n for n, score in enumerate(judged) if score is not None]
         regions = []
-        for line in without_parts(lines):
-            box = box_of(line.quad, height, width)
-            score = line.found if self._reader is None else (line.found + line.read) / 2
+        for n in (kept[k] for k in without_parts([lines[n] for n in kept])):
+            box, score = box_of(lines[n].quad, height, width), judged[n] or 0.0
             if box is not None and score >= self.min_score:
-                regions.append(Region("text", self.name, min(1.0, score), box, text_mask(image, line.quad)))
+                mask = text_mask(image, lines[n].quad, seen[n])
+                regions.append(Region("text", self.name, min(1.0, score), box, mask))
         return regions
+
+    def _score(self, line: Line, ink: Lettering | None, image_area: float) -> float | None:
+        """How sure it is that a line is text; None when it is not believed."""
+        if self._reader is None:
+            return line.found
+        if ink is None:
+            return (line.found + line.read) / 2 if is_text(line, image_area) else None
+        if reads_well(line, image_area):
+            return (line.found + line.read) / 2
+        return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area) else None

@@ -43,6 +43,31 @@ class View:
         return np.asarray(points * self.scale + np.array(self.box[:2]), dtype=np.float64)
 
 
+def slanted(
+    image: Image, degrees: float, long_side: int, multiple: int = 32
+) -> tuple[Image, npt.NDArray[np.float64]]:
+    """(the whole image turned clockwise about its middle on a canvas that holds it, grey beside it, its own long side
+    at `long_side` and never enlarged; 2x3 from the canvas's x, y back to the image's, both in pixel edges).
+
+    For networks that know level lines only.
+    """
+    height, width = image.shape[:2]
+    factor = min(1.0, long_side / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    across = math.ceil((size[0] * abs(cos) + size[1] * abs(sin)) / multiple) * multiple
+    down = math.ceil((size[0] * abs(sin) + size[1] * abs(cos)) / multiple) * multiple
+    turn = np.array([[cos, -sin], [sin, cos]])
+    shift = np.array([across, down]) / 2 - turn @ (np.array(size) / 2)
+    # A warp counts pixel centres: half a pixel before and after.
+    centred = np.column_stack([turn, shift + turn @ [0.5, 0.5] - 0.5])
+    canvas = cv2.warpAffine(small, centred, (across, down), borderValue=(124, 116, 104))
+    scale = np.diag([width / size[0], height / size[1]])
+    return np.asarray(canvas, np.uint8), np.column_stack([scale @ turn.T, -scale @ turn.T @ shift])
+
+
 def fitted(
     height: int, width: int, long_side: int, enlarge: float = 1.0, multiple: int = 32
 ) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from models.fast import bf16_is_native
 from models.marks import MARKS, STRIDE, MarksNet, build, probability
@@ -27,6 +27,7 @@ from models.training.checkpoint import CheckpointError, load_checkpoint, save_ch
 from models.training.data import PhotoBank, shrink
 from models.training.figures import KINDS
 from models.training.glyphs import Fonts
+from models.training.lines_data import LineSamples
 from models.training.loop import TrainingDiverged
 from models.training.marks import plan_mark, render
 from models.training.marks_data import MarkSamples, Sample
@@ -106,6 +107,22 @@ def losses(logits: Tensor, mask: Tensor, counted: Tensor) -> dict[str, Tensor]:
         "cross_entropy": 3 * (entropy * counted).sum() / counted.sum().clamp(min=1),
         "dice": (dice * has).sum() / has.sum().clamp(min=1),
     }
+
+
+def samples_of(
+    recipe: MarksRecipe, bank: PhotoBank, fonts: Fonts, seed: int
+) -> Dataset[tuple[Tensor, Tensor, Tensor]]:
+    """Straightened lines for `strokes`, crop pixels long; marked crops for the others."""
+    make = LineSamples if recipe.model == "strokes" else MarkSamples
+    return make(bank, fonts, recipe.crop, seed)
+
+
+def checks_of(recipe: MarksRecipe, held: PhotoBank, fonts: Fonts) -> list[Sample]:
+    """The validation's samples, the same on every call."""
+    if recipe.model == "strokes":
+        lines = LineSamples(held, fonts, recipe.crop, seed=7)
+        return [lines.sample(number) for number in range(4 * len(held.images))]
+    return validation_samples(held.images, fonts, recipe.crop)
 
 
 def validation_samples(images: Sequence[Image], fonts: Fonts, size: int) -> list[Sample]:
@@ -223,7 +240,7 @@ def train(
     state = load_checkpoint(out_dir)
     if state is not None:
         run.restore(state, recipe, allow_changed_recipe, out_dir)
-    checks = validation_samples(held.images, fonts, recipe.crop)
+    checks = checks_of(recipe, held, fonts)
     writer = _Writer(recipe, run, checks, out_dir, saved or (lambda path: None))
     end = min(recipe.steps, stop_after or recipe.steps)
     for batch in _batches(recipe, bank, fonts, run.step, end, renderers):
@@ -235,7 +252,7 @@ def train(
 def _batches(
     recipe: MarksRecipe, bank: PhotoBank, fonts: Fonts, start: int, end: int, renderers: int
 ) -> Iterator[list[Tensor]]:
-    samples = MarkSamples(bank, fonts, recipe.crop, recipe.seed)
+    samples = samples_of(recipe, bank, fonts, recipe.seed)
     wanted = Subset(samples, range(start * recipe.batch, end * recipe.batch))
     context = "fork" if renderers else None  # the decoded photographs are shared, not copied
     ahead = 4 if renderers else None

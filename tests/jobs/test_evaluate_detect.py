@@ -44,6 +44,21 @@ def test_text_is_measured_as_table_parquet_and_picture(tmp_path, photos, capsys)
     assert sheet.shape[1] > 1000
 
 
+def test_references_are_laid_on_at_three_opacities_and_looked_for(tmp_path, photos, capsys):
+    from finders_rig import badge
+
+    badge().save(tmp_path / "brand.png")
+    command = ["evaluate", "detect", str(photos), str(tmp_path / "out"), "--remove", "logo", "--each", "1"]
+    command += ["--clean", "1", "--set", f"logos.references=[{tmp_path / 'brand.png'}]"]
+    assert main(command) == 0
+    assert "| logo   | brand.png | alpha .35 |" in capsys.readouterr().out
+    rows = pq.read_table(tmp_path / "out" / "trials.parquet").to_pylist()
+    assert [row["level"] for row in rows] == ["alpha .9", "alpha .6", "alpha .35", "clean"]
+    assert rows[0]["hit"]
+    assert rows[0]["iou"] > 0.7
+    assert rows[3]["regions"] == 0
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

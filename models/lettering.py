@@ -1,0 +1,167 @@
+"""The strokes of a line of text, by a small network that sees the line straightened.
+
+A text detector tells where a line is; how high its letters are, and that they run from left to right, is then known.
+So the line is straightened to a strip of one height with some of what is round it, and a U-Net (`models.marks`, the
+model `strokes`) gives each pixel of the strip the chance of being lettering. It needs not be able to read: what
+it calls strokes in a line that no recogniser reads (another script, a decorative face) is text, and a line in which
+it sees nothing is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from models import marks
+from models.detectors.lines import Quad
+from models.marks import Probability
+from models.regions import Image, Mask
+
+HEIGHT = 64
+"""Pixels of a strip; the line itself takes LINE of it, in the middle."""
+LINE = 42
+STEP = 64
+"""Widths of strips are multiples of it."""
+LONGEST = 2048
+"""A longer strip is squeezed to it."""
+CUT = 0.5
+"""Chance from which a pixel is a stroke."""
+BATCH_PIXELS = 32 * HEIGHT * 256
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A straightened line. pixels: HEIGHT x W x 3 uint8 RGB. matrix: 3x3, homogeneous x, y of the image -> of the
+    strip. inside: HW bool of the strip, where the line is (the rest is what surrounds it)."""
+
+    pixels: Image
+    matrix: Matrix
+    inside: Mask
+
+
+def placing(quad: Quad) -> tuple[Matrix, int]:
+    """(3x3 from image pixels to the strip's, the strip's width) of a line's quadrilateral (4x2 x, y, its start's top
+    first, then clockwise)."""
+    along = float(np.linalg.norm(quad[1] - quad[0]))
+    across = max(1.0, float(np.linalg.norm(quad[3] - quad[0])))
+    length = min(LINE * along / across, LONGEST - STEP)
+    width = max(STEP, math.ceil((length + HEIGHT - LINE) / STEP) * STEP)
+    x, y = (width - length) / 2, (HEIGHT - LINE) / 2
+    target = np.array([[x, y], [x + length, y], [x + length, y + LINE], [x, y + LINE]], np.float32)
+    # Corners are given in pixel edges, a warp counts pixel centres.
+    source = (quad - 0.5).astype(np.float32)
+    return np.asarray(cv2.getPerspectiveTransform(source, target - 0.5), np.float64), width
+
+
+def straightened(image: Image, quad: Quad) -> Strip:
+    """The line with what is round it, HEIGHT pixels high; averaged where it shrinks."""
+    matrix, width = placing(quad)
+    pixels = warped(image, matrix, width)
+    corners = cv2.perspectiveTransform(quad[None] - 0.5, matrix)[0]
+    inside = cv2.fillConvexPoly(np.zeros((HEIGHT, width), np.uint8), np.round(corners).astype(np.int32), 1)
+    return Strip(pixels, matrix, inside > 0)
+
+
+def warped(image: npt.NDArray[np.uint8], matrix: Matrix, width: int) -> npt.NDArray[np.uint8]:
+    """An image (HW or HWC uint8) seen through `placing`'s matrix, averaged down first where a warp would skip pixels.
+    Its border is continued outwards."""
+    factor = 1 / max(1e-6, math.sqrt(abs(float(np.linalg.det(matrix[:2, :2])))))
+    if factor > 1.5:
+        height, long = image.shape[:2]
+        x0, y0, x1, y1 = _seen(matrix, width, long, height)
+        part = np.ascontiguousarray(image[y0:y1, x0:x1])
+        size = (max(1, round((x1 - x0) / factor)), max(1, round((y1 - y0) / factor)))
+        image = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+        fx, fy = size[0] / (x1 - x0), size[1] / (y1 - y0)
+        # small = (full + .5 - corner) * f - .5, in pixel centres
+        to_small = np.array([[fx, 0, (0.5 - x0) * fx - 0.5], [0, fy, (0.5 - y0) * fy - 0.5], [0, 0, 1]])
+        matrix = matrix @ np.linalg.inv(to_small)
+    return np.asarray(
+        cv2.warpPerspective(
+            image, matrix, (width, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ),
+        np.uint8,
+    )
+
+
+def _seen(matrix: Matrix, width: int, long: int, height: int) -> tuple[int, int, int, int]:
+    """xyxy of the part of an image (long x height) that a strip shows, with a rim; never empty."""
+    corners = np.array([[[0, 0], [width, 0], [width, HEIGHT], [0, HEIGHT]]], np.float64)
+    points = cv2.perspectiveTransform(corners, np.linalg.inv(matrix))[0]
+    low = np.clip(np.floor(points.min(0)).astype(int) - 2, 0, [long - 1, height - 1])
+    high = np.clip(np.ceil(points.max(0)).astype(int) + 3, low + 1, [long, height])
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+@dataclass(frozen=True)
+class Lettering:
+    """What was seen in one line. strokes: HW bool of the image, tight. share: of the line's area that is strokes.
+    sure: mean chance of the strokes' pixels; 0 without any."""
+
+    strokes: Mask
+    share: float
+    sure: float
+
+
+class StrokeFinder:
+    """(image, quadrilaterals) -> Lettering of each; a line's strokes may stand out of it by a quarter of its height.
+
+    path: weights of the model `strokes`. Holds no state between calls. Raises ValueError for weights of another
+    network.
+    """
+
+    def __init__(self, path: Path | str, device: str = "cpu") -> None:
+        self._net = marks.load(Path(path), "strokes").to(device)
+
+    def __call__(self, image: Image, quads: Sequence[Quad]) -> list[Lettering]:
+        """image: HWC uint8 RGB."""
+        strips = [straightened(image, quad) for quad in quads]
+        return [
+            put_back(image.shape[:2], strip, chance)
+            for strip, chance in zip(strips, self.chances(strips), strict=True)
+        ]
+
+    def chances(self, strips: Sequence[Strip]) -> list[Probability]:
+        """HEIGHT x W float32 in [0, 1] of each strip. Strips of one width share a batch."""
+        out: dict[int, Probability] = {}
+        by_width: dict[int, list[int]] = {}
+        for number, strip in enumerate(strips):
+            by_width.setdefault(strip.pixels.shape[1], []).append(number)
+        for width, numbers in by_width.items():
+            count = max(1, BATCH_PIXELS // (HEIGHT * width))
+            for start in range(0, len(numbers), count):
+                some = numbers[start : start + count]
+                found = marks.probability(self._net, [strips[n].pixels for n in some])
+                out |= dict(zip(some, found, strict=True))
+        return [out[n] for n in range(len(strips))]
+
+
+def put_back(shape: tuple[int, int], strip: Strip, chance: Probability) -> Lettering:
+    """A strip's chances (HW float32 in [0, 1]), back in the image of shape (H, W)."""
+    reach = strip.inside.astype(np.uint8)
+    near = cv2.dilate(reach, np.ones((LINE // 2 + 1, LINE // 2 + 1), np.uint8)) > 0
+    inner = chance[strip.inside]
+    strokes = inner > CUT
+    mask = np.zeros(shape, np.bool_)
+    x0, y0, x1, y1 = _seen(strip.matrix, chance.shape[1], shape[1], shape[0])
+    shift = np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1]], np.float64)
+    seen = cv2.warpPerspective(
+        np.where(near, chance, np.float32(0)),
+        strip.matrix @ shift,
+        (x1 - x0, y1 - y0),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    )
+    mask[y0:y1, x0:x1] = seen > CUT
+    return Lettering(
+        mask,
+        float(strokes.mean()) if inner.size else 0.0,
+        float(inner[strokes].mean()) if strokes.any() else 0.0,
+    )
