@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -77,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     from jobs.benchmark_show import show, shown
 
     left = _chosen(args)
-    console, end = Console(), time.monotonic() + 60 * args.budget
+    # In a file the tables keep their width.
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    end = time.monotonic() + 60 * args.budget
     results: dict[str, Any] = {"machine": _machine(), "quick": args.quick}
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -104,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
         results["machine"].setdefault("seconds", {})[name] = round(time.monotonic() - begun, 1)
     results["machine"]["load_after"] = os.getloadavg()[0]
     keep("cost", cost(results, args))
-    show("cost", results, console)
+    if results["cost"]:
+        show("cost", results, console)
     plot(results).save(args.out / "benchmark.png")
     console.print(f"written: {args.out / 'benchmark.json'}, {args.out / 'benchmark.png'}", highlight=False)
     return int(failed)

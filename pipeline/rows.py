@@ -15,8 +15,29 @@ from models.regions import Image, Mask, Region
 from pipeline import images, masks
 
 KEPT_PIXELS = 64_000_000
-_decoded: OrderedDict[str, images.Decoded] = OrderedDict()
-"""Decoded sources of this process, by content hash: stages that share a worker decode each source once."""
+KEPT_PICTURES = 1024
+
+
+class _Kept(OrderedDict[str, images.Decoded]):
+    """Decoded sources of this process, by content hash: stages that share a worker decode each source once. The
+    oldest go first. Their pixels are counted as they come and go: a sum over a thousand for each new one took longer
+    than decoding it."""
+
+    pixels = 0
+
+    def keep(self, key: str, found: images.Decoded) -> None:
+        self[key] = found
+        self.pixels += found.width * found.height
+        while len(self) > 1 and (self.pixels > KEPT_PIXELS or len(self) > KEPT_PICTURES):
+            _, gone = self.popitem(last=False)
+            self.pixels -= gone.width * gone.height
+
+    def forget(self) -> None:
+        self.clear()
+        self.pixels = 0
+
+
+_decoded = _Kept()
 
 
 def decoded(row: dict[str, Any]) -> images.Decoded:
@@ -25,12 +46,8 @@ def decoded(row: dict[str, Any]) -> images.Decoded:
     if key in _decoded:
         _decoded.move_to_end(key)
         return _decoded[key]
-    found = _decoded[key] = decode(row)
-    while (
-        len(_decoded) > 1
-        and sum(d.pixels.shape[0] * d.pixels.shape[1] for d in _decoded.values()) > KEPT_PIXELS
-    ):
-        _decoded.popitem(last=False)
+    found = decode(row)
+    _decoded.keep(key, found)
     return found
 
 
@@ -77,7 +94,7 @@ def without_pixels(table: pa.Table, keep: Sequence[bool] | None = None) -> pa.Ta
 
 def forget() -> None:
     """Let go of every decoded source: for whoever runs out of memory."""
-    _decoded.clear()
+    _decoded.forget()
 
 
 def asked_for(row: dict[str, Any], mark: str) -> bool:

@@ -117,6 +117,16 @@ def test_work_is_counted_as_by_hand() -> None:
 
 
 @pytest.mark.slow
+def test_ten_thousand_small_images_cost_the_last_what_they_cost_the_first() -> None:
+    """A fault of this kind quadrupled the cost of an image: what was decoded was summed up for each new one."""
+    from jobs.benchmark_flow import overhead
+
+    first, *_, last = overhead(10_000)["quarters"]
+    assert last["ms_per_image"] < 2 * first["ms_per_image"]
+    assert last["mb"] < first["mb"] + 64
+
+
+@pytest.mark.slow
 def test_more_workers_do_more() -> None:
     from jobs.benchmark_flow import scaling
 

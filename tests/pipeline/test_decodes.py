@@ -52,3 +52,25 @@ def test_each_source_is_decoded_once(tmp_path: Path, kept: int, monkeypatch: pyt
     assert {counts[data] for data in edited} == {1}
     assert sum(counts.values()) == len(sources) + len(edited)
     assert len(done) == len(PHOTOS)
+
+
+def test_what_is_kept_is_bounded_in_pixels_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows.forget()
+    picture = PHOTOS[0].read_bytes()
+    shown = pixels.decode(picture)
+    size = {"width": shown.width, "height": shown.height, "source": picture}
+    monkeypatch.setattr(rows, "KEPT_PIXELS", 3 * shown.width * shown.height)
+    with Decodes() as counts:
+        for name in "abcd":
+            rows.decoded({"source_sha256": name, **size})
+        for name in "dcb":
+            rows.decoded({"source_sha256": name, **size})
+        assert counts[picture] == 4, "the last three are kept"
+        rows.decoded({"source_sha256": "a", **size})
+        assert counts[picture] == 5
+        monkeypatch.setattr(rows, "KEPT_PICTURES", 2)
+        rows.decoded({"source_sha256": "e", **size})
+        rows.decoded({"source_sha256": "a", **size})
+        rows.decoded({"source_sha256": "b", **size})
+        assert counts[picture] == 7
+    rows.forget()
