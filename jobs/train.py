@@ -258,7 +258,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: cleanplate train lama-lite photos/ out/ --export mine.safetensors",
     )
     add = parse.add_argument
-    add("recipe", help="a YAML file, or a name: lama-lite, lama-lite-more, ablation, big-lama, marks, strokes")
+    add(
+        "recipe", help="a YAML file, or a name: lama-lite, lama-lite-more, ablation, big-lama, marks, strokes"
+    )
     add("photos", help="a folder or s3://... of images or Parquet parts; with INDEX.csv, its split=train")
     add("out", help="folder or s3://... for checkpoints, logs and samples")
     add("--workers", type=int, default=1, help="processes, on Ray when more than one")
