@@ -76,6 +76,17 @@ def test_bad_configuration_is_said_before_work(tmp_path, photos, recipe_file, ca
     assert not (tmp_path / "out").exists()
 
 
+def test_strokes_are_trained_on_straightened_lines(tmp_path, photos):
+    path, weights = tmp_path / "lines.yaml", tmp_path / "lines.safetensors"
+    path.write_text("model: strokes\nsteps: 1\ncrop: 64\nbatch: 2\nlr: 1.0e-3\nlog_every: 1\nwarmup: 1\n")
+    command = [str(path), str(photos), str(tmp_path / "out"), "--threads", "1", "--export", str(weights)]
+    assert main(command) == 0
+    found = marks.probability(marks.load(weights, "strokes"), [np.zeros((64, 128, 3), np.uint8)])
+    assert found.shape == (1, 64, 128)
+    sheet = cv2.imread(str(next((tmp_path / "out" / "samples").glob("*.jpg"))))
+    assert sheet.shape[1] == 2 * 3 * 64  # two columns of strip, truth and chance
+
+
 def test_another_recipe_does_not_go_on_unasked(tmp_path, photos, recipe_file, capsys):
     command = [str(recipe_file), str(photos), str(tmp_path / "out"), "--threads", "1", "--stop-after", "1"]
     assert main(command) == 0
