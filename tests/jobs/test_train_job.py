@@ -288,26 +288,6 @@ def logged(folder):
 
 
 @pytest.mark.slow
-def test_two_workers_of_ray_train_follow_one_on_photographs(tmp_path, photographs, ray_local):
-    """The same global batch of the same crops; batch norm sees half of it in each worker, so the curves lie beside
-    each other, nearer than half the distance to a training with other crops."""
-    phase = (
-        "{steps: 20, crop: 64, batch: 8, lr_from: 1.0e-3, lr_to: 1.0e-3, fill: {hole_l1: 1.0, known_l1: 1.0}}"
-    )
-    changes = [f"phases=[{phase}]", "precision=fp32", "log_every=1", "warmup=5"]
-    words = ["--threads", "1", *(w for c in changes for w in ("--set", c))]
-    curves = {}
-    for name, more in {"one": [], "two": ["--workers", "2"], "other": ["--set", "seed=5"]}.items():
-        assert main(["lama-lite", str(photographs), str(tmp_path / name), *words, *more]) == 0
-        curves[name] = np.array([float(loss) for _, loss, _ in logged(tmp_path / name)])
-    assert [len(curve) for curve in curves.values()] == [20, 20, 20]
-    beside, apart = (np.abs(curves[name] / curves["one"] - 1) for name in ("two", "other"))
-    assert beside.max() < 0.1
-    assert beside.mean() < 0.5 * apart.mean()
-    assert curves["two"][-5:].mean() < curves["two"][:5].mean()
-
-
-@pytest.mark.slow
 def test_two_workers_of_ray_train_follow_one(tmp_path, photos, recipe_file, s3_faults, ray_local):
     """The same global batch: batch norm sees half of it in each worker, so the losses agree to some percent.
     Photographs and checkpoints are on S3; the pair is stopped and goes on."""
