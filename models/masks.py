@@ -42,6 +42,15 @@ def margin_of(box: Box, share: float, least: int = 0) -> int:
     return max(least, round(share * min(box[2] - box[0], box[3] - box[1])))
 
 
+def short_side(mask: Mask) -> float:
+    """Pixels of the shorter side of the smallest rectangle, turned as it likes, round the True pixels; 0 without any.
+    The height of a slanted line, whose upright box is ten times as high."""
+    if not mask.any():
+        return 0.0
+    points = cv2.findNonZero(mask.astype(np.uint8))
+    return 1.0 + min(cv2.minAreaRect(cv2.convexHull(points))[1])
+
+
 def fill_holes(mask: Mask) -> Mask:
     """True also where the mask is closed around background (4-connected background from the border stays)."""
     height, width = mask.shape

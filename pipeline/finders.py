@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verifier:
-    """A detector that looks at results. close: it is shown the surroundings of each edit, not the whole picture.
+    """A detector that looks at results. close: kinds; it is shown the surroundings of each edit of these, and not
+    the whole picture (what BlazeFace sees in a fill of text was never measured, and is no face).
     guard: what it finds below this score is no residue on its word alone."""
 
     detector: Detector
-    close: bool = False
+    close: tuple[str, ...] = ()
     guard: float = 0.0
 
 
@@ -306,7 +307,7 @@ _MAKERS: dict[Kind, _Maker] = {
         lambda r: ["centerface", "blazeface"],
         lambda r: [_faces(False)],
         lambda r: [_faces(True)],
-        lambda r: [Verifier(_second_faces(), close=True, guard=0.7)],
+        lambda r: [Verifier(_second_faces(), close=("face", "person"), guard=0.7)],
     ),
     "person": _Maker(
         lambda r: [

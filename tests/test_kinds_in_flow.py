@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from finders_rig import badge, laid, tiny_owl
 from flow_rig import check_complete, clean, folder
 from PIL import Image as Pil
 
+from models.masks import short_side
 from models.regions import Image, Mask, Region
 from models.sam import SAM, build_sam
 from pipeline import finders, kit, masks
@@ -19,7 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.finders import Verifier
 from pipeline.recipe import Recipe, load
 from pipeline.rows import region_struct
-from pipeline.stages.verify import _look, _Tools
+from pipeline.stages.verify import _beside, _look, _Tools, _wider
 
 PHOTOS = Path(__file__).parent.parent / "jobs" / "demo_photos"
 
@@ -183,9 +185,33 @@ def test_a_weak_model_s_low_word_is_no_residue() -> None:
 
 def test_a_close_verifier_sees_the_edit_s_surroundings_and_its_finds_come_back_in_place() -> None:
     stubborn = Stubborn((40, 40, 80, 80), 9)
-    row = looked(Verifier(stubborn, close=True), load(None, {"inpaint.name": "telea"}), 1)
+    row = looked(Verifier(stubborn, close=("face",)), load(None, {"inpaint.name": "telea"}), 1)
     assert stubborn.shapes == [(120, 120)]
     assert row["residual"][0]["box"] == [100, 80, 140, 120]
+    elsewhere = Stubborn((40, 40, 80, 80), 9)
+    assert (
+        looked(Verifier(elsewhere, close=("text",)), load(None, {"inpaint.name": "telea"}), 1)["residual"]
+        == []
+    )
+    assert elsewhere.shapes == [], "an edit of another kind is not shown to it"
+
+
+def slanted() -> tuple[Mask, dict[str, Any], dict[str, Any]]:
+    """A line 12 px high across a picture of 300 x 200 from corner to corner: its mask, its region, a row."""
+    drawn = np.zeros((200, 300), np.uint8)
+    cv2.line(drawn, (10, 190), (290, 10), 1, 12)
+    mask: Mask = drawn > 0
+    region = region_struct(Region("text", "first", 0.9, (4, 4, 296, 196)), mask)
+    return mask, region, {"height": 200, "width": 300}
+
+
+def test_a_slanted_line_is_as_high_as_its_letters_and_not_as_its_box() -> None:
+    mask, region, row = slanted()
+    assert 11 < short_side(mask) < 16
+    wider = _wider(mask, region, 0.2)
+    assert wider[:, 150].sum() < 1.9 * mask[:, 150].sum(), "4 px more on each side, not a fifth of 192"
+    assert _beside(region, (140, 90, 160, 110), row)
+    assert not _beside(region, (10, 10, 60, 60), row), "within the line's box, far from the line"
 
 
 def test_faces_are_checked_by_a_model_of_another_family() -> None:

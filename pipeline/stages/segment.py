@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from models.masks import close_gaps, fill_holes, swept, whole_blocks
+from models.masks import close_gaps, fill_holes, short_side, swept, whole_blocks
 from models.masks import grow as grow_mask
 from models.regions import Mask, Region
 from models.segmenters import thickness
@@ -76,20 +77,25 @@ def mask_row(
 
 
 def grow(mask: Mask, region: Region, rule: Masks, more: float = 0.0) -> Mask:
-    """Widen a mask by the recipe's share of its box's shorter side, and at least grow_px: what a mark leaves
+    """Widen a mask by the recipe's share of its shorter side (`side_of`), and at least grow_px: what a mark leaves
     at its edge (halo, JPEG ringing) is drawn again by an inpainter that sees it. With its holes and its shadow,
     where the recipe says so.
 
     more: a further share of that side, and at least 4 pixels, where a review asked for a larger mask."""
     x0, y0, x1, y1 = region.box
-    side = min(x1 - x0, y1 - y0)
-    if region.kind == "watermark":  # one mark may span the picture: its strokes say how wide its edges are
-        side = min(side, STROKES * thickness(mask))
+    side = side_of(mask, region.box, region.kind)
     pixels = max(rule.grow_px, round(rule.grow * side)) + (max(4, round(more * side)) if more else 0)
     wide = grow_mask(fill_holes(mask) if rule.fill_holes else mask, pixels)
     if rule.shadow:
         wide = swept(wide, round(rule.shadow * (y1 - y0)), round(rule.shadow * (x1 - x0) / 2))
     return wide
+
+
+def side_of(mask: Mask, box: Sequence[float], kind: str) -> float:
+    """Pixels of a thing's shorter side: its box's (xyxy pixels), or less where the box says little. A slanted line lies
+    in a large one; a watermark may span the picture, and its strokes say how wide its edges are."""
+    side = min(box[2] - box[0], box[3] - box[1])
+    return min(side, STROKES * thickness(mask) if kind == "watermark" else short_side(mask))
 
 
 def together(grown: list[Mask], row: dict[str, Any], rule: Masks) -> Mask:

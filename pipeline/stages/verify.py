@@ -7,6 +7,7 @@ against false alarms.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +34,7 @@ from pipeline.stage import Needs, Work
 
 from .detect import looks_everywhere, wanted
 from .inpaint import edit
-from .segment import grow, together
+from .segment import grow, side_of, together
 
 _ADDS = schema.columns(
     "status",
@@ -145,8 +146,13 @@ def look_again(
 
 
 def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Image]) -> list[list[Region]]:
-    """What a verifier finds in the surroundings of each row's edits: three times an edit's longer side."""
-    places = [(n, around(r["box"], results[n])) for n, row in enumerate(rows) for r in row["regions"] or []]
+    """What a verifier finds in the surroundings of each row's edits of its kinds: three times an edit's longer side."""
+    places = [
+        (n, around(r["box"], results[n]))
+        for n, row in enumerate(rows)
+        for r in row["regions"] or []
+        if r["kind"] in verifier.close
+    ]
     crops = [np.ascontiguousarray(results[n][y0:y1, x0:x1]) for n, (x0, y0, x1, y1) in places]
     found: list[list[Region]] = [[] for _ in rows]
     for (n, (x, y, _, _)), regions in zip(places, verifier.detector(crops), strict=True):
@@ -178,16 +184,27 @@ def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe)
     x0, y0, x1, y1 = region.box
     if region.score < recipe.verify.min_score or min(x1 - x0, y1 - y0) < recipe.verify.min_side:
         return False
-    if not looks_everywhere(row, recipe) and not any(_beside(r["box"], region.box) for r in row["regions"]):
+    if not looks_everywhere(row, recipe) and not any(_beside(r, region.box, row) for r in row["regions"]):
         return False
     return wanted(region, picture, recipe)
 
 
-def _beside(box: list[float], other: tuple[float, float, float, float]) -> bool:
-    """True when `other` touches `box` widened by half its shorter side: a halo, or the rest of a word."""
-    x0, y0, x1, y1 = box
+def _beside(edit: dict[str, Any], box: tuple[float, float, float, float], row: dict[str, Any]) -> bool:
+    """True when `box` touches an edit's mask widened by half its shorter side: a halo, or the rest of a word."""
+    x0, y0, x1, y1 = edit["box"]
     rim = 0.5 * min(x1 - x0, y1 - y0)
-    return _touch([x0 - rim, y0 - rim, x1 + rim, y1 + rim], other)
+    if not _touch([x0 - rim, y0 - rim, x1 + rim, y1 + rim], box):
+        return False
+    mask = masks.from_rle(edit["rle"], row["height"], row["width"])
+    return _meets(mask, box, 0.5 * side_of(mask, edit["box"], edit["kind"]))
+
+
+def _meets(mask: Mask, box: tuple[float, float, float, float], rim: float) -> bool:
+    """True when the box (xyxy pixels), wider by `rim` pixels, holds some of the mask: in its own box a slanted line is
+    mostly not."""
+    x0, y0 = (max(0, math.floor(side - rim)) for side in box[:2])
+    x1, y1 = (max(0, math.ceil(side + rim)) for side in box[2:])
+    return bool(mask[y0:y1, x0:x1].any())
 
 
 def _residual(region: Region) -> dict[str, Any]:
@@ -206,7 +223,7 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     again = tools.fallback(row["passes"] - 1)
     wider = [
         (_given_to(again, r), _wider(mask, r, tools.recipe.verify.grow))
-        if any(_touch(r["box"], region.box) for region in found)
+        if any(_meets(mask, region.box, 0) for region in found)
         else (r, mask)
         for r, mask in old
     ]
@@ -228,12 +245,11 @@ def _given_to(filler: str | None, region: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wider(mask: Mask, region: dict[str, Any], share: float) -> Mask:
-    """The mask grown by a share of its box's shorter side; masks that did their work are not asked for. A mark of
-    the collection is known to the pixel, and may be thin strokes across a large box."""
-    box = region["box"]
+    """The mask grown by a share of its shorter side; masks that did their work are not asked for. A mark of the
+    collection is known to the pixel, and may be thin strokes across a large box."""
     if region["kind"] == consensus.KIND:
         return grow_mask(mask, 4)
-    return grow_mask(mask, max(4, round(share * min(box[2] - box[0], box[3] - box[1]))))
+    return grow_mask(mask, max(4, round(share * side_of(mask, region["box"], region["kind"]))))
 
 
 def _touch(a: list[float], b: tuple[float, float, float, float]) -> bool:
