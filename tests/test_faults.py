@@ -69,17 +69,27 @@ def test_the_s3_server_is_killed_and_comes_back(bench: Bench) -> None:
     judge([matrix.carry_out(bench, s) for s in matrix.chosen("here", only=("server-killed",))])
 
 
-def test_a_node_is_killed_one_hangs_and_wakes_late_and_two_start_at_once(
-    bench: Bench, ray_rig: RayRig
-) -> None:
-    """The most telling of those that need a cluster; each leaves one of two nodes behind for the next."""
+def on_nodes(bench: Bench, ray_rig: RayRig, *names: str) -> None:
+    """These faults on a Ray of several nodes, one after another; each leaves one of two nodes behind for the next."""
     with ray_rig.nodes(matrix.CPUS, matrix.QUICK) as cluster:
         on_ray = dataclasses.replace(
             bench, engine="ray", cluster=cluster, add_node=lambda: ray_rig.add_node(cluster, matrix.CPUS)
         )
-        wanted = matrix.chosen("ray", only=("node-killed", "hung-node", "two-at-once"))
-        assert len(wanted) == 3
+        wanted = matrix.chosen("ray", only=names)
+        assert len(wanted) == len(names)
         judge([matrix.carry_out(on_ray, scenario) for scenario in wanted])
+
+
+@pytest.mark.timeout(900)
+def test_a_node_is_killed_and_one_hangs_and_wakes_late(bench: Bench, ray_rig: RayRig) -> None:
+    """The most telling of those that need a cluster."""
+    on_nodes(bench, ray_rig, "node-killed", "hung-node")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_starts_at_once_on_a_cluster(bench: Bench, ray_rig: RayRig) -> None:
+    on_nodes(bench, ray_rig, "two-at-once")
 
 
 @pytest.mark.slow
