@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from models.detectors.windows import look_at, windows
 from pipeline import graph, images, kit, masks, schema
 from pipeline import run as runs
 from pipeline.ledger import Receipt
@@ -33,6 +34,7 @@ from pipeline.stages.detect import wanted
 from pipeline.stages.inpaint import fill
 from pipeline.stages.read import Read
 from pipeline.stages.segment import grow
+from pipeline.stages.verify import around
 from pipeline.stages.write import Write
 from pipeline.workers import settle_threads
 
@@ -86,7 +88,12 @@ def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
         mask = masks.union(grown, *pixels.shape[:2])
         edited = fill([pixels], [{fillers[""].name: mask}], fillers)[0]
         for checker in checkers:
-            checker.detector([edited])
+            # As `verify` does: near the edits only.
+            if checker.close:
+                places = [around(list(region.box), edited) for region in found]
+                checker.detector([np.ascontiguousarray(edited[y0:y1, x0:x1]) for x0, y0, x1, y1 in places])
+            else:
+                look_at(checker.detector, [edited], [windows(mask)])
         images.encode(data, picture, edited, mask)
         counts["edited"] = counts.get("edited", 0) + 1
     return counts

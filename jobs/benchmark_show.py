@@ -127,7 +127,7 @@ def _margins(found: Results) -> Iterable[Table]:
         [
             f"{row['hole']}",
             row["rule"],
-            f"{row['psnr_from_whole_db']:.2f}",
+            "" if row["rule"] == "whole image" else f"{row['psnr_from_whole_db']:.2f}",
             f"{row['psnr_from_truth_db']:.2f}",
             f"{row['area_share']:.3f}",
         ]

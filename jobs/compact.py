@@ -75,4 +75,4 @@ def _say(output: Store, before: int, rows: int) -> None:
     told.print(
         f"{before:,} parts are {after:,} now ({rows:,} rows copied); README.md there says how to read them"
     )
-    told.print(f"the small ones can go: cleanplate verify {output.url} --sweep")
+    told.print(f"the small ones can go, ten minutes from now: cleanplate verify {output.url} --sweep")

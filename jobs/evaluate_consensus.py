@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import random
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.consensus import Mark
+    from models.overlay import Mark
     from models.regions import Image
 
 VISIBLE = 0.04
 """Opacities below are not counted as the mark: ten levels of 255."""
 KINDS = ("corner", "diagonal", "logo")
-COLUMNS = ("kind", "opacity", "file", "iou", "opacity_error", "psnr_marked", "psnr_after", "found_in")
+COLUMNS = (
+    "kind",
+    "opacity",
+    "file",
+    "iou",
+    "opacity_error",
+    "psnr_marked",
+    "psnr_after",
+    "psnr_unmarked",
+    "found_in",
+)
+SUBSAMPLING = {"444": 0, "422": 1, "420": 2}
+"""As Pillow numbers them."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from jobs import photos
+
     parser = subparsers.add_parser(
         "consensus",
         help="measure static-watermark on a collection with known marks",
         description=__doc__,
         epilog="Example: cleanplate evaluate consensus photos/ consensus.jpg --images 50",
     )
+    out = "a .jpg or .png file: marked, mark found, taken off, truth"
+    photos.add_arguments(parser, out=out, metavar="PICTURE", split="train", seed=0)
     add = parser.add_argument
-    add("photos", metavar="PHOTOS", help="a folder or s3://... of images; with INDEX.csv, SPLIT's")
-    add("out", type=Path, metavar="PICTURE", help="a .jpg or .png file: marked, mark found, taken off, truth")
     add("--images", type=int, default=50, help="images of the collection (default %(default)s)")
     add("--size", default="480x320", help="of each image (default %(default)s)")
+    add("--kinds", default=",".join(KINDS), metavar="LIST", help="(default %(default)s)")
     add("--opacities", default="0.15,0.3,0.6", metavar="LIST", help="(default %(default)s)")
     add("--jpeg", default="0,92", metavar="LIST", help="quality; 0 = lossless (default %(default)s)")
-    add("--split", default="train", help="which rows of INDEX.csv (default %(default)s)")
-    add("--seed", type=int, default=0)
+    add("--subsampling", choices=SUBSAMPLING, default="420", help="of JPEG's colour (default %(default)s)")
     parser.set_defaults(run=run)
 
 
@@ -44,23 +58,28 @@ def run(args: argparse.Namespace) -> int:
 
     from models.consensus import find_marks
     from models.evaluation.pictures import grid, save_picture
+    from pipeline import images
 
     size, opacities, qualities = _checked(args)
     truth = _collection(args.photos, args.split, args.images, size, args.seed)
     print("| " + " | ".join((*COLUMNS, "s")) + " |\n|" + "---|" * (len(COLUMNS) + 1))
     shown = []
-    for kind in KINDS:
-        for opacity in opacities:
-            alpha, colour = drawn(kind, size, opacity)
-            for quality in qualities:
-                marked = [_stored(blend(image, alpha, colour), quality) for image in truth]
-                start = time.process_time()
-                marks = find_marks(np.stack(marked))
-                seconds = time.process_time() - start
-                row, example = _measured(truth, marked, marks, alpha)
-                told = (kind, opacity, f"JPEG {quality}" if quality else "lossless", *row)
-                print("| " + " | ".join(map(str, told)) + f" | {seconds:.1f} |", flush=True)
-                shown.append([*example, truth[0]])
+    for kind, opacity, quality in itertools.product(args.kinds.split(","), opacities, qualities):
+        alpha, colour = drawn(kind, size, opacity)
+        sampling = SUBSAMPLING[args.subsampling]
+        stored = [_stored(blend(image, alpha, colour), quality, sampling) for image in truth]
+        start = time.process_time()
+        marks = find_marks(
+            np.stack([images.decode(data).pixels for data in stored]), bool(quality and sampling)
+        )
+        seconds = time.process_time() - start
+        row, example = _measured(truth, stored, marks, alpha)
+        low = (alpha > VISIBLE) & (alpha < 0.7)
+        own = [images.decode(_stored(image, quality, sampling)).pixels for image in truth] if quality else []
+        told = (kind, opacity, f"JPEG {quality}" if quality else "lossless", *row[:4])
+        told += (f"{_psnr(own, truth, low):.1f}" if own and low.any() else "-", *row[4:])
+        print("| " + " | ".join(map(str, told)) + f" | {seconds:.1f} |", flush=True)
+        shown.append([*example, truth[0]])
     save_picture(args.out, grid(["marked", "opacity found", "taken off", "truth"], shown, 240))
     return 0
 
@@ -78,6 +97,8 @@ def _checked(args: argparse.Namespace) -> tuple[tuple[int, int], list[float], li
         raise ConfigError("at least 8 images of at least 160 pixels a side")
     if not all(0 < a <= 1 for a in opacities) or not all(0 <= q <= 100 for q in qualities):
         raise ConfigError("opacities lie above 0 and up to 1, JPEG qualities in 0 to 100")
+    if unknown := set(args.kinds.split(",")) - set(KINDS):
+        raise ConfigError(f"--kinds are of {', '.join(KINDS)}, not {', '.join(sorted(unknown))}")
     return (width, height), opacities, qualities
 
 
@@ -135,33 +156,30 @@ def blend(image: Image, alpha: Any, colour: Any) -> Image:
     return np.asarray(np.rint(image * (1 - alpha[..., None]) + colour * alpha[..., None]), np.uint8)
 
 
-def _stored(image: Image, quality: int) -> Image:
-    import numpy as np
+def _stored(image: Image, quality: int, subsampling: int) -> bytes:
     from PIL import Image as Pil
 
-    if not quality:
-        return image
     buffer = io.BytesIO()
-    Pil.fromarray(image).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Pil.open(buffer), np.uint8)
+    if quality:
+        Pil.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    else:
+        Pil.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
-def _measured(truth: list[Image], marked: list[Image], marks: list[Mark], alpha: Any) -> tuple[Any, Any]:
+def _measured(truth: list[Image], stored: list[bytes], marks: list[Mark], alpha: Any) -> tuple[Any, Any]:
     """The row of the table, and the example's pictures. PSNR where the mark is visible and is to be computed back."""
     import numpy as np
 
-    from models.consensus import take_off
+    from pipeline import images
 
     found = np.zeros_like(alpha)
     for mark in marks:
         x0, y0, x1, y1 = mark.box
         found[y0:y1, x0:x1] = np.maximum(found[y0:y1, x0:x1], mark.alpha)
     there, seen = alpha > VISIBLE, found > 0
-    after = []
-    for image in marked:
-        for mark in marks:
-            image, _ = take_off(image, mark)
-        after.append(image)
+    marked = [images.decode(data).pixels for data in stored]
+    after = [_taken_off(data, marks) for data in stored]
     low = there & (alpha < 0.7)
     iou = (there & seen).sum() / max(1, (there | seen).sum())
     error = np.abs(found - alpha)[there].mean()
@@ -169,6 +187,19 @@ def _measured(truth: list[Image], marked: list[Image], marks: list[Mark], alpha:
     support = "+".join(str(mark.support) for mark in marks) or "0"
     grey = np.repeat((found[..., None] * 255).astype(np.uint8), 3, axis=2)
     return (f"{iou:.3f}", f"{error:.3f}", *scores, support), (marked[0], grey, after[0])
+
+
+def _taken_off(data: bytes, marks: list[Mark]) -> Image:
+    """As a run does it: in the planes of a JPEG, in the pixels of anything else."""
+    from models.overlay import take_off
+    from models.overlay_jpeg import take_off_jpeg
+    from pipeline import images
+    from pipeline.consensus import planes_of
+
+    image, planes = images.decode(data).pixels, planes_of(data)
+    for mark in marks:
+        image, _ = take_off_jpeg(image, planes, mark) if planes else take_off(image, mark)
+    return image
 
 
 def _psnr(images: list[Image], truth: list[Image], where: Any) -> float:

@@ -22,6 +22,7 @@ LARGEST = 4096
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from jobs import photos
     from jobs.flags import add_recipe_flags
 
     parser = subparsers.add_parser(
@@ -31,13 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: cleanplate evaluate detect photos/ out/ --remove watermark --fonts /usr/share/fonts",
     )
     add = parser.add_argument
-    add("photos", metavar="PHOTOS", help="folder or s3://... of photographs; with INDEX.csv, its split=test")
-    add("out", metavar="OUT", type=Path, help="folder for table.md, trials.parquet and worst.jpg")
-    add("--split", default="test", help="of INDEX.csv (default test)")
+    photos.add_arguments(parser, out="folder for table.md, trials.parquet and worst.jpg")
     add("--fonts", type=Path, help="folder of font files (default: the few that every machine has)")
     add("--each", type=int, default=3, metavar="N", help="marks of each kind and level (default 3)")
     add("--clean", type=int, metavar="N", help="photographs that are looked at unmarked (default: all)")
-    add("--seed", type=int, default=2026, help="another seed, other marks")
     add(
         "--labels",
         metavar="FILE",

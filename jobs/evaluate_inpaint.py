@@ -27,6 +27,8 @@ CURVE = (1, 2, 4)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from jobs import photos
+
     parser = subparsers.add_parser(
         "inpaint",
         help="fill known holes in photographs and compare with the truth",
@@ -35,12 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: cleanplate evaluate inpaint photos/ scores/ --inpainters lama-lite,telea,mine.safetensors",
     )
     add = parser.add_argument
-    add(
-        "photos",
-        metavar="PHOTOS",
-        help="a folder or s3://... of images or Parquet parts; with INDEX.csv, SPLIT's",
-    )
-    add("out", type=Path, metavar="OUT", help="folder for tables and pictures")
+    photos.add_arguments(parser, out="folder for tables and pictures")
     add(
         "--inpainters",
         default="lama-lite,telea,ns",
@@ -64,9 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add(
         "--train-size", type=int, default=256, metavar="PX", help="the crop of training (default %(default)s)"
     )
-    add("--split", default="test", help="which rows of INDEX.csv (default %(default)s)")
     add("--limit", type=int, metavar="N", help="only the first N photographs")
-    add("--seed", type=int, default=2026, help="of the holes (default %(default)s)")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of LaMa (default %(default)s)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: one a core; 1 on a busy machine)")
     add("--gpu", action="store_true", help="run LaMa and the networks of LPIPS and FID on a GPU")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ PER_ROW, CELL = 8, 128
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from jobs import photos
+
     parser = subparsers.add_parser(
         "masks",
         help="draw the holes of every generator, with their statistics",
@@ -24,12 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: cleanplate evaluate masks photos/ masks.jpg",
     )
     add = parser.add_argument
-    add("photos", metavar="PHOTOS", help="photographs that the holes are shown on")
-    add("out", type=Path, metavar="PICTURE", help="a .jpg or .png file")
+    photos.add_arguments(parser, out="a .jpg or .png file", metavar="PICTURE", seed=0)
     add("--draws", type=int, default=200, help="holes that the statistics are taken of (default %(default)s)")
     add("--instances", metavar="FILE", help="COCO instances JSON")
-    add("--split", default="test", help="which rows of INDEX.csv (default %(default)s)")
-    add("--seed", type=int, default=0)
     parser.set_defaults(run=run)
 
 

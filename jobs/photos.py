@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from functools import lru_cache, partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,6 +14,18 @@ from pipeline.errors import ConfigError
 from pipeline.storage import open_store
 
 INDEX = "INDEX.csv"
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, *, out: str, metavar: str = "OUT", split: str = "test", seed: int = 2026
+) -> None:
+    """What every measurement on photographs is asked: which, where its results go, and the seed."""
+    add = parser.add_argument
+    where = f"a folder or s3://... of images or Parquet parts; with {INDEX}, the rows of --split"
+    add("photos", metavar="PHOTOS", help=where)
+    add("out", type=Path, metavar=metavar, help=out)
+    add("--split", default=split, help=f"which rows of {INDEX} (default %(default)s)")
+    add("--seed", type=int, default=seed, help="another seed, other draws (default %(default)s)")
 
 
 def open_photos(url: str, split: str) -> list[Photo]:

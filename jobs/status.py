@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     said = (
         f"source {record['source']}   started {record['started']}",
         f"recipe {record['recipe_digest'][:12]}   code {record['code_version']}",
-        f"{len(units) - len(left):,} of {len(units):,} units committed, in {len(ledger.part_keys(output)):,} parts",
+        f"{len(units) - len(left):,} of {len(units):,} units committed; parts: {len(ledger.part_keys(output)):,}",
         f"{rows - rows_left:,} of {rows:,} planned rows committed",
     )
     for line in said:

@@ -21,7 +21,7 @@ from jobs.photos import open_photos
 from jobs.train_out import TrainingFolder
 from models.marks import MARKS
 from models.resnet import DilatedResNet50
-from models.training.checkpoint import CheckpointError, export_weights, load_best, read_tensors
+from models.training.checkpoint import CheckpointError, blended, export_weights, load_best, read_tensors
 from models.training.data import (
     DEFAULT_MEMORY,
     PhotoBank,
@@ -223,12 +223,29 @@ def _ray_storage(out: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
     return out.removeprefix("s3://"), S3FileSystem(endpoint_override=endpoint)
 
 
-def ship(recipe: TrainRecipe, photos: str, out: Path, target: Path) -> None:
-    """Write the best averaged weights as safetensors, with where they are from."""
+def ship(
+    recipe: TrainRecipe,
+    photos: str,
+    out: Path,
+    target: Path,
+    blend: float = 1.0,
+    initial: Initial | None = None,
+) -> None:
+    """Write the best averaged weights as safetensors, with where they are from.
+
+    blend below 1: that share of them and the rest of the weights that the training started from, tensor by
+    tensor, which often fills better than either (Wortsman et al. 2022, arXiv 2109.01903). Raises ValueError
+    when `initial` is not what it started from.
+    """
     best = load_best(out)
+    weights = best["average"]
+    if blend < 1:
+        if initial is None or initial.sha256 != best.get("initial"):
+            raise ValueError("--blend: give --init the file that this training started from")
+        weights = blended(initial.tensors, weights, blend)
     kept, _ = hold_out(open_photos(photos, "train"), recipe.validation_share)
     size = export_weights(
-        best["average"],
+        weights,
         target,
         {
             "model": recipe.model,
@@ -240,6 +257,7 @@ def ship(recipe: TrainRecipe, photos: str, out: Path, target: Path) -> None:
             "photographs": str(len(kept)),
             "photographs_sha256": names_digest([name_of(photo) for photo in kept]),
             "validation": ", ".join(f"{name} {score:.4f}" for name, score in best["scores"].items()),
+            "blend": f"{blend:g}",
         },
     )
     print(f"{target}: {size} bytes, step {best['step']}")
@@ -259,7 +277,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parse.add_argument
     add(
-        "recipe", help="a YAML file, or a name: lama-lite, lama-lite-more, ablation, big-lama, marks, strokes"
+        "recipe",
+        help="a YAML file, or a name: lama-lite, lama-lite-more, lama-lite-flip, ablation, big-lama, marks, strokes",
     )
     add("photos", help="a folder or s3://... of images or Parquet parts; with INDEX.csv, its split=train")
     add("out", help="folder or s3://... for checkpoints, logs and samples")
@@ -288,6 +307,13 @@ def parser() -> argparse.ArgumentParser:
     add("--allow-changed-recipe", action="store_true", help="go on with an edited recipe")
     add("--tensorboard", action="store_true", help="write event files too (pip install 'cleanplate[train]')")
     add("--export", type=Path, metavar="FILE", help="then write the best weights, safetensors")
+    add(
+        "--blend",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="export so much of them, the rest of --init's",
+    )
     return parse
 
 
@@ -295,6 +321,8 @@ def check_flags(args: argparse.Namespace) -> TrainRecipe:
     """The recipe, after all that can be seen to be wrong before any work. Raises ValueError, ConfigError."""
     recipe = read_recipe(args.recipe, args.set)
     check_recipe(recipe, args.workers)
+    if not 0 < args.blend <= 1 or (args.blend < 1 and not (args.export and args.init)):
+        raise ConfigError("--blend is a share above 0, of at most 1, and needs --export and --init")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch sees no GPU here")
     if args.tensorboard:
@@ -321,7 +349,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.export and not int(os.environ.get("RANK", 0)):
             out = TrainingFolder(args.out)
             out.fetch()
-            ship(recipe, args.photos, out.local, args.export)
+            ship(recipe, args.photos, out.local, args.export, args.blend, load_initial(args.init))
     except (ValueError, FileNotFoundError, CheckpointError, ConfigError, WeightsError, StorageError) as error:
         print(f"cleanplate train: {error}", file=sys.stderr)
         return REFUSED

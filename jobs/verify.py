@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -114,10 +115,21 @@ _OF_PARTS = {"planned", "readable", "sealed", "schema", "rows", "unique", "image
 def _sweep(output: Store, min_age: float, keep: frozenset[str], console: Console) -> None:
     from pipeline.sweep import sweep
 
-    count = 0
+    done: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
     for orphan, removed in sweep(output, min_age, keep):
-        count += removed
         why = "something is wrong" if orphan.what in keep else f"only {orphan.age:.0f} s old"
-        what = "removed" if removed else f"kept, {why}"
-        console.print(f"{orphan.what} {orphan.key}: {what}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{count:,} orphans removed", highlight=False)
+        (done if removed else kept)[orphan.what] += 1
+        if (done + kept)[orphan.what] <= _SHOWN:
+            what = "removed" if removed else f"kept, {why}"
+            console.print(
+                f"{orphan.what} {orphan.key}: {what}", soft_wrap=True, highlight=False, markup=False
+            )
+    for what in sorted(done.keys() | kept.keys()):
+        if done[what] + kept[what] > _SHOWN:
+            console.print(f"{what}: {done[what]:,} removed, {kept[what]:,} kept in all", highlight=False)
+    console.print(f"{done.total():,} orphans removed", highlight=False)
+
+
+_SHOWN = 10
+"""Orphans of a sort that are named; a compaction leaves thousands."""

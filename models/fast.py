@@ -16,6 +16,7 @@ What is gained, and where (measured in docs/notebook.md):
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -186,6 +187,10 @@ def bf16_is_native(device: str | torch.device) -> bool:
     """Whether the device multiplies bf16 in hardware; where it does not, 'bf16' is slower than 'fp32'."""
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Who holds oneDNN back (by its own variable) has no bf16, whatever the processor has.
+    told = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
+    if not any(word in told.upper() for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")):
+        return False
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
 

@@ -163,13 +163,16 @@ def _part(
     nothing = np.zeros(0, _SEEN)
     try:
         data = output.get(ledger.part_key(name))
-        table = _whole(data)
+        part = _opened(data)
+        table = part.read()
     except (pa.ArrowException, OSError, StorageError) as error:
         _pass_on(error)
         found.add("readable", name, _said(error))
         return nothing
     found.add("readable", name, None)
-    found.add("sealed", name, None if sealed.seal_holds(data) else "changed after it was written")
+    found.add(
+        "sealed", name, None if sealed.seal_holds(data, part.metadata) else "changed after it was written"
+    )
     right = table.schema.equals(schema.part_schema())
     found.add("schema", name, None if right else _difference(table.schema))
     if not right:
@@ -195,10 +198,10 @@ def _units(output: Store, name: str, units: list[_Unit], table: pa.Table, found:
             found.add("rows", name, _as_planned(output, unit.planned, rows))
 
 
-def _whole(data: bytes) -> pa.Table:
+def _opened(data: bytes) -> pq.ParquetFile:
     if not data.startswith(b"PAR1"):  # Arrow looks at the end of a file only.
         raise pa.ArrowInvalid("not a Parquet file: it does not begin as one")
-    return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
 
 
 def _sources(rows: list[Row]) -> list[Fetched | None]:

@@ -16,7 +16,7 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -25,17 +25,20 @@ import cv2
 import numpy as np
 
 from models.regions import Image, Mask, Region
-from pipeline import images, plan
-from pipeline.containers import Fetched, read_images
+from pipeline import exif, images, jpeg, plan
+from pipeline.containers import read_images
 from pipeline.errors import CleanplateError, ConfigError, ContractError, RowError, StorageError
-from pipeline.formats import ImageError
+from pipeline.formats import SOF, ImageError, jpeg_segments, sniff
+from pipeline.pixels import exif_block, upright, upright_to_stored
 from pipeline.recipe import Recipe
+from pipeline.rules import Consensus as Rule
 from pipeline.stage import Spread
 from pipeline.stages.read import probe
 from pipeline.storage import Store, open_store
 
 if TYPE_CHECKING:
-    from models.consensus import Mark
+    from models.overlay import Mark
+    from models.overlay_jpeg import Plane
 
 KIND = "static-watermark"
 FOLDER = "consensus"
@@ -139,70 +142,84 @@ def _look(look: _Look) -> list[Sampled]:
 
 def _estimate(task: _Estimate) -> tuple[str, dict[str, Any]]:
     """One group: (its name, what the index says of it). Writes its artefact and a picture of the marks."""
-    from models.consensus import find_marks
+    from models.consensus import common_marks
 
     frame = max(s.size for s in task.sample)
     keep = max(12, _STACK_BYTES // (3 * frame[0] * frame[1]))
-    datas = read_images([s.uri for s in task.sample[:keep]])
-    stack = [pixels for data in datas if (pixels := _pixels(data, frame)) is not None]
-    marks = find_marks(np.stack(stack)) if stack else []
-    marks = [mark for mark in marks if mark.support >= max(8, len(stack) // 4)]
+    datas = [
+        d for d in read_images([s.uri for s in task.sample[:keep]]) if not isinstance(d, CleanplateError)
+    ]
+    pictures = [pixels for data in datas if (pixels := _pixels(data)) is not None]
+    marks = common_marks(pictures, sum(map(_coarse, datas)) * 2 > len(datas)) if pictures else []
     told: dict[str, Any] = {"marks": len(marks), "sha256": None}
     if marks:
-        data = _packed(marks, frame, len(stack))
-        task.output.put(_key(task.group), data)
-        task.output.put(_key(task.group, "png"), _picture(marks, frame))
-        told |= {"sha256": hashlib.sha256(data).hexdigest(), "support": [mark.support for mark in marks]}
+        data = _packed(marks, len(pictures))
+        digest = hashlib.sha256(data).hexdigest()
+        # Named by content: two drivers, whose processors round differently, do not write over each other.
+        task.output.put(_key(task.group, digest), data)
+        task.output.put(_key(task.group, digest, "png"), _picture(marks))
+        told |= {"sha256": digest, "support": [mark.support for mark in marks]}
         told |= {"boxes": [mark.box for mark in marks], "opacity": [float(m.alpha.max()) for m in marks]}
+        told |= {"frames": [mark.frame for mark in marks], "anchors": [mark.anchor for mark in marks]}
     return task.group, told
 
 
-def _pixels(data: Fetched, frame: tuple[int, int]) -> Image | None:
-    """The picture in the group's frame; None for one that went away or does not decode: its row will tell."""
+def _pixels(data: bytes) -> Image | None:
+    """None for what does not decode: its row will tell."""
     try:
-        pixels = images.decode(data).pixels if not isinstance(data, CleanplateError) else None
+        return images.decode(data).pixels
     except ImageError:
         return None
-    if pixels is None or pixels.shape[1::-1] == frame:
-        return pixels
-    return np.asarray(cv2.resize(pixels, frame, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _key(group: str, ending: str = "npz") -> str:
-    return f"{FOLDER}/{hashlib.sha256(group.encode()).hexdigest()[:16]}.{ending}"
+def _coarse(data: bytes) -> bool:
+    """A JPEG that stores its colours at a reduced size?"""
+    try:
+        segments = jpeg_segments(data)[0] if sniff(data) == "jpeg" else []
+    except ImageError:
+        return False
+    return any(s.marker in SOF and s.payload[5:6] == b"\3" and s.payload[7] != 0x11 for s in segments)
 
 
-def _packed(marks: Sequence[Mark], frame: tuple[int, int], count: int) -> bytes:
+def _key(group: str, digest: str, ending: str = "npz") -> str:
+    return f"{FOLDER}/{hashlib.sha256(group.encode()).hexdigest()[:16]}-{digest[:12]}.{ending}"
+
+
+def _packed(marks: Sequence[Mark], count: int) -> bytes:
     sink = io.BytesIO()
-    arrays: dict[str, Any] = {"frame": np.array(frame), "images": np.array(count)}
+    arrays: dict[str, Any] = {"images": np.array(count)}
     for n, mark in enumerate(marks):
-        arrays |= {f"{n}.{name}": np.asarray(value) for name, value in asdict(mark).items()}
+        fields = asdict(mark) | {"anchor": mark.anchor or ()}
+        arrays |= {f"{n}.{name}": np.asarray(value) for name, value in fields.items()}
     np.savez_compressed(sink, **arrays)
     return sink.getvalue()
 
 
-def _unpacked(data: bytes) -> tuple[tuple[int, int], list[Mark]]:
-    from models.consensus import Mark
+def _unpacked(data: bytes) -> list[Mark]:
+    from models.overlay import Mark
 
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
-        width, height = held["frame"].tolist()
         count = sum(name.endswith(".box") for name in held.files)
-        marks = [
+        return [
             Mark(
                 tuple(held[f"{n}.box"].tolist()),
                 held[f"{n}.alpha"],
                 held[f"{n}.colour"],
+                tuple(held[f"{n}.frame"].tolist()),
                 int(held[f"{n}.support"]),
+                tuple(held[f"{n}.anchor"].tolist()) or None,
             )
             for n in range(count)
         ]
-    return (width, height), marks
 
 
-def _picture(marks: Sequence[Mark], frame: tuple[int, int]) -> bytes:
-    """The marks alone, as PNG with alpha: for people."""
+def _picture(marks: Sequence[Mark]) -> bytes:
+    """The marks alone, as PNG with alpha, as they lie in the largest frame: for people."""
+    from models.overlay import placed
+
+    frame = max(mark.frame for mark in marks)
     canvas = np.zeros((frame[1], frame[0], 4), np.uint8)
-    for mark in marks:
+    for mark in filter(None, (placed(mark, frame) for mark in marks)):
         x0, y0, x1, y1 = mark.box
         drawn = np.dstack([mark.colour[..., ::-1], mark.alpha[..., None] * 255]).round().astype(np.uint8)
         canvas[y0:y1, x0:x1] = np.where(mark.mask[..., None], drawn, canvas[y0:y1, x0:x1])
@@ -214,51 +231,56 @@ def _picture(marks: Sequence[Mark], frame: tuple[int, int]) -> bytes:
 
 
 class Consensus:
-    """The marks of a run, looked up for each row. Opened once a worker; a group's marks are fetched when its first
-    row comes."""
+    """The marks of a run, looked up for each row. The stages of a worker share one (`opened`); a group's marks are
+    fetched when its first row comes, and brought to each size once."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        from models import consensus
+    def __init__(self, rule: Rule, index: bytes) -> None:
+        from models import overlay
 
-        self.model = consensus
-        self.rule, self.store = recipe.consensus, open_store(recipe.consensus.found or "")
-        self.index = dict(json.loads(self.store.get(_INDEX)))
-        self._group = lru_cache(maxsize=64)(self._fetched)
+        self.model, self.rule = overlay, rule
+        self.store, self.index = open_store(rule.found or ""), dict(json.loads(index))
+        self._fetched = lru_cache(maxsize=16)(self._fetch)
+        self._placed = lru_cache(maxsize=32)(self._place)
 
-    def _fetched(self, group: str) -> tuple[tuple[int, int], list[Mark]]:
-        data = self.store.get(_key(group))
-        if hashlib.sha256(data).hexdigest() != self.index[group]["sha256"]:
-            raise ContractError(f"{self.store.url}/{_key(group)} is not what {_INDEX} says")
+    def _fetch(self, group: str) -> list[Mark]:
+        digest = self.index[group]["sha256"]
+        data = self.store.get(_key(group, digest))
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ContractError(f"{self.store.url}/{_key(group, digest)} is not what {_INDEX} says")
         return _unpacked(data)
+
+    def _place(self, group: str, size: tuple[int, int]) -> list[Mark]:
+        return [
+            there for mark in self._fetched(group) if (there := self.model.placed(mark, size)) is not None
+        ]
+
+    def _group(self, row: dict[str, Any]) -> str:
+        return group_of(row["source_uri"], (row["width"], row["height"]), self.rule.group)
 
     def marks(self, row: dict[str, Any]) -> list[Mark]:
         """The marks of the row's group, as they lie in its image."""
-        size = (row["width"], row["height"])
-        known = self.index.get(group_of(row["source_uri"], size, self.rule.group))
-        if not known or not known["marks"]:
-            return []
-        frame, marks = self._group(group_of(row["source_uri"], size, self.rule.group))
-        return [self.model.scaled(mark, frame, size) for mark in marks]
+        group = self._group(row)
+        known = self.index.get(group)
+        return self._placed(group, (row["width"], row["height"])) if known and known["marks"] else []
 
     def find(self, row: dict[str, Any], picture: Image) -> tuple[str, list[Region]]:
         """(what looked, the marks that this image carries)."""
-        group = group_of(row["source_uri"], (row["width"], row["height"]), self.rule.group)
-        known = self.index.get(group)
+        known = self.index.get(self._group(row))
         if known is None or known["images"] < self.rule.min_images:
             return "consensus: too few images alike", []
-        found = []
-        for mark in self.marks(row):
-            score = self.model.strength(picture, mark)
-            if score >= self.model.PRESENT:
-                found.append(_region(mark, picture, min(1.0, score)))
-        return f"consensus of {known['images']} images", found
+        scored = [(mark, self.model.strength(picture, mark)) for mark in self.marks(row)]
+        found = [_region(m, picture, min(1.0, s)) for m, s in scored if s >= self.model.PRESENT]
+        which = f" ({known['sha256'][:12]})" if known["sha256"] else ""
+        return f"consensus of {known['images']} images{which}", found
 
     def left(self, row: dict[str, Any], result: Image) -> list[Region]:
-        """The marks that still show in a result, among those that were found in the source."""
-        boxes = [tuple(round(v) for v in r["box"]) for r in row["regions"] or [] if r["kind"] == KIND]
+        """The marks that still show in a result, among those that were found in the source. Writes into the row's
+        regions how strongly each does."""
         found = []
-        for mark in self.marks(row):
-            if mark.box in boxes and abs(score := self.model.strength(result, mark)) > _LEFT:
+        for mark, region in self._of(row):
+            score = self.model.strength(result, mark)
+            region["left"] = score if np.isfinite(score) else None
+            if abs(score) > _LEFT:
                 found.append(_region(mark, result, min(1.0, abs(score))))
         return found
 
@@ -266,18 +288,67 @@ class Consensus:
         """The picture with the row's marks taken off where their opacity allows it, and HW bool: where that was
         done and nothing is left to fill; None for a row without such marks. A region that a repair gave to a filler
         is left to it."""
-        mine = [r for r in row["regions"] if r["kind"] == KIND and not r.get("filler")]
+        mine = [mark for mark, region in self._of(row) if not region.get("filler")]
         if not mine:
             return picture, None
-        boxes = [tuple(round(v) for v in r["box"]) for r in mine]
         done = np.zeros(picture.shape[:2], np.bool_)
-        for mark in self.marks(row):
-            if mark.box not in boxes:
-                continue
-            picture, rest = self.model.take_off(picture, mark, self.rule.max_opacity)
+        planes = planes_of(row["source"])
+        turn = exif.orientation(exif_block(row["source"], "jpeg")) if planes else 1
+        for mark in mine:
+            picture, rest = self._taken_off(picture, mark, planes, turn)
             x0, y0, x1, y1 = mark.box
             done[y0:y1, x0:x1] |= ~rest[y0:y1, x0:x1]
         return picture, done
+
+    def _taken_off(
+        self, picture: Image, mark: Mark, planes: list[Plane], orientation: int
+    ) -> tuple[Image, Mask]:
+        if not planes:
+            return self.model.take_off(picture, mark, self.rule.max_opacity)
+        from models.overlay_jpeg import take_off_jpeg
+
+        stored = np.ascontiguousarray(upright_to_stored(picture, orientation))
+        turned = _turned(mark, picture.shape[:2], orientation)
+        made, rest = take_off_jpeg(stored, planes, turned, self.rule.max_opacity)
+        return np.ascontiguousarray(upright(made, orientation)), upright(rest, orientation)
+
+    def _of(self, row: dict[str, Any]) -> Iterator[tuple[Mark, dict[str, Any]]]:
+        """The marks that were found in the row, each with its region."""
+        boxes = {tuple(round(v) for v in r["box"]): r for r in row["regions"] or [] if r["kind"] == KIND}
+        return ((mark, boxes[mark.box]) for mark in self.marks(row) if mark.box in boxes)
+
+
+def planes_of(source: bytes) -> list[Plane]:
+    """The planes of a JPEG in brightness and colour differences; none for any other file."""
+    from models.overlay_jpeg import Plane
+
+    if sniff(source) != "jpeg":
+        return []
+    try:
+        found = jpeg.read(source)
+        if found.space not in ("L", "YCC"):
+            return []
+        sides = [jpeg.footprint(found.components, c) for c in found.components]
+    except jpeg.SpliceError:
+        return []
+    return [
+        Plane(c.blocks.reshape(*c.blocks.shape[:2], 8, 8), table, (high // 8, wide // 8))
+        for c, table, (high, wide) in zip(found.components, found.tables, sides, strict=True)
+    ]
+
+
+def _turned(mark: Mark, shape: tuple[int, int], orientation: int) -> Mark:
+    """The mark in the file's own frame. shape: (height, width) of the upright picture."""
+    if orientation == 1:
+        return mark
+    x0, y0, x1, y1 = mark.box
+    here = np.zeros(shape, np.bool_)
+    here[y0:y1, x0:x1] = True
+    there = upright_to_stored(here, orientation)
+    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    alpha, colour = (upright_to_stored(field, orientation) for field in (mark.alpha, mark.colour))
+    return replace(mark, box=box, alpha=alpha, colour=colour, frame=(there.shape[1], there.shape[0]))
 
 
 def _region(mark: Mark, picture: Image, score: float) -> Region:
@@ -296,7 +367,12 @@ def opened(recipe: Recipe) -> Consensus | None:
             f"{KIND} is what a whole collection has in common: only `cleanplate run` can remove it; one image alone "
             "cannot be looked at with this recipe"
         )
-    return Consensus(recipe)
+    return _shared(recipe.consensus, open_store(recipe.consensus.found).get(_INDEX))
+
+
+@lru_cache(maxsize=2)
+def _shared(rule: Rule, index: bytes) -> Consensus:
+    return Consensus(rule, index)
 
 
 def placed(recipe: Recipe, output: Store) -> Recipe:

@@ -156,7 +156,7 @@ def connected(address: str | None) -> Iterator[str]:
     else:
         # One logical CPU more than there are cores: reading and writing wait for the network, not for a core.
         settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
-        os.environ.update(_ENVIRONMENT)
+    os.environ.update(_ENVIRONMENT)  # Read by Ray's C++ part in this process too.
     reachable(address)
     try:
         with _quiet():

@@ -194,7 +194,7 @@ def same_scans(before: bytes, after: bytes) -> bool:
 
 def _touched(mask: Grid, components: list[Component], component: Component) -> Grid:
     # Which blocks of a component cover a pixel of the mask.
-    high, wide = _footprint(components, component)
+    high, wide = footprint(components, component)
     rows, columns = component.blocks.shape[:2]
     padded = np.zeros((rows * high, columns * wide), bool)
     part = mask[: rows * high, : columns * wide]
@@ -202,8 +202,8 @@ def _touched(mask: Grid, components: list[Component], component: Component) -> G
     return np.asarray(padded.reshape(rows, high, columns, wide).any(axis=(1, 3)), bool)
 
 
-def _footprint(components: list[Component], component: Component) -> tuple[int, int]:
-    # Rows and columns of pixels under one block.
+def footprint(components: list[Component], component: Component) -> tuple[int, int]:
+    """Rows and columns of pixels under one block of a component. Raises SpliceError."""
     h, v = max(c.h for c in components), max(c.v for c in components)
     if h % component.h or v % component.v:
         raise SpliceError("sampling factors that do not divide each other")
@@ -218,7 +218,7 @@ def _blocks(
     columns: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int16]:
     # Quantised coefficients, n x 64, of a component's blocks from an edited picture (T.81 A.3.3, A.3.4).
-    high, wide = _footprint(old.components, old.components[index])
+    high, wide = footprint(old.components, old.components[index])
     height, width = stored.shape[:2]
     y = np.minimum(rows[:, None] * high + np.arange(high), height - 1)
     x = np.minimum(columns[:, None] * wide + np.arange(wide), width - 1)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from models.regions import Image, Mask, Region
 from pipeline import images, masks
+from pipeline.packing import views
 
 KEPT_PIXELS = 64_000_000
 KEPT_PICTURES = 1024
@@ -77,8 +78,8 @@ def rows_of(table: pa.Table, names: Sequence[str]) -> list[dict[str, Any]]:
     """These columns as rows; with `pixels`, as views and not copies, where the table has that column."""
     rows: list[dict[str, Any]] = table.select(list(names)).to_pylist()
     if "pixels" in table.schema.names:
-        for row, pixels in zip(rows, table["pixels"], strict=True):
-            row["pixels"] = pixels.as_buffer() if pixels.is_valid else None
+        for row, pixels in zip(rows, views(table["pixels"]), strict=True):
+            row["pixels"] = pixels
     return rows
 
 

@@ -129,8 +129,9 @@ class S3Store:
 
         full, silence = self._full(key), _silence(len(data))
         if _plain(full):
-            client = self._client(silence)
-            self._patiently(lambda: obstore.put(client, full, data), self.uri(key), PATIENCE_S + silence)
+            self._patiently(
+                lambda: obstore.put(self._client(silence), full, data), self.uri(key), PATIENCE_S + silence
+            )
         else:
             self._patiently(
                 lambda: self._boto.put_object(Bucket=self.bucket, Key=full, Body=data, **_encryption()),
@@ -144,10 +145,10 @@ class S3Store:
         from obstore.exceptions import AlreadyExistsError
 
         silence = _silence(len(data))
-        client = self._client(silence)
 
         def attempt() -> bool:
             try:
+                client = self._client(silence)  # Here, because making one asks for credentials.
                 obstore.put(client, self._full(key), data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 return False

@@ -29,9 +29,11 @@ REGION = pa.struct(
         pa.field("box", BOX),
         pa.field("area_px", pa.int64()),
         pa.field("rle", pa.string()),
+        pa.field("by", pa.string()),
+        pa.field("left", pa.float32()),
     ]
 )
-RESIDUAL = pa.struct([f for f in REGION if f.name not in ("area_px", "rle")])
+RESIDUAL = pa.struct([f for f in REGION if f.name in ("kind", "detector", "score", "box")])
 ERROR = pa.struct(
     [pa.field("stage", pa.string()), pa.field("kind", pa.string()), pa.field("message", pa.string())]
 )
@@ -80,7 +82,12 @@ COLUMNS: dict[str, pa.Field] = {
         ),
         _field("output_format", pa.string(), "format of image.bytes"),
         _field("output_sha256", pa.string(), "sha256 of image.bytes, hex"),
-        _field("regions", pa.list_(REGION), "what was found and removed, each with its mask"),
+        _field(
+            "regions",
+            pa.list_(REGION),
+            "what was found and removed, each with its mask. by: what cleaned it. left: how strongly the result still "
+            "shows a mark of the collection, 1 = as before, 0 = gone",
+        ),
         _field(
             "mask_rle", pa.string(), "every pixel that was allowed to change (all regions, grown by repairs)"
         ),

@@ -49,9 +49,10 @@ def _sealed(data: bytes) -> bytes:
     return data[:at] + hashlib.sha256(data).hexdigest().encode() + data[at + len(_BLANK) :]
 
 
-def seal_holds(data: bytes) -> bool:
-    """True when every byte of a part is as `part_bytes` made it."""
-    seal = (pq.ParquetFile(pa.BufferReader(data)).metadata.metadata or {}).get(_SEAL.encode(), b"")
+def seal_holds(data: bytes, footer: pq.FileMetaData | None = None) -> bool:
+    """True when every byte of a part is as `part_bytes` made it. footer: the part's, where it is open already."""
+    footer = footer or pq.read_metadata(pa.BufferReader(data))
+    seal = (footer.metadata or {}).get(_SEAL.encode(), b"")
     at = data.rfind(seal)
     blank = data[:at] + _BLANK.encode() + data[at + len(_BLANK) :]
     return len(seal) == len(_BLANK) and hashlib.sha256(blank).hexdigest().encode() == seal

@@ -83,7 +83,7 @@ class Worker:
         """The stages from number `first` on. Large pictures go on in smaller batches: what does not stay decoded
         from one stage to the next would be decoded by each."""
         for n in range(first, len(self.stages)):
-            pieces = _kept_decoded(table)
+            pieces = _kept_decoded(table, self.stages[n])
             if len(pieces) > 1:
                 return pa.concat_tables([self._fold(piece, n) for piece in pieces])
             table = self._step(self.stages[n], self.works[n], table)
@@ -144,10 +144,11 @@ def _parted(table: pa.Table, healthy: pa.ChunkedArray) -> tuple[pa.Table, pa.Tab
     return table.filter(healthy), table.filter(pc.invert(healthy))
 
 
-def _kept_decoded(table: pa.Table) -> list[pa.Table]:
+def _kept_decoded(table: pa.Table, stage: Stage) -> list[pa.Table]:
     """The table in slices whose pictures stay decoded together. As it is, where their size is not known yet or their
-    pixels travel with it."""
-    if table.num_rows < 2 or "width" not in table.schema.names or "pixels" in table.schema.names:
+    pixels travel with it (of which a unit has only so many: their stage sees it whole)."""
+    travel = "pixels" in table.schema.names or "pixels" in stage.adds.names
+    if table.num_rows < 2 or "width" not in table.schema.names or travel:
         return [table]
     sizes = pc.fill_null(pc.multiply(table["width"], table["height"]), 0).to_pylist()
     starts, held = [0], 0

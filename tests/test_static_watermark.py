@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ from flow_rig import check_complete, clean, comparable, rows_of
 from marked import blended, crops, drawn
 from PIL import Image as Pil
 
-from pipeline import images
-from pipeline.errors import ConfigError
-from pipeline.recipe import load
+from pipeline import consensus, graph, images
+from pipeline import run as runs
+from pipeline.errors import ConfigError, ContractError
+from pipeline.pixels import upright_to_stored
+from pipeline.recipe import Recipe, load
 from pipeline.storage import open_store
 
 RECIPE: dict[str, Any] = {"remove": ["static-watermark"], "inpaint.name": "telea", "units.rows": 20}
@@ -58,19 +63,142 @@ def test_the_mark_of_a_collection_is_taken_off(tmp_path: Path, ray_local: None) 
     for n in range(40):
         row = told[f"m/{n:02}.png"]
         if row["inpainter"] == "take-off":
+            (region,) = row["regions"]
+            assert region["by"] == "take-off"
+            assert abs(region["left"]) < 0.35
             after = images.decode(row["image"]["bytes"]).pixels.astype(np.float64)
             errors.append(((after - pictures[n])[alpha > 0.04] ** 2).mean())
     assert len(errors) >= 36
-    assert 10 * np.log10(255**2 / np.mean(errors)) > 33
+    assert 10 * np.log10(255**2 / np.mean(errors)) > 38
     store = open_store(output)
     index = json.loads(store.get("consensus/index.json"))
+    named = index["240x160"]["sha256"][:12]
+    assert told["m/00.png"]["detectors"] == [f"consensus of 44 images ({named})"]
     assert index["240x160"]["marks"] == 1
     assert index["240x100"] == {"images": 2, "marks": 0, "sha256": None}
     pictured = [item.key for item in store.list("consensus") if item.key.endswith(".png")]
     assert len(pictured) == 1
     again = str(tmp_path / "ray")
+    assert_the_pass_ran_elsewhere(source, again, recipe)
+    before = marks_of(again)
     clean(source, again, recipe, "ray")
-    assert comparable(rows_of(again)) == comparable(rows)
+    assert marks_of(again) == before, "the run took what the pass had left"
+    assert_alike(rows_of(again), rows)
+
+
+def assert_the_pass_ran_elsewhere(source: str, output: str, recipe: Recipe) -> None:
+    """Only the pass, on Ray, as a driver that dies after it leaves it."""
+    run = runs.start(source, output, recipe)
+    runs.plan_new(run)
+    workers: set[int] = set()
+
+    def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        for pid, made in graph.spread_on_ray(lambda item: (os.getpid(), function(item)), items):
+            workers.add(pid)
+            yield made
+
+    consensus.prepare(run.output, run.recipe, spread)
+    assert workers
+    assert os.getpid() not in workers
+
+
+def assert_alike(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """Workers with other numbers of threads add in another order: a grey level may differ."""
+    for one, other in zip(comparable(rows), comparable(others), strict=True):
+        assert [one[k] for k in ("image_id", "status", "inpainter")] == [
+            other[k] for k in ("image_id", "status", "inpainter")
+        ]
+        if one["image"]:
+            pixels = [images.decode(row["image"]["bytes"]).pixels.astype(int) for row in (one, other)]
+            assert np.abs(pixels[0] - pixels[1]).max() <= 1
+
+
+def marks_of(output: str) -> dict[str, tuple[bytes, str]]:
+    """Everything of the pass: key -> bytes, and when it was written."""
+    store = open_store(output)
+    return {item.key: (store.get(item.key), item.version) for item in store.list("consensus")}
+
+
+class Killed(Exception):
+    """What a kill looks like from inside."""
+
+
+def test_a_pass_that_was_killed_is_done_again_and_holds_once_it_is_done(tmp_path: Path) -> None:
+    files, _ = collection(tmp_path / "in")
+    source, output = str(tmp_path / "in"), str(tmp_path / "out")
+    run = runs.start(source, output, load(None, RECIPE))
+    units = runs.plan_new(run)
+
+    def dies(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        """With the artefacts written, and before the index."""
+        yield from map(function, items)
+        if function is consensus._estimate:
+            raise Killed
+
+    with pytest.raises(Killed):
+        consensus.prepare(run.output, run.recipe, dies)
+    left = marks_of(output)
+    assert len(left) == 2
+    assert "consensus/index.json" not in left
+    # A driver whose processor rounds otherwise has left its own artefact, too.
+    run.output.put("consensus/0123456789abcdef-0123456789ab.npz", b"another's")
+    runs.execute(run, units, "here", lambda receipt: None)
+    rows = check_complete(source, output, files)
+    assert sum(row["inpainter"] == "take-off" for row in rows) >= 36
+    index = marks_of(output)["consensus/index.json"]
+
+    def refuses(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        raise AssertionError("the pass is done once")
+
+    known = consensus.prepare(run.output, run.recipe, refuses)
+    assert marks_of(output)["consensus/index.json"] == index
+    # An artefact that is not what the index says is refused: its rows would be cleaned by something else.
+    key = f"consensus/{hashlib.sha256(b'240x160').hexdigest()[:16]}-{known['240x160']['sha256'][:12]}.npz"
+    run.output.put(key, b"changed")
+    with pytest.raises(ContractError, match="is not what"):
+        consensus.Consensus(run.recipe.consensus, index[0]).marks(rows[0] | {"width": 240, "height": 160})
+
+
+def test_the_stages_of_a_worker_share_one_lookup_and_a_new_index_is_seen(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    recipe = consensus.placed(load(None, RECIPE), store)
+    store.put("consensus/index.json", b"{}")
+    first = consensus.opened(recipe)
+    assert first is consensus.opened(recipe)
+    store.put("consensus/index.json", b'{"1x1": {"images": 1, "marks": 0, "sha256": null}}')
+    assert consensus.opened(recipe) is not first
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_is_taken_off_in_its_own_frame(orientation: int, tmp_path: Path) -> None:
+    from models.overlay import Mark
+
+    alpha, colour = drawn("text", 0.5)
+    picture = crops(1, seed=4)[0]
+    stored = upright_to_stored(blended(picture, alpha, colour), orientation)
+    exif = Pil.Exif()
+    exif[274] = orientation
+    sink = io.BytesIO()
+    Pil.fromarray(np.ascontiguousarray(stored)).save(sink, "JPEG", quality=95, exif=exif.tobytes())
+    box = (90, 100, 240, 150)
+    mark = Mark(box, alpha[100:150, 90:240], colour[100:150, 90:240], (240, 160))
+    data = consensus._packed([mark], 40)
+    digest = hashlib.sha256(data).hexdigest()
+    store = open_store(str(tmp_path))
+    store.put(consensus._key("240x160", digest), data)
+    index = {"240x160": {"images": 40, "marks": 1, "sha256": digest}}
+    lookup = consensus.Consensus(
+        consensus.placed(load(None, RECIPE), store).consensus, json.dumps(index).encode()
+    )
+    row = {"source_uri": "a/b.jpg", "width": 240, "height": 160, "source": sink.getvalue()}
+    row["regions"] = [{"kind": consensus.KIND, "box": [float(v) for v in box]}]
+    seen = images.decode(sink.getvalue()).pixels
+    below, done = lookup.lifted(row, seen)
+    assert done is not None
+    there = alpha > 0.04
+    assert done[there].all()
+    assert np.array_equal(below[alpha == 0], seen[alpha == 0])
+    assert 10 * np.log10(255**2 / ((below[there].astype(float) - picture[there]) ** 2).mean()) > 34
 
 
 def test_one_image_alone_has_nothing_in_common(tmp_path: Path) -> None:

@@ -83,6 +83,12 @@ def _ordered(corners: Quad) -> Quad:
     return np.roll(around, -start, 0)
 
 
+def angle_of(line: Line) -> float:
+    """Degrees, clockwise on screen, of the line's direction."""
+    along = line.quad[1] - line.quad[0]
+    return float(np.degrees(np.arctan2(along[1], along[0])))
+
+
 def box_of(quad: Quad, height: int, width: int) -> tuple[float, float, float, float] | None:
     x0, y0 = np.maximum(quad.min(0), 0).tolist()
     x1, y1 = np.minimum(quad.max(0), [width, height]).tolist()

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from models import marks
 from models.detectors import tiles
+from models.detectors.rule import read_rule
 from models.marks import Probability
 from models.regions import Image, Mask
 
 BATCH_PIXELS = 4 * 640 * 640
-LOW, HIGH = 0.5, 0.95
-"""A pixel belongs to a mark above LOW when it hangs together with one above HIGH."""
-OVERLAY = 0.7
-"""A line is laid over the picture when so much of its strokes is above LOW."""
 
 
 @dataclass(frozen=True)
 class Sight:
     """How the U-Net looks. long_side: pixels of the long side that it sees; larger pictures are seen whole and in
-    tiles. offset: shift of the tiling, in tiles. mirror: it sees the picture mirrored. coarse: it looks once more
-    at half that size, for marks with strokes as wide as letters usually are."""
+    tiles. offset: shift of the tiling, in tiles. mirror: it sees the picture mirrored. coarse: it looks again at
+    half and at a quarter of that size: it was taught on marks that fit into 224 pixels, and what is large or
+    has wide strokes looks like those only when it is small."""
 
     long_side: int = 1024
     offset: float = 0.0
@@ -32,47 +32,75 @@ class Sight:
     coarse: bool = True
 
 
-class OverlayMap:
-    """HWC uint8 RGB images -> HW float32 in [0, 1] each: the chance of an overlay, the surest of all looks.
+@dataclass(frozen=True)
+class Looks:
+    """The chance of an overlay by each look at one picture: HW uint8, 255 = sure, the finest look first."""
 
-    path: weights of `models.marks`. Holds no state between calls. Raises ValueError for weights of another network.
+    each: tuple[npt.NDArray[np.uint8], ...]
+
+    @property
+    def chance(self) -> Probability:
+        """HW float32 in [0, 1]: the surest look at each pixel."""
+        return np.asarray(np.maximum.reduce(self.each), np.float32) / np.float32(255)
+
+    @property
+    def agreed(self) -> Probability:
+        """HW float32 in [0, 1]: the mean of all looks."""
+        total = np.add.reduce(self.each, dtype=np.uint16)
+        return np.asarray(total, np.float32) / np.float32(255 * len(self.each))
+
+
+class OverlayMap:
+    """HWC uint8 RGB images -> Looks each. rule: what was fitted to these weights (`models.detectors.rule`).
+
+    path: weights of `models.marks`. Holds no state between calls. Raises ValueError for weights of another network
+    and for weights without a rule.
     """
 
     def __init__(self, path: Path | str, sight: Sight | None = None, device: str = "cpu") -> None:
         self.sight = sight or Sight()
+        self.rule = read_rule(Path(path))
         self._net = marks.load(Path(path)).to(device)
 
-    def __call__(self, images: list[Image]) -> list[Probability]:
-        out = [np.zeros(image.shape[:2], np.float32) for image in images]
-        plans = [views(image, self.sight) for image in images]
-        for members, crops in tiles.batches(images, plans, BATCH_PIXELS):
+    def __call__(self, images: list[Image]) -> list[Looks]:
+        levels = [views(image, self.sight) for image in images]
+        flat = [[view for level in some for view in level] for some in levels]
+        out = [
+            [np.zeros(image.shape[:2], np.uint8) for _ in some]
+            for image, some in zip(images, levels, strict=True)
+        ]
+        canvas = [
+            {view: empty for level, empty in zip(some, maps, strict=True) for view in level}
+            for some, maps in zip(levels, out, strict=True)
+        ]
+        for members, crops in tiles.batches(images, flat, BATCH_PIXELS):
             seen = [crop[:, ::-1] for crop in crops] if self.sight.mirror else crops
             found = marks.probability(self._net, seen)
             for (number, view), chance in zip(members, found, strict=True):
                 x0, y0, x1, y1 = view.box
-                right_way = np.ascontiguousarray(chance[:, ::-1]) if self.sight.mirror else chance
+                levelled = np.round(chance * 255).astype(np.uint8)
+                right_way = np.ascontiguousarray(levelled[:, ::-1]) if self.sight.mirror else levelled
                 placed = cv2.resize(right_way, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-                part = out[number][y0:y1, x0:x1]
+                part = canvas[number][view][y0:y1, x0:x1]
                 np.maximum(part, placed, out=part)
-        return out
+        return [Looks(tuple(maps)) for maps in out]
 
 
-def views(image: Image, sight: Sight) -> list[tiles.View]:
-    """What the U-Net looks at: the whole picture, tiles of a large one, and the whole at half the size."""
+def views(image: Image, sight: Sight) -> list[list[tiles.View]]:
+    """What the U-Net looks at, level by level: tiles of a large picture; the whole; the whole at a half and at a
+    quarter of the size, as far as they differ from it by a fifth or more."""
     height, width = image.shape[:2]
-    found = tiles.views(height, width, sight.long_side, offset=sight.offset)
-    if sight.coarse and max(height, width) > 0.75 * sight.long_side:
-        found.append(tiles.View((0, 0, width, height), tiles.fitted(height, width, sight.long_side // 2)))
-    return found
+    whole, *cut = tiles.views(height, width, sight.long_side, offset=sight.offset)
+    levels = [cut, [whole]] if cut else [[whole]]
+    for part in (2, 4) if sight.coarse else ():
+        size = tiles.fitted(height, width, sight.long_side // part)
+        if max(size) <= 0.8 * max(levels[-1][0].size):
+            levels.append([tiles.View((0, 0, width, height), size)])
+    return levels
 
 
-def overlay_share(chance: Probability, strokes: Mask, low: float = LOW) -> float:
-    """The share of a line's strokes that the U-Net calls overlay, in [0, 1]; 0 without strokes."""
-    return float((chance[strokes] > low).mean()) if strokes.any() else 0.0
-
-
-def hysteresis(chance: Probability, low: float = LOW, high: float = HIGH) -> Mask:
-    """Pixels above `low` that hang together (8-connected) with one above `high`."""
+def hysteresis(chance: npt.NDArray[Any], low: float, high: float) -> Mask:
+    """HW: pixels above `low` that hang together (8-connected) with one above `high`."""
     count, labels = cv2.connectedComponents((chance > low).astype(np.uint8), connectivity=8)
     kept = np.zeros(count, np.bool_)
     kept[np.unique(labels[chance > high])] = True

@@ -66,6 +66,14 @@ def load_best(folder: Path) -> dict[str, Any]:
     return state
 
 
+def blended(first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """`share` of last and the rest of first, tensor by tensor; whole numbers are last's. Raises KeyError."""
+    return {
+        name: torch.lerp(first[name].to(tensor), tensor, share) if tensor.is_floating_point() else tensor
+        for name, tensor in last.items()
+    }
+
+
 def export_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> int:
     """Write weights as safetensors with floating tensors in fp16; gives the file's size in bytes.
 

@@ -16,8 +16,12 @@ from pipeline.recipe import Recipe
 from pipeline.rows import cut_patches, pixels_of, rows_of
 from pipeline.stage import Needs, Work
 
-_ADDS = schema.columns("patches", "inpainter", "passes")
+_ADDS = schema.columns("patches", "inpainter", "passes", "regions")
 _READS = ["source_uri", "source", "source_sha256", "width", "height", "regions", "mask_rle"]
+
+
+TAKE_OFF = "take-off"
+"""What a mark of the collection is cleaned by where its opacity allows it: computed back, not filled."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,12 @@ class Inpaint:
             rows = rows_of(table, _READS)
             busy = [n for n, row in enumerate(rows) if row["mask_rle"]]
             edited = edit([rows[n] for n in busy], fillers, marks)
-            made: list[dict[str, Any]] = [{"patches": [], "inpainter": None, "passes": 0} for _ in rows]
+            made: list[dict[str, Any]] = [
+                {"patches": [], "inpainter": None, "passes": 0, "regions": row["regions"]} for row in rows
+            ]
             for n, (picture, by) in zip(busy, edited, strict=True):
                 mask = masks.from_rle(rows[n]["mask_rle"], rows[n]["height"], rows[n]["width"])
-                made[n] = {"patches": cut_patches(picture, mask), "inpainter": by, "passes": 1}
+                made[n] |= {"patches": cut_patches(picture, mask), "inpainter": by, "passes": 1}
             return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
 
         return inpaint
@@ -53,7 +59,7 @@ def edit(
     jobs = [masks_by_filler(row, fillers, done) for row, (_, done) in zip(rows, starts, strict=True)]
     edited = fill([picture for picture, _ in starts], jobs, fillers)
     by = [
-        "+".join([*(["take-off"] if done is not None else []), *job])
+        "+".join([*([TAKE_OFF] if done is not None else []), *job])
         for job, (_, done) in zip(jobs, starts, strict=True)
     ]
     return list(zip(edited, by, strict=True))
@@ -66,7 +72,8 @@ def masks_by_filler(
     region's own "filler" is the key that a repair chose instead of its kind. done: where the marks of the
     collection are taken off already.
 
-    Pixels under two kinds go to the last filler named, so that nothing of the first kind shows through."""
+    Writes into each region what cleans it. Pixels under two kinds go to the last filler named, so that nothing of
+    the first kind shows through."""
     height, width = row["height"], row["width"]
     whole = masks.from_rle(row["mask_rle"], height, width)
     jobs: dict[str, Mask] = {}
@@ -75,8 +82,10 @@ def masks_by_filler(
         name = fillers.get(region.get("filler") or region["kind"], fillers[""]).name
         mask = masks.from_rle(region["rle"], height, width)
         taken |= mask
+        region["by"] = name
         if done is not None and region["kind"] == consensus.KIND and not region.get("filler"):
             mask &= ~done
+            region["by"] = f"{TAKE_OFF}+{name}" if mask.any() else TAKE_OFF
             if not mask.any():
                 continue
         jobs[name] = jobs[name] | mask if name in jobs else mask

@@ -11,12 +11,15 @@ import pyarrow as pa
 from models.masks import close_gaps, fill_holes, swept, whole_blocks
 from models.masks import grow as grow_mask
 from models.regions import Mask, Region
+from models.segmenters import thickness
 from pipeline import kit, masks, schema
 from pipeline.consensus import KIND
 from pipeline.recipe import Masks, Recipe
 from pipeline.rows import asked_for, pixels_of, region_of, region_struct, rows_of
 from pipeline.stage import Needs, Work
 
+STROKES = 12
+"""A line of text is about so many strokes high."""
 _ADDS = schema.columns("regions", "mask_rle", "mask_coverage", "segmenter", "status", "error")
 _READS = ["source", "source_sha256", "source_format", "width", "height", "found", "review"]
 
@@ -80,6 +83,8 @@ def grow(mask: Mask, region: Region, rule: Masks, more: float = 0.0) -> Mask:
     more: a further share of that side, and at least 4 pixels, where a review asked for a larger mask."""
     x0, y0, x1, y1 = region.box
     side = min(x1 - x0, y1 - y0)
+    if region.kind == "watermark":  # one mark may span the picture: its strokes say how wide its edges are
+        side = min(side, STROKES * thickness(mask))
     pixels = max(rule.grow_px, round(rule.grow * side)) + (max(4, round(more * side)) if more else 0)
     wide = grow_mask(fill_holes(mask) if rule.fill_holes else mask, pixels)
     if rule.shadow:

@@ -146,7 +146,7 @@ def look_again(
 
 def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Image]) -> list[list[Region]]:
     """What a verifier finds in the surroundings of each row's edits: three times an edit's longer side."""
-    places = [(n, _around(r["box"], results[n])) for n, row in enumerate(rows) for r in row["regions"] or []]
+    places = [(n, around(r["box"], results[n])) for n, row in enumerate(rows) for r in row["regions"] or []]
     crops = [np.ascontiguousarray(results[n][y0:y1, x0:x1]) for n, (x0, y0, x1, y1) in places]
     found: list[list[Region]] = [[] for _ in rows]
     for (n, (x, y, _, _)), regions in zip(places, verifier.detector(crops), strict=True):
@@ -156,7 +156,8 @@ def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Ima
     return found
 
 
-def _around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
+def around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
+    """The surroundings of a box (xyxy pixels) in which a close verifier looks, cut to the picture (HWC): xyxy."""
     reach = 1.5 * max(box[2] - box[0], box[3] - box[1], 24.0)
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     x0, y0 = max(0, int(x - reach)), max(0, int(y - reach))

@@ -137,6 +137,7 @@ class Bench:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_FORKED)
         environment = aws_environment(self.proxy.endpoint) | {"CLEANPLATE_CODE_VERSION": "faults"}
+        environment["RAY_worker_niceness"] = "0"  # Of a Ray of its own; else see rayrig.py.
         process = context.Process(target=_run, args=(words, stages, file_limit, environment, str(log)))
         process.start()
         self.starts.append(Start(process, log))

@@ -295,7 +295,7 @@ def poison(bench: Bench, output: str) -> str:
 
 def hung_image(bench: Bench, output: str) -> str:
     """An image over which its worker never returns."""
-    complete(bench.start(output, hanging, flags=["--set", "engine.patience=15"]))
+    complete(bench.start(output, hanging, flags=["--set", "engine.patience=60"]))
     return "poison.jpg failed"
 
 

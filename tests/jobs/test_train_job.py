@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from jobs.train import main, read_recipe
 from models.lama import LAMA
@@ -205,6 +206,30 @@ def test_a_training_starts_from_a_file_of_weights(tmp_path, photos, recipe_file)
     assert main([*command, str(tmp_path / "b"), *words]) == 0
     with safe_open(again, "pt") as opened:
         assert opened.metadata()["initial_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+def test_weights_half_way_between_start_and_end_are_exported(tmp_path, photos, recipe_file, capsys):
+    command = [str(recipe_file), str(photos)]
+    first, last, between = (tmp_path / f"{name}.safetensors" for name in ("first", "last", "between"))
+    assert main([*command, str(tmp_path / "a"), "--export", str(first), "--threads", "1"]) == 0
+    words = [*command, str(tmp_path / "b"), "--init", str(first), "--threads", "1"]
+    assert main([*words, "--export", str(last)]) == 0
+    assert main([*words, "--export", str(between), "--blend", "0.25"]) == 0
+    a, b, c = (load_file(path) for path in (first, last, between))
+    moved = 0.0
+    for name, tensor in c.items():
+        if tensor.is_floating_point():
+            wanted = 0.75 * a[name].float() + 0.25 * b[name].float()
+            torch.testing.assert_close(tensor.float(), wanted, rtol=2e-3, atol=1e-4)
+            moved += float((a[name].float() - b[name].float()).abs().sum())
+    assert moved > 0
+    with safe_open(between, "pt") as opened:
+        assert opened.metadata()["blend"] == "0.25"
+    other = [*command, str(tmp_path / "b"), "--init", str(last), "--export", str(between), "--blend", "0.5"]
+    assert main(other) == 2
+    assert "that this training started from" in capsys.readouterr().err
+    assert main([*words, "--blend", "0.5"]) == 2
+    assert "needs --export and --init" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from marked import SIZE, blended, crops, drawn
+from PIL import Image as Pil
 
-from models.consensus import PRESENT, Mark, find_marks, scaled, strength, take_off
+from models.consensus import common_marks, find_marks
+from models.overlay import PRESENT, Mark, placed, strength, take_off
 
 Floats = npt.NDArray[np.float32]
 
@@ -59,11 +64,13 @@ def test_two_colours_and_what_is_opaque() -> None:
     alpha, colour = drawn("logo", 0.3)
     mark, found = one(find_marks(np.stack([blended(p, alpha, colour) for p in pictures])))
     true = alpha > 0.04
-    assert (true & (found > 0)).sum() / (true | (found > 0)).sum() > 0.85
+    assert (true & (found > 0)).sum() / (true | (found > 0)).sum() > 0.95
     across = np.broadcast_to(np.arange(mark.box[0], mark.box[2]), mark.alpha.shape)
     red, blue = (np.median(mark.colour[mark.mask & side], axis=0) for side in (across < 50, across > 60))
-    assert red[0] > red[2] + 80
-    assert blue[2] > blue[0] + 80
+    assert np.abs(red - (220, 30, 30)).max() < 6
+    assert np.abs(blue - (30, 60, 200)).max() < 6
+    clean = [take_off(blended(p, alpha, colour), mark)[0] for p in pictures]
+    assert np.mean([psnr(c, p, true) for c, p in zip(clean, pictures, strict=True)]) > 40
     alpha, colour = drawn("text", 0.95)
     mark, _ = one(find_marks(np.stack([blended(p, alpha, colour) for p in pictures])))
     _, rest = take_off(blended(pictures[0], alpha, colour), mark)
@@ -80,10 +87,83 @@ def test_nothing_in_common_gives_nothing() -> None:
 def test_a_mark_in_another_size() -> None:
     alpha, colour = drawn("text", 0.5)
     mark, found = one(find_marks(np.stack([blended(p, alpha, colour) for p in crops(40)])))
-    twice = scaled(mark, SIZE, (2 * SIZE[0], 2 * SIZE[1]))
+    twice = placed(mark, (2 * SIZE[0], 2 * SIZE[1]))
+    assert twice is not None
     assert twice.box == tuple(2 * v for v in mark.box)
     assert twice.alpha.shape == (2 * mark.alpha.shape[0], 2 * mark.alpha.shape[1])
     assert abs(float(twice.alpha.mean()) - float(mark.alpha.mean())) < 0.01
-    assert scaled(mark, SIZE, SIZE) is mark
+    assert placed(mark, SIZE) is mark
     assert PRESENT < 1
     assert found.max() < 0.6
+
+
+@pytest.mark.parametrize("anchor", [(1, 1), (0.5, 0)])
+def test_a_mark_that_keeps_its_pixels_in_pictures_of_several_sizes(anchor: tuple[float, float]) -> None:
+    alpha, colour = drawn("text", 0.6)
+    ink = alpha[100:150, 95:235]
+    sizes = [(240, 160), (200, 160), (240, 140)]
+    pictures, places = [], []
+    for n, picture in enumerate(crops(45)):
+        wide, high = sizes[n % 3]
+        picture = picture[:high, :wide].copy()
+        y, x = int((high - 6 - 50) * anchor[1]) + 3, int((wide - 6 - 140) * anchor[0] // 1) + 3
+        picture[y : y + 50, x : x + 140] = blended(picture[y : y + 50, x : x + 140], ink, colour[:50, :140])
+        pictures.append(picture)
+        places.append((x, y))
+    (mark,) = common_marks(pictures)
+    assert mark.anchor == anchor
+    assert mark.support >= 40
+    for wide, high in sizes:
+        there = placed(mark, (wide, high))
+        assert there is not None
+        x, y = places[sizes.index((wide, high))]
+        ys, xs = np.nonzero(there.alpha > 0.3)
+        ty, tx = np.nonzero(ink > 0.3)
+        assert abs(there.box[0] + xs.min() - x - tx.min()) <= 1
+        assert abs(there.box[1] + ys.max() - y - ty.max()) <= 1
+    assert placed(mark, (100, 60)) is None, "no room for so many pixels"
+
+
+def test_a_mark_that_grows_with_the_picture_has_no_anchor() -> None:
+    alpha, colour = drawn("text", 0.6)
+    marked = [blended(p, alpha, colour) for p in crops(36)]
+    small = [cv2.resize(m, (180, 120), interpolation=cv2.INTER_AREA) for m in marked[::3]]
+    (mark,) = common_marks([*marked, *small])
+    assert mark.anchor is None
+    assert mark.frame == SIZE
+
+
+def through_jpeg(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    buffer = io.BytesIO()
+    Pil.fromarray(picture).save(buffer, "JPEG", quality=92, subsampling=2)
+    return np.asarray(Pil.open(buffer), np.uint8)
+
+
+def test_two_colours_where_colour_is_stored_at_half_the_size() -> None:
+    alpha, colour = drawn("logo", 0.4)
+    mark, found = one(
+        find_marks(np.stack([through_jpeg(blended(p, alpha, colour)) for p in crops(40)]), coarse=True)
+    )
+    true = alpha > 0.04
+    assert (true & (found > 0)).sum() / (true | (found > 0)).sum() > 0.9
+    assert np.abs(found - alpha)[true].mean() < 0.03
+    across = np.broadcast_to(np.arange(mark.box[0], mark.box[2]), mark.alpha.shape)
+    red, blue = (np.median(mark.colour[mark.mask & side], axis=0) for side in (across < 50, across > 60))
+    assert np.abs(red - (220, 30, 30)).max() < 25
+    assert np.abs(blue - (30, 60, 200)).max() < 25
+
+
+def test_a_mark_of_a_hundred_colours() -> None:
+    alpha, colour = drawn("logo", 0.5)
+    hues = np.linspace(0, 179, SIZE[0]).astype(np.uint8)
+    hsv = np.stack([np.broadcast_to(hues, SIZE[::-1]), *[np.full(SIZE[::-1], 230, np.uint8)] * 2], axis=-1)
+    colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
+    colour = np.roll(cv2.resize(colour, None, fx=0.5, fy=1), 15, axis=1).repeat(2, axis=1)
+    pictures = crops(40)
+    marked = [blended(p, alpha, colour) for p in pictures]
+    mark, found = one(find_marks(np.stack(marked)))
+    true = alpha > 0.04
+    assert (true & (found > 0)).sum() / (true | (found > 0)).sum() > 0.85
+    before = np.mean([psnr(m, p, true) for m, p in zip(marked, pictures, strict=True)])
+    after = np.mean([psnr(take_off(m, mark)[0], p, true) for m, p in zip(marked, pictures, strict=True)])
+    assert after > before + 6

@@ -249,3 +249,15 @@ def test_fourier_unit_runs_in_any_dtype() -> None:
     torch.testing.assert_close(got.float(), want, atol=0.05, rtol=0.05)
     assert unit.double()(x.double()).dtype == torch.float64
     assert unit.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_spectrum_of_a_bright_map_does_not_overflow_fp16() -> None:
+    """The sum over this map, 800,000, is no fp16 number; the transforms must not pass through it."""
+    torch.manual_seed(3)
+    unit = FourierUnit(2, 2).eval()
+    x = 200 + torch.rand(1, 2, 64, 64)
+    want = unit(x)
+    got = unit.half()(x.half())
+    assert got.dtype == torch.float16
+    assert got.isfinite().all()
+    torch.testing.assert_close(got.float(), want, rtol=0.03, atol=0.03 * float(want.detach().abs().max()))

@@ -14,6 +14,7 @@ from scenes import photos
 from models.regions import Image
 from pipeline import graph, images, plan, rows, schema
 from pipeline import run as runs
+from pipeline.packing import views
 from pipeline.recipe import Recipe
 from pipeline.stage import Worker
 from pipeline.stages.decode import Decode
@@ -54,12 +55,26 @@ def test_pixels_are_those_of_the_file_and_what_cannot_be_decoded_has_none(tmp_pa
             assert not rows.pixels_of(row).flags.writeable
 
 
-def test_no_more_pixels_travel_than_fit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [rows.KEPT_PIXELS, 1])
+def test_no_more_pixels_of_a_unit_travel_than_fit(
+    tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "KEPT_PIXELS", kept)  # The slices in which other stages see a unit.
     read = started(tmp_path)
     sizes = [w * h * 3 for w, h in zip(*(read[c].to_pylist() for c in ("width", "height")), strict=True) if w]
     table = Worker([Decode(most=sizes[0])])(read)
     assert table["pixels"].nbytes < sum(sizes)
     assert sum(p is not None for p in table["pixels"].to_pylist()) == 1
+
+
+def test_views_are_the_values_and_no_copies() -> None:
+    values = [b"abc", None, b"", b"defg"]
+    column = pa.chunked_array([pa.array(v, pa.large_binary()) for v in (values, [], [None])])
+    seen = views(column.slice(1))
+    assert [None if v is None else bytes(v) for v in seen] == [None, b"", b"defg", None]
+    data = column.chunk(0).buffers()[2]
+    assert seen[2] is not None
+    assert seen[2].address == data.address + 3
 
 
 def test_pixels_leave_a_row_with_the_last_stage_that_looks(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
 
+from models.regions import Region
 from pipeline import masks
+from pipeline.recipe import Masks
+from pipeline.stages.segment import grow
 
 ANY_MASK = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40))
 
@@ -76,3 +80,15 @@ def test_a_box_outside_the_image_is_cut_off() -> None:
     assert masks.from_box((-3.5, 1.2, 2.1, 99), 4, 5).sum() == 3 * 3
     assert not masks.from_box((10, 10, 20, 20), 4, 5).any()
     assert not masks.from_box((-9, -9, -1, -1), 4, 5).any()
+
+
+@pytest.mark.parametrize(("kind", "margin"), [("watermark", 3), ("logo", 8)])
+def test_a_mark_that_spans_the_picture_is_widened_by_its_strokes_not_by_its_box(
+    kind: str, margin: int
+) -> None:
+    net = np.zeros((400, 400), np.bool_)
+    net[::100, :] = net[:, ::100] = True
+    net = cv2.dilate(net.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    wide = grow(net, Region(kind, "x", 1.0, (0, 0, 400, 400), net), Masks())  # type: ignore[arg-type]
+    line = np.flatnonzero(wide[50:300, 150])
+    assert line[0] == 50 - 2 - margin  # the line at row 100 reaches from 98 to 102

@@ -1,0 +1,109 @@
+"""Fit the rule by which `watermark` tells overlay from scene, and write it into the weights of the segmenter.
+
+    python -m jobs.fit_watermark PHOTOS marks.safetensors --fonts FONTS
+
+Marks are rendered on the photographs that `cleanplate train marks` holds out; those photographs as they are and with
+scene-like lettering say what must stay, and so do --clean more of the others. With INDEX.csv its split=train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.detectors.overlay import OverlayMap
+    from models.detectors.text import TextDetector
+    from models.training.data import Photo
+    from models.training.glyphs import Fonts
+    from models.training.overlay_rule import Study
+    from models.trials import Case
+
+LARGEST = 4096
+"""As `cleanplate evaluate detect`: photographs with a longer short side are shrunk to it."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("photos", help="folder or s3://... of photographs; with INDEX.csv, its split=train")
+    add("weights", type=Path, help="safetensors of `marks`; rewritten with the rule in its metadata")
+    add("--fonts", type=Path, help="folder of font files (default: the few that every machine has)")
+    add("--marks", type=int, default=216, help="pictures with a mark (default 216)")
+    add(
+        "--clean",
+        type=int,
+        default=200,
+        help="photographs of the training looked at as they are (default 200)",
+    )
+    add(
+        "--leave-out",
+        type=Path,
+        help="names (source/file), one a line: photographs with a credit of their own",
+    )
+    add("--seed", type=int, default=9001)
+    args = parser.parse_args(argv)
+    from models.detectors.rule import write_rule
+    from models.training.glyphs import load_fonts
+    from models.training.overlay_rule import fit
+
+    fonts = load_fonts(args.fonts)
+    studies = list(
+        _studied(args, fonts, set(args.leave_out.read_text().split()) if args.leave_out else set())
+    )
+    rule, told = fit(studies)
+    write_rule(args.weights, rule)
+    for name, value in told.items():
+        print(f"{name:16} {value:.4f}")
+    print(f"{args.weights}: rule of {len(studies)} pictures, on folds that it was not fitted to")
+    return 0
+
+
+def _studied(args: argparse.Namespace, fonts: Fonts, without: set[str]) -> Iterator[Study]:
+    from jobs.photos import open_photos
+    from models.detectors.overlay import OverlayMap
+    from models.detectors.rule import Rule, has_rule, write_rule
+    from models.detectors.text import TextDetector
+    from models.training.data import hold_out, name_of
+    from models.training.figures import KINDS
+    from models.trials import Case
+    from models.weights import resolve
+
+    if not has_rule(args.weights):  # the detector does not open without one; this one is never asked
+        write_rule(args.weights, Rule({"bias": 0.0}, {"bias": 0.0}, 0.5, 0.5))
+    overlay, text = OverlayMap(args.weights), TextDetector(resolve("text-det"), resolve("text-rec"))
+    kept, held = hold_out(open_photos(args.photos, "train"), 0.05)
+    turn = cycle([(kind, level) for kind in KINDS for level in ("semi", "opaque", "semi", "faint")])
+    count = len(held)
+    todo = [(held, Case("watermark", *one, n % count, n)) for n, one in enumerate(islice(turn, args.marks))]
+    todo += [
+        (held, Case("watermark", "", level, n, args.marks + k * count + n))
+        for k, level in enumerate(("clean", "lettered"))
+        for n in range(count)
+    ]
+    todo += [(kept, Case("watermark", "", "clean", n, n)) for n in range(min(args.clean, len(kept)))]
+    todo = [(photos, case) for photos, case in todo if name_of(photos[case.photo]) not in without]
+    for done, (photos, case) in enumerate(todo):
+        yield _one(photos[case.photo], case, fonts, args.seed, overlay, text)
+        if done % 25 == 24:
+            print(f"{done + 1} / {len(todo)} pictures", file=sys.stderr, flush=True)
+
+
+def _one(photo: Photo, case: Case, fonts: Fonts, seed: int, overlay: OverlayMap, text: TextDetector) -> Study:
+    from models.training.data import decoded, name_of
+    from models.training.overlay_rule import study
+    from models.trials import trial
+
+    made = trial(case, decoded(photo, LARGEST), fonts, seed)
+    (looks,), (lines,) = overlay([made.image]), text.lines([made.image])
+    return study(made, name_of(photo), looks, lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
