@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,7 +17,7 @@ from models.training.data import PhotoBank, random_crop
 from models.training.figures import Kind, Mark
 from models.training.glyphs import Fonts
 from models.training.marks import Marked, plan_mark, render
-from models.training.marks_data import Sample
+from models.training.marks_data import Sample, as_tensors
 
 CLEAN = 0.3
 """Share of strips without lettering: the busiest of TRIES places of a photograph, as a text detector's false
@@ -43,9 +42,7 @@ class LineSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.bank, self.fonts, self.width, self.seed = bank, fonts, width, seed
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        image, mask, counted = self.sample(index)
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
-        return pixels, torch.from_numpy(mask)[None].float(), torch.from_numpy(counted)[None].float()
+        return as_tensors(self.sample(index))
 
     def sample(self, index: int) -> Sample:
         """As arrays, HEIGHT x width."""

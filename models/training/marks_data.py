@@ -26,6 +26,13 @@ Sample = tuple[Image, Mask, Mask]
 """image HWC uint8 RGB; mask HW bool; counted HW bool, False where a mark cannot be seen."""
 
 
+def as_tensors(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+    """3 x H x W in [0, 1], 1 x H x W mask, 1 x H x W counted, float32."""
+    image, mask, counted = sample
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
+    return pixels, torch.from_numpy(mask)[None].float(), torch.from_numpy(counted)[None].float()
+
+
 class MarkSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Sample i of a training is made from (seed, i) alone, so a run that goes on sees what it would have seen.
 
@@ -36,9 +43,7 @@ class MarkSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.bank, self.fonts, self.size, self.seed = bank, fonts, size, seed
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        image, mask, counted = self.sample(index)
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
-        return pixels, torch.from_numpy(mask)[None].float(), torch.from_numpy(counted)[None].float()
+        return as_tensors(self.sample(index))
 
     def sample(self, index: int) -> Sample:
         """As arrays."""
