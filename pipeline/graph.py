@@ -14,7 +14,9 @@ import itertools
 import os
 import socket
 import sys
+import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -230,8 +232,11 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
     for n, group in enumerate(groups):
         place = Place(light, group, n == 0, n == len(groups) - 1, witness)
         dataset = _apply(dataset, place, workers[n])
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from _receipts(batch)
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from _receipts(batch)
+    finally:
+        _teller(witness)("over")
 
 
 def _apply(dataset: Any, place: Place, workers: int) -> Any:
@@ -256,14 +261,14 @@ def _apply(dataset: Any, place: Place, workers: int) -> Any:
 
 
 def _witness() -> Any:
-    """A Witness in a process of its own, beside the driver where that is possible; it restarts with the
-    memory lost, which costs an image that kills its workers some more of them."""
+    """A Witness in a process of its own, beside the driver where that is possible; on another machine it restarts
+    with the memory lost, which costs an image that kills its workers some more of them."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     made = ray.remote(Witness).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
-    return made.remote()
+    return made.remote(os.path.join(tempfile.gettempdir(), f"cleanplate-witness-{uuid.uuid4().hex}"))
 
 
 class _Group(Group):
@@ -274,13 +279,14 @@ class _Group(Group):
 
 
 def _teller(witness: Any) -> Tell:
-    """Ask the witness; None when it is away (its node went down): then nothing is known, and work goes on."""
+    """Ask the witness; None when it is away (its node went down, or it was killed for memory and is being started
+    again): then nothing is known, and work goes on."""
     import ray
 
     def tell(verb: str, *words: Any) -> Any:
         try:
             return ray.get(getattr(witness, verb).remote(*words))
-        except ray.exceptions.RayActorError:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
             return None
 
     return tell

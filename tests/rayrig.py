@@ -71,25 +71,33 @@ class RayRig:
             yield cluster
 
     @contextmanager
-    def nodes(self, cpus: int = 4, system: dict[str, object] | None = None) -> Iterator[Cluster]:
-        """A head without CPUs and two nodes; nobody is connected. system: Ray's internal settings."""
+    def nodes(
+        self, cpus: int = 4, system: dict[str, object] | None = None, settings: dict[str, str] | None = None
+    ) -> Iterator[Cluster]:
+        """A head without CPUs and two nodes; nobody is connected. system: Ray's internal settings.
+        settings: the environment of the two nodes, and not of the head."""
+        from ray._common.utils import get_default_ray_temp_dir
         from ray.cluster_utils import Cluster
 
         self.down()
         with self.worker_environment():
             head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self.folder}
             head |= {"object_store_memory": _NODE_STORE, "_system_config": system or {}}
+            # Ray notes a Cluster's address in its default folder, also of one that has another, and does not make it.
+            Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)
             cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(2):
-                self.add_node(cluster, cpus)
+                self.add_node(cluster, cpus, settings)
             yield cluster
         finally:
             self.down()
             cluster.shutdown()
 
-    def add_node(self, cluster: Cluster, cpus: int = 4) -> None:
-        with self.worker_environment():
+    def add_node(self, cluster: Cluster, cpus: int = 4, settings: dict[str, str] | None = None) -> None:
+        with self.worker_environment(), pytest.MonkeyPatch.context() as patch:
+            for name, value in (settings or {}).items():
+                patch.setenv(name, value)
             cluster.add_node(num_cpus=cpus, object_store_memory=_NODE_STORE)
 
     def down(self) -> None:

@@ -58,15 +58,15 @@ def main() -> int:
 
     sized = (args.images, args.rows, args.seed, args.quick)
     todo = {e: matrix.chosen(e, tuple(args.only)) for e in engines}
-    usual = {e: some for e, all_ in todo.items() if (some := [s for s in all_ if s.system is None])}
+    usual = {e: some for e, all_ in todo.items() if (some := [s for s in all_ if s.settings is None])}
     if usual:
         with matrix.benches(tuple(usual), *sized) as benches:
             for bench in benches:
                 do(bench, usual[bench.engine])
     for engine, scenarios in todo.items():
         for scenario in scenarios:
-            if scenario.system is not None:
-                with matrix.benches((engine,), *sized, scenario.system()) as (bench,):
+            if scenario.settings is not None:
+                with matrix.benches((engine,), *sized, scenario.settings()) as (bench,):
                     do(bench, [scenario])
     console.print(matrix.table(outcomes, args.images))
     return 0 if all(outcome.good for outcome in outcomes) else 1

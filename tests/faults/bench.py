@@ -120,10 +120,10 @@ class Bench:
         """Start the command. stages: other stages than the recipe's. file_limit: the most bytes that a file of
         this process can have: what a full disk looks like to a writer, without the rights to make one.
         elsewhere: not on the bench's cluster, as on another machine."""
-        words = ["run", self.source, output, *FLAGS, "--set", f"units.rows={self.rows}", *flags]
+        words = ["run", self.source, output, *FLAGS, "--set", f"units.rows={self.rows}"]
         on_cluster = ["--address", self.cluster.address] if self.cluster and not elsewhere else []
         words += ["--here"] if self.engine == "here" else [*on_cluster, "--workers", "2"]
-        return self.command(words, stages, file_limit)
+        return self.command([*words, *flags], stages, file_limit)
 
     def compact(self, output: str, rows: int) -> Start:
         """Start a compaction of the output into parts of at most so many rows."""

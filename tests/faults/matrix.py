@@ -59,7 +59,7 @@ def chosen(engine: Engine, only: tuple[str, ...] = (), leave: tuple[str, ...] = 
     some = [
         s for s in SCENARIOS if engine in s.engines and (not only or s.name in only) and s.name not in leave
     ]
-    return sorted(some, key=lambda scenario: scenario.system is not None)
+    return sorted(some, key=lambda scenario: scenario.settings is not None)
 
 
 def carry_out(bench: Bench, scenario: Scenario) -> Outcome:
@@ -88,7 +88,8 @@ def table(outcomes: list[Outcome], images: int) -> Table:
         counts = (v.rows, v.lost, v.extra, len(v.different)) if v else ("-",) * 4
         style = "" if o.good else "red"
         lost = f"{o.lost_s:.1f} s" if v else "-"
-        said = o.told if o.good else (v.different[0] if v and v.different else o.error.splitlines()[0][:80])
+        wrong = (v.different[0] if v and v.different else o.error).splitlines() or [""]
+        said = o.told if o.good else wrong[0][:80]
         made.add_row(o.scenario.about, o.engine, str(o.starts), *map(str, counts), lost, said, style=style)
     return made
 
@@ -100,10 +101,10 @@ def benches(
     rows: int,
     seed: int,
     quick: bool,
-    system: dict[str, object] | None = None,
+    settings: dict[str, str] | None = None,
 ) -> Iterator[list[Bench]]:
     """Everything that the matrix needs, for the length of a `with`: server, proxy, bucket, cluster.
-    quick, system: Ray's settings for its nodes."""
+    quick: lost nodes are noticed early. settings: of Ray's nodes, in their environment."""
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))
     server = S3Server(folder / "s3")
     server.start()
@@ -121,7 +122,7 @@ def benches(
             if "ray" not in engines:
                 yield made
                 return
-            with rig.nodes(CPUS, (system or {}) | (QUICK if quick else {})) as cluster:
+            with rig.nodes(CPUS, QUICK if quick else {}, settings) as cluster:
                 yield [
                     dataclasses.replace(b, cluster=cluster, add_node=lambda: rig.add_node(cluster, CPUS))
                     for b in made

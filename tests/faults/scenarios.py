@@ -36,8 +36,8 @@ class Scenario:
     expected: dict[str, str] = field(default_factory=dict)
     local: bool = False
     """Into a folder instead of the bucket: its fault is of a local disk."""
-    system: Callable[[], dict[str, object]] | None = None
-    """Ray's settings for nodes of its own."""
+    settings: Callable[[], dict[str, str]] | None = None
+    """The environment of Ray's nodes, where it needs nodes of its own."""
 
     @property
     def name(self) -> str:
@@ -330,15 +330,17 @@ def compaction_killed(bench: Bench, output: str) -> str:
 
 def killed_for_memory(bench: Bench, output: str) -> str:
     """An image over which its worker takes all memory: Ray's memory monitor kills it."""
-    complete(bench.start(output, greedy))
+    # One worker: both nodes see the memory of the one machine, and each kills its own.
+    complete(bench.start(output, greedy, flags=["--workers", "1"]))
     return "heavy.jpg failed, crowded.jpg did not"
 
 
-def _a_little_memory() -> dict[str, object]:
-    """Ray's settings for nodes that have 3 GiB more than what is in use now."""
+def _a_little_memory() -> dict[str, str]:
+    """For nodes that have 3 GiB more than what is in use now."""
     told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, free = (int(told[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    return {"memory_usage_threshold": (total - free + (3 << 30)) / total, "memory_monitor_refresh_ms": 100}
+    share = (total - free + (3 << 30)) / total
+    return {"RAY_memory_usage_threshold": f"{share:.4f}", "RAY_memory_monitor_refresh_ms": "100"}
 
 
 BOTH: tuple[Engine, ...] = ("here", "ray")
@@ -361,7 +363,7 @@ SCENARIOS = (
     Scenario(disk_full_for_the_plan, BOTH),
     Scenario(disk_full_for_parts, BOTH, local=True),
     Scenario(out_of_memory, BOTH, {"heavy.jpg": "out_of_memory"}),
-    Scenario(killed_for_memory, ("ray",), {"heavy.jpg": "crashed"}, system=_a_little_memory),
+    Scenario(killed_for_memory, ("ray",), {"heavy.jpg": "crashed"}, settings=_a_little_memory),
     Scenario(poison, ("ray",), {"poison.jpg": "crashed"}),
     Scenario(hung_image, ("ray",), {"poison.jpg": "crashed"}),
     Scenario(compaction_killed, BOTH),

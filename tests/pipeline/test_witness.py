@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.witness import SILENT, Case, Witness
 
 
@@ -80,3 +82,29 @@ def test_workers_that_die_before_any_image_are_given_up() -> None:
     cases = [witness.begin("u") for _ in range(SILENT + 1)]
     assert not any(case.hopeless for case in cases[:-1])
     assert cases[-1].hopeless
+
+
+def test_a_witness_that_is_killed_too_knows_it_all_again(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    images = [f"i{n}" for n in range(12)]
+    ended = [attempt(Witness(str(notes)), images, {"i5"}) for _ in range(5)]  # A new process each time.
+    assert ended == [False] * 4 + [True]
+    assert deaths({"i5"})[0] == 4
+    assert Witness(str(notes)).begin("u") == Case()  # What has ended is past.
+
+
+def test_a_note_that_was_being_written_is_no_note(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    Witness(str(notes)).begin("u")
+    with notes.open("a") as file:
+        file.write('["end", "')
+    again = Witness(str(notes))
+    assert again.begin("u") == Case(careful=True)
+    assert Witness(str(notes)).begin("u") == Case(careful=True)
+
+
+def test_a_wave_that_is_over_leaves_no_notes(tmp_path: Path) -> None:
+    witness = Witness(str(tmp_path / "notes"))
+    witness.begin("u")
+    witness.over()
+    assert list(tmp_path.iterdir()) == []
