@@ -81,7 +81,8 @@ def check(
     args: argparse.Namespace,
 ) -> tuple[TrainRecipe, tuple[int, ...], dict[Variant, TrainRecipe], Encoder | None]:
     """(base recipe, tables, every variant's recipe, encoder). Raises ConfigError, saying what to change."""
-    from jobs.train import load_encoder, read_recipe
+    from jobs.train import read_recipe
+    from jobs.train_weights import load_encoder
     from models.evaluation import ablation
     from models.training.recipe import check_recipe
     from pipeline.errors import ConfigError

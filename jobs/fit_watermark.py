@@ -28,6 +28,8 @@ LARGEST = 4096
 
 
 def main(argv: list[str] | None = None) -> int:
+    from jobs.photos import LEAVE_OUT
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     add(
         "--leave-out",
         type=Path,
-        help="names (source/file), one a line: photographs with a credit of their own",
+        help=LEAVE_OUT,
     )
     add("--seed", type=int, default=9001)
     args = parser.parse_args(argv)
@@ -54,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     from models.training.overlay_rule import fit
 
     fonts = load_fonts(args.fonts)
-    studies = list(
-        _studied(args, fonts, set(args.leave_out.read_text().split()) if args.leave_out else set())
-    )
+    studies = list(_studied(args, fonts))
     rule, told = fit(studies)
     write_rule(args.weights, rule)
     for name, value in told.items():
@@ -65,12 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _studied(args: argparse.Namespace, fonts: Fonts, without: set[str]) -> Iterator[Study]:
-    from jobs.photos import open_photos
+def _studied(args: argparse.Namespace, fonts: Fonts) -> Iterator[Study]:
+    from jobs.photos import open_photos, without
     from models.detectors.overlay import OverlayMap
     from models.detectors.rule import Rule, has_rule, write_rule
     from models.detectors.text import TextDetector
-    from models.training.data import hold_out, name_of
+    from models.training.data import hold_out
     from models.training.figures import KINDS
     from models.trials import Case
     from models.weights import resolve
@@ -78,7 +78,9 @@ def _studied(args: argparse.Namespace, fonts: Fonts, without: set[str]) -> Itera
     if not has_rule(args.weights):  # the detector does not open without one; this one is never asked
         write_rule(args.weights, Rule({"bias": 0.0}, {"bias": 0.0}, 0.5, 0.5))
     overlay, text = OverlayMap(args.weights), TextDetector(resolve("text-det"), resolve("text-rec"))
-    kept, held = hold_out(open_photos(args.photos, "train"), 0.05)
+    kept, held = (
+        without(photos, args.leave_out) for photos in hold_out(open_photos(args.photos, "train"), 0.05)
+    )
     turn = cycle([(kind, level) for kind in KINDS for level in ("semi", "opaque", "semi", "faint")])
     count = len(held)
     todo = [(held, Case("watermark", *one, n % count, n)) for n, one in enumerate(islice(turn, args.marks))]
@@ -88,7 +90,6 @@ def _studied(args: argparse.Namespace, fonts: Fonts, without: set[str]) -> Itera
         for n in range(count)
     ]
     todo += [(kept, Case("watermark", "", "clean", n, n)) for n in range(min(args.clean, len(kept)))]
-    todo = [(photos, case) for photos, case in todo if name_of(photos[case.photo]) not in without]
     for done, (photos, case) in enumerate(todo):
         yield _one(photos[case.photo], case, fonts, args.seed, overlay, text)
         if done % 25 == 24:

@@ -9,11 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from models.training.data import IMAGE_SUFFIXES, Photo, choose_photos
+from models.training.data import IMAGE_SUFFIXES, Photo, choose_photos, name_of
 from pipeline.errors import ConfigError
 from pipeline.storage import open_store
 
 INDEX = "INDEX.csv"
+LEAVE_OUT = (
+    "names (source/file), one a line: photographs with a credit of their own, which would teach wrongly"
+)
 
 
 def add_arguments(
@@ -51,6 +54,18 @@ def open_photos(url: str, split: str) -> list[Photo]:
         what = f"of split {split!r} in {INDEX}" if index is not None else f"({sorted(IMAGE_SUFFIXES)})"
         raise ConfigError(f"no photographs {what} in {url}")
     return photos
+
+
+def without(photos: list[Photo], names: Path | None) -> list[Photo]:
+    """The photographs that a file does not name, source/file one a line; all of them without a file. Raises
+    ConfigError when it cannot be read."""
+    if names is None:
+        return photos
+    try:
+        left_out = set(names.read_text(encoding="utf-8").split("\n")) - {""}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--leave-out {names}: {error}") from error
+    return [photo for photo in photos if name_of(photo) not in left_out]
 
 
 def _rows(url: str, key: str) -> list[Photo]:

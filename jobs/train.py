@@ -17,11 +17,11 @@ import yaml
 
 from jobs import train_marks
 from jobs.parser import Parser
-from jobs.photos import open_photos
+from jobs.photos import LEAVE_OUT, open_photos
 from jobs.train_out import TrainingFolder
+from jobs.train_weights import load_encoder, load_initial
 from models.marks import MARKS
-from models.resnet import DilatedResNet50
-from models.training.checkpoint import CheckpointError, blended, export_weights, load_best, read_tensors
+from models.training.checkpoint import CheckpointError, blended, export_weights, load_best
 from models.training.data import (
     DEFAULT_MEMORY,
     PhotoBank,
@@ -33,11 +33,10 @@ from models.training.data import (
 )
 from models.training.loop import Extras, TrainingDiverged, train
 from models.training.marks_loop import MarksRecipe
-from models.training.objective import Encoder
 from models.training.recipe import TrainRecipe, check_recipe
 from models.training.state import Initial
 from models.training.validation import Validation, make_validation
-from models.weights import WeightsError, resolve, sha256_of
+from models.weights import WeightsError
 from pipeline.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -104,31 +103,6 @@ def load_data(recipe: TrainRecipe, photos: str, memory: int = DEFAULT_MEMORY) ->
     if small := count_smaller(bank, crop):
         log.warning("%d photographs are smaller than a crop of %d px; they are enlarged to it", small, crop)
     return bank, make_validation(load_bank(held, recipe.photo_short_side).images)
-
-
-def load_encoder(name: str | None, device: str) -> Encoder | None:
-    """The perceptual loss's encoder, frozen; None without a name (of the weights table, or a file).
-
-    Raises WeightsError, or ValueError for other weights.
-    """
-    if name is None:
-        return None
-    path = resolve(name)
-    encoder = DilatedResNet50()
-    try:
-        encoder.load_state_dict(read_tensors(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the encoder's weights: {error}") from error
-    return encoder.requires_grad_(False).eval().to(device)
-
-
-def load_initial(name: str | None) -> Initial | None:
-    """The weights that a new training starts from, in fp32; None without a name. Raises as load_encoder."""
-    if name is None:
-        return None
-    path = resolve(name)
-    tensors = {n: t.float() if t.is_floating_point() else t for n, t in read_tensors(path).items()}
-    return Initial(sha256_of(path), tensors)
 
 
 def train_here(args: argparse.Namespace) -> None:
@@ -296,6 +270,7 @@ def parser() -> argparse.ArgumentParser:
     add("--init", metavar="WEIGHTS", help="weights (name or file) that a new training starts from")
     add("--encoder", metavar="WEIGHTS", help="ADE20K ResNet-50 (name or file) for the perceptual loss")
     add("--fonts", type=Path, metavar="FOLDER", help="marks: font files (default: those of every machine)")
+    add("--leave-out", type=Path, metavar="FILE", help=f"marks: {LEAVE_OUT}")
     add(
         "--set",
         action="append",

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from jobs.photos import open_photos
+from jobs.photos import open_photos, without
 from jobs.train_out import TrainingFolder
+from jobs.train_weights import load_initial
 from models.training.checkpoint import export_weights, load_best
-from models.training.data import hold_out, load_bank, name_of, names_digest
+from models.training.data import Photo, hold_out, load_bank, name_of, names_digest
 from models.training.glyphs import Fonts, load_fonts
 from models.training.marks_loop import MarksRecipe, check_recipe, train
 
@@ -32,10 +33,10 @@ def run(args: argparse.Namespace, recipe: MarksRecipe) -> None:
 def train_here(args: argparse.Namespace, recipe: MarksRecipe) -> None:
     """Train to the recipe's end or args.stop_after."""
     check_recipe(recipe)
-    given = {"--workers": args.workers > 1, "--encoder": args.encoder, "--init": args.init}
+    given = {"--workers": args.workers > 1, "--encoder": args.encoder, "--blend": args.blend < 1}
     if wrong := [flag for flag, there in given.items() if there]:
         raise ValueError(f"{recipe.model} is trained without {', '.join(wrong)}")
-    kept, held = hold_out(open_photos(args.photos, "train"), recipe.validation_share)
+    kept, held = photos_of(args, recipe)
     memory = round(args.memory_gb * 2**30)
     bank = load_bank(kept, recipe.photo_short_side, recipe.source_power, memory)
     checks = load_bank(held, recipe.photo_short_side)
@@ -62,7 +63,14 @@ def train_here(args: argparse.Namespace, recipe: MarksRecipe) -> None:
         saved=out.put,
         allow_changed_recipe=args.allow_changed_recipe,
         stop_after=args.stop_after,
+        initial=load_initial(args.init),
     )
+
+
+def photos_of(args: argparse.Namespace, recipe: MarksRecipe) -> tuple[list[Photo], list[Photo]]:
+    """(to train on, held out), the same photographs held out whatever is left out."""
+    kept, held = hold_out(open_photos(args.photos, "train"), recipe.validation_share)
+    return without(kept, args.leave_out), without(held, args.leave_out)
 
 
 def ship(args: argparse.Namespace, recipe: MarksRecipe, target: Path) -> None:
@@ -70,7 +78,7 @@ def ship(args: argparse.Namespace, recipe: MarksRecipe, target: Path) -> None:
     out = TrainingFolder(args.out)
     out.fetch()
     best = load_best(out.local)
-    kept, _ = hold_out(open_photos(args.photos, "train"), recipe.validation_share)
+    kept, _ = photos_of(args, recipe)
     fonts = load_fonts(args.fonts)
     size = export_weights(
         best["average"],
@@ -80,6 +88,7 @@ def ship(args: argparse.Namespace, recipe: MarksRecipe, target: Path) -> None:
             "licence": "Apache-2.0",
             "recipe_sha256": recipe.digest(),
             "steps": str(best["step"]),
+            "initial_sha256": best.get("initial", ""),
             "photographs": str(len(kept)),
             "photographs_sha256": names_digest([name_of(photo) for photo in kept]),
             "fonts": str(len(fonts.faces)),

@@ -19,6 +19,10 @@ CLEAN = 0.12
 LETTERED = 0.15
 """Share of samples without a mark; and with scene-like lettering, half of which carry a mark as well."""
 
+PIECES = 0.3
+"""Share of the marked samples that are a piece of a picture up to twice as wide and high, cut where its mark is: a
+detector that looks at a picture in full sees marks that are larger than what it was taught on."""
+
 FAINT, PLAIN = (0.15, 0.3), (0.3, 1.0)
 """Opacities of one mark in five, and of the others: too many that can hardly be seen teach little."""
 
@@ -50,6 +54,9 @@ class MarkSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng = np.random.default_rng([self.seed, index])
         # Some marks are laid on before the picture is reduced or enlarged, most after.
         scale = float(rng.choice([1.0, 1.0, 1.0, 1.0, 1.5, 0.75]))
+        piece = rng.random() < PIECES
+        if piece:
+            scale = float(rng.uniform(1.3, 2.2))
         side = round(self.size * scale)
         crop = draw_crop(rng, self.bank, side, (0.6, 2.2))
         chance = rng.random()
@@ -60,8 +67,10 @@ class MarkSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
             nothing = np.zeros(crop.shape[:2], np.bool_)
             return _fitted((crop, nothing, ~nothing), self.size)
         alpha = FAINT if rng.random() < 0.2 else PLAIN
-        marked = render(rng, crop, self.fonts, plan_mark(rng, alpha=alpha), jpeg=scale == 1.0)
+        marked = render(rng, crop, self.fonts, plan_mark(rng, alpha=alpha), jpeg=piece or scale == 1.0)
         parts = _parts(marked)
+        if piece:
+            return _piece(rng, parts, self.size)
         if rng.random() < 0.12:
             more = render(rng, marked.image, self.fonts, plan_mark(rng), jpeg=False)
             parts = (more.image, marked.mask | more.mask, marked.seen & more.seen)
@@ -70,6 +79,24 @@ class MarkSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 def _parts(marked: Marked) -> Sample:
     return marked.image, marked.mask, marked.seen
+
+
+def _piece(rng: np.random.Generator, sample: Sample, size: int) -> Sample:
+    """size x size of the sample, a pixel of its mark somewhere in it."""
+    mask = sample[1]
+    rows, columns = np.nonzero(mask) if mask.any() else np.nonzero(~mask)
+    chosen = int(rng.integers(rows.size))
+    y, x = (
+        int(np.clip(at - rng.integers(size), 0, side - size))
+        for at, side in zip((rows[chosen], columns[chosen]), mask.shape, strict=True)
+    )
+    image, mask, counted = sample
+    cut = np.s_[y : y + size, x : x + size]
+    return (
+        np.ascontiguousarray(image[cut]),
+        np.ascontiguousarray(mask[cut]),
+        np.ascontiguousarray(counted[cut]),
+    )
 
 
 def _fitted(sample: Sample, size: int) -> Sample:

@@ -33,7 +33,7 @@ from models.training.marks import plan_mark, render
 from models.training.marks_data import MarkSamples, Sample
 from models.training.muon import KernelsAndRest
 from models.training.scalars import Scalars
-from models.training.state import update_average
+from models.training.state import Initial, update_average
 from models.training.validation import save_sheet
 
 log = logging.getLogger(__name__)
@@ -183,6 +183,15 @@ class _Run:
         self.average = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
         self.step, self.best = 0, -math.inf
         self.recipes = [recipe.digest()]
+        self.initial = ""
+
+    def warm(self, initial: Initial, recipe: MarksRecipe) -> None:
+        try:
+            self.net.load_state_dict(initial.tensors)
+        except RuntimeError as error:
+            raise ValueError(f"the initial weights are not those of {recipe.model}: {error}") from error
+        self.average = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
+        self.initial = initial.sha256
 
     def state(self) -> dict[str, Any]:
         return {
@@ -192,6 +201,7 @@ class _Run:
             "step": self.step,
             "best": self.best,
             "recipes": self.recipes,
+            "initial": self.initial,
         }
 
     def restore(self, state: dict[str, Any], recipe: MarksRecipe, allow_changed: bool, where: Path) -> None:
@@ -211,6 +221,7 @@ class _Run:
             ) from error
         self.average = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
         self.step, self.best, self.recipes = state["step"], state["best"], state["recipes"]
+        self.initial = state.get("initial", "")
         log.info("going on from step %d of %s", self.step, where)
 
 
@@ -226,20 +237,23 @@ def train(
     saved: Callable[[Path], None] | None = None,
     allow_changed_recipe: bool = False,
     stop_after: int | None = None,
+    initial: Initial | None = None,
 ) -> dict[str, Tensor]:
     """Train to the recipe's end, or to step stop_after; gives the averaged weights.
 
     bank, held: photographs to lay marks on, and those of the validation. renderers: processes that make samples;
-    0 makes them here. saved: told of every file that is written. out_dir gets last.pt, best.pt (averaged weights
-    of the best validation score), train.csv, validation.csv, samples/*.jpg; the same call goes on from last.pt.
-    Raises ValueError for a recipe that cannot be trained, CheckpointError for a checkpoint of another one,
-    TrainingDiverged.
+    0 makes them here. initial: where a new training starts. saved: told of every file that is written. out_dir
+    gets last.pt, best.pt (averaged weights of the best validation score), train.csv, validation.csv,
+    samples/*.jpg; the same call goes on from last.pt. Raises ValueError for a recipe that cannot be trained and
+    for weights of another network, CheckpointError for a checkpoint of another recipe, TrainingDiverged.
     """
     check_recipe(recipe)
     run = _Run(recipe, torch.device(device))
     state = load_checkpoint(out_dir)
     if state is not None:
         run.restore(state, recipe, allow_changed_recipe, out_dir)
+    elif initial is not None:
+        run.warm(initial, recipe)
     checks = checks_of(recipe, held, fonts)
     writer = _Writer(recipe, run, checks, out_dir, saved or (lambda path: None))
     end = min(recipe.steps, stop_after or recipe.steps)
@@ -337,7 +351,8 @@ class _Writer:
         self.saved(path)
         if scores["score"] > run.best:
             run.best = scores["score"]
-            best = {"average": run.average, "step": run.step, "scores": scores, "recipes": run.recipes}
+            facts = {"step": run.step, "scores": scores, "recipes": run.recipes, "initial": run.initial}
+            best = {"average": run.average, **facts}
             write_whole(self.out_dir / "best.pt", best)
             self.saved(self.out_dir / "best.pt")
         told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())

@@ -6,9 +6,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from jobs.photos import open_photos
 from jobs.train import main
 from models import marks
+from models.training.data import hold_out, name_of
 from models.training.marks_loop import MarksRecipe, learning_rate, losses
+from models.weights import sha256_of
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +77,30 @@ def test_bad_configuration_is_said_before_work(tmp_path, photos, recipe_file, ca
     assert main([str(recipe_file), str(photos), str(tmp_path / "out"), *extra]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_starts_from_weights_and_without_some_photographs(tmp_path, photos, recipe_file):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    command = [str(recipe_file), str(photos), "--threads", "1"]
+    assert main([*command, str(tmp_path / "a"), "--export", str(first)]) == 0
+    kept, _ = hold_out(open_photos(str(photos), "train"), 0.05)
+    out = tmp_path / "left-out.txt"
+    out.write_text("".join(f"{name}\n" for name in ("elsewhere/5.png", *map(name_of, kept[:2]))))
+    flags = ["--init", str(first), "--leave-out", str(out), "--set", "lr=1.0e-9", "--export", str(second)]
+    assert main([*command, str(tmp_path / "b"), *flags]) == 0
+    with safe_open(first, "pt") as one, safe_open(second, "pt") as other:
+        facts = other.metadata()
+        assert torch.allclose(one.get_tensor("head.weight"), other.get_tensor("head.weight"), atol=1e-4)
+    assert facts["initial_sha256"] == sha256_of(first)
+    assert facts["photographs"] == "3"
+
+
+def test_weights_of_another_network_start_nothing(tmp_path, photos, recipe_file, capsys):
+    first = tmp_path / "first.safetensors"
+    command = [str(recipe_file), str(photos), "--threads", "1", "--stop-after", "1"]
+    assert main([*command, str(tmp_path / "a"), "--export", str(first)]) == 0
+    assert main([*command, str(tmp_path / "b"), "--init", str(first), "--set", "model=strokes"]) == 2
+    assert "initial weights are not those of strokes" in capsys.readouterr().err
 
 
 def test_strokes_are_trained_on_straightened_lines(tmp_path, photos):

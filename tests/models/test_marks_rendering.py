@@ -8,7 +8,7 @@ import pytest
 from models.training import glyphs
 from models.training.figures import KINDS
 from models.training.marks import UNSEEN, plan_mark, render
-from models.training.marks_data import MarkSamples, lettered
+from models.training.marks_data import MarkSamples, _piece, lettered
 from models.trials import Case, cases, score, trial
 
 FONTS = glyphs.floor_fonts()
@@ -80,6 +80,24 @@ def test_the_same_seed_is_the_same_sample_and_another_is_not(photo):
     assert mask.shape == counted.shape == (1, 64, 64)
     assert (image == again).all()
     assert (image != other).any()
+
+
+def test_a_piece_is_cut_where_its_mark_is_and_may_hold_nothing_else():
+    side, size = 128, 64
+    where = np.add.outer(np.arange(side), np.arange(side)).astype(np.uint8)
+    image = np.repeat(where[..., None], 3, 2)
+    spot = np.zeros((side, side), np.bool_)
+    spot[5:9, 120:126] = True
+    wide = np.ones((side, side), np.bool_)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        piece, mask, counted = _piece(rng, (image, spot, ~spot), size)
+        assert piece.shape == (size, size, 3)
+        assert mask.any()
+        assert (counted == ~mask).all()
+        assert (np.diff(piece[0, :, 0]) == 1).all()  # as it lay in the picture
+        assert _piece(rng, (image, wide, wide), size)[1].all()
+        assert not _piece(rng, (image, ~wide, wide), size)[1].any()
 
 
 def test_lettering_of_the_scene_is_no_mark_but_is_there(photo):
