@@ -57,6 +57,18 @@ class _Conv(nn.Module):
         return x + out if self.residual else out
 
 
+def _joined(step: _Conv, x: Tensor, skip: Tensor) -> Tensor:
+    """What `step`, a 1x1 convolution, makes of x enlarged twice beside skip. It is done before x is enlarged, where it
+    has a quarter of the pixels: enlarging by repetition changes nothing of it."""
+    weight = step.conv.weight[:, :, 0, 0]
+    cut = x.shape[1]
+    low, high = (
+        functional.linear(part.permute(0, 2, 3, 1), matrix).permute(0, 3, 1, 2)
+        for part, matrix in ((x, weight[:, :cut]), (skip, weight[:, cut:]))
+    )
+    return functional.relu(step.norm(functional.interpolate(low, scale_factor=2.0) + high))
+
+
 class MarksNet(nn.Module):
     """Bx3xHxW in [0, 1], sides multiples of 32 -> Bx1xHxW logits.
 
@@ -85,7 +97,7 @@ class MarksNet(nn.Module):
             x = level(x)
             skips.append(x)
         for level, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = level(torch.cat([functional.interpolate(x, scale_factor=2.0), skip], 1))
+            x = level[1](_joined(level[0], x, skip))
         return functional.pixel_shuffle(self.head(x), 2)
 
 

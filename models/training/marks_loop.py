@@ -178,8 +178,9 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.device = device
         self.net = build(MARKS[recipe.model]).to(device)
-        bf16 = bf16_is_native(device)
-        self.optimizer = KernelsAndRest(self.net, recipe.lr, (0.9, 0.99), recipe.muon_ratio, bf16)
+        # Where it is not in hardware a step in bf16 takes several times as long as one in fp32.
+        self.bf16 = bf16_is_native(device)
+        self.optimizer = KernelsAndRest(self.net, recipe.lr, (0.9, 0.99), recipe.muon_ratio, self.bf16)
         self.average = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
         self.step, self.best = 0, -math.inf
         self.recipes = [recipe.digest()]
@@ -286,7 +287,7 @@ def _step(recipe: MarksRecipe, run: _Run, batch: list[Tensor]) -> dict[str, floa
     rate = learning_rate(recipe, run.step)
     run.optimizer.set_lr(rate)
     run.net.train()
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=run.bf16):
         logits = run.net(images.contiguous(memory_format=torch.channels_last))
     parts = losses(logits.float(), mask, counted)
     loss = torch.stack(list(parts.values())).sum()
