@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +98,8 @@ class MarksNet(nn.Module):
             x = level(x)
             skips.append(x)
         for level, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = level[1](_joined(level[0], x, skip))
+            step, after = cast(nn.Sequential, level)
+            x = after(_joined(cast(_Conv, step), x, skip))
         return functional.pixel_shuffle(self.head(x), 2)
 
 
