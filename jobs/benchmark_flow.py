@@ -5,6 +5,7 @@ Ray is imported here for one thing: `ray.cluster_utils.Cluster`, several nodes o
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
@@ -207,14 +208,19 @@ def _median(turns: list[dict[str, float]]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Still:
-    """A stage that finds nothing, after waiting `seconds` for each image as for a device."""
+    """A stage that finds nothing, after waiting `seconds` for each image as for a device. ready: a folder of this
+    machine in which each worker that is about to begin leaves a file."""
 
     seconds: float
     needs: Needs
+    ready: str = ""
     name: str = "detect"
     adds: pa.Schema = schema.columns("status", "mask_rle", "patches")
 
     def open(self) -> Work:
+        if self.ready:
+            Path(self.ready, str(os.getpid())).touch()
+
         def work(table: pa.Table) -> pa.Table:
             time.sleep(self.seconds * table.num_rows)
             nothing = {"status": ["unchanged"], "mask_rle": [None], "patches": [[]]}
@@ -231,10 +237,10 @@ def still(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
 WAIT_S = 0.25
 
 
-def waiting(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
+def waiting(ready: str, recipe: Recipe, last: bool) -> tuple[Stage, ...]:
     """Read, wait as for a device, write."""
     needs = Needs(recipe.engine.cpus, 0, recipe.engine.batch, (1, recipe.engine.workers or 1))
-    return Read(recipe.limits, last), Still(WAIT_S, needs), Write(recipe.output)
+    return Read(recipe.limits, last), Still(WAIT_S, needs, ready=ready), Write(recipe.output)
 
 
 def tiny(count: int) -> dict[str, bytes]:
@@ -299,11 +305,11 @@ def _resident_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def scaling(counts: list[int], units_a_worker: int = 6, rows: int = 8) -> list[dict[str, float]]:
+def scaling(counts: list[int], units_a_worker: int = 8, rows: int = 8) -> list[dict[str, float]]:
     """Images/s of a flow whose model only waits, on clusters of more and more one-CPU nodes of this machine.
 
-    Efficiency is images/s, from when every worker has finished a unit to when the queue runs dry, over
-    what so many devices could do; `whole_efficiency` counts the start and the end too."""
+    Efficiency is images/s, from when every worker has begun to when the queue runs dry, over what so many
+    devices could do; `whole_efficiency` counts the start and the end too."""
     found = []
     for workers in counts:
         total = workers * (units_a_worker + 2)
@@ -314,13 +320,24 @@ def scaling(counts: list[int], units_a_worker: int = 6, rows: int = 8) -> list[d
             "units.rows": rows,
         }
         recipe = load(None, settings | {"engine.batch": rows})
-        with _planned(tiny(total * rows), recipe) as (run, units), cluster_of(workers):
-            job = graph.Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=waiting)
-            start, ends = time.perf_counter(), []
+        with (
+            tempfile.TemporaryDirectory() as ready,
+            _planned(tiny(total * rows), recipe) as (run, units),
+            cluster_of(workers),
+        ):
+            stages = functools.partial(waiting, ready)
+            job = graph.Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=stages)
+            start, ends, before = time.perf_counter(), list[float](), 0
             for _ in graph.run_on_ray(job):
                 ends.append(time.perf_counter())
-        last = len(ends) - workers
-        rate = (last - workers) * rows / (ends[last - 1] - ends[workers - 1])
+                if len(os.listdir(ready)) < workers:
+                    before = len(ends)
+        first, last = before + workers, len(ends) - workers
+        if first >= last:
+            raise RuntimeError(
+                f"the last of {workers} workers began when {before} of {total} units were done"
+            )
+        rate = (last - first) * rows / (ends[last - 1] - ends[first - 1])
         ideal = workers / WAIT_S
         found.append(
             {

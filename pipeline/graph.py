@@ -224,8 +224,9 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
     import ray.data
 
     groups = groups_of(job.stages(job.recipe, job.last))
-    workers = sizes_of([group[0].needs for group in groups], len(job.units), _resources())
-    _configure(ray.data.DataContext.get_current(), job.recipe.engine.patience)
+    there = _resources()
+    workers = sizes_of([group[0].needs for group in groups], len(job.units), there)
+    _configure(ray.data.DataContext.get_current(), job.recipe.engine.patience, len(groups), there)
     queues.expect(groups)
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
     light, witness = replace(job, units=()), _witness()
@@ -239,8 +240,9 @@ def _run_wave(job: Job) -> Iterator[Receipt]:
         _teller(witness)("over")
 
 
-def _apply(dataset: Any, place: Place, workers: int) -> Any:
-    """One group of stages as one Ray Data operator: tasks for stateless stages, else a pool of actors."""
+def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
+    """One group of stages as one Ray Data operator: tasks for stateless stages, else a pool of actors.
+    workers: to start with, and at most."""
     from ray.data import ActorPoolStrategy
 
     needs = place.group[0].needs
@@ -248,7 +250,9 @@ def _apply(dataset: Any, place: Place, workers: int) -> Any:
     if needs.workers == (0, 0):
         placed |= {"fn_args": (place,), "max_retries": -1}
     else:
-        pool = ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=2)
+        first, most = workers
+        # At least, not only at first: Ray shrinks a pool to what it has set aside for it, and that is this.
+        pool = ActorPoolStrategy(min_size=first, max_size=most, max_tasks_in_flight_per_actor=2)
         placed |= {"fn_constructor_args": (place,), "compute": pool}
         # Without bounds: the witness tells what kills its worker each time, and bounds that. Ten retries were
         # spent by the units queued behind such an image, and three in the seconds before a dead node is noticed.
@@ -321,8 +325,12 @@ def _resources() -> dict[str, float]:
     return found
 
 
-def _configure(context: Any, patience: float) -> None:
+def _configure(context: Any, patience: float, groups: int, resources: dict[str, float]) -> None:
     import logging
+
+    # Of the CPUs, Ray sets half aside for the operators in equal shares, also for tasks that need no more than
+    # one: of ten it left six to a pool of eight. Half a CPU each is what a task of ours takes.
+    context.op_resource_reservation_ratio = min(0.5, 0.5 * groups / max(1.0, resources.get("CPU", 0.0)))
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False

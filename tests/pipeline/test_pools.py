@@ -37,14 +37,23 @@ def test_pictures_are_decoded_by_cpu_tasks_where_the_recipe_says_so() -> None:
 
 
 def test_one_pool_takes_all_but_one_cpu() -> None:
-    assert sizes_of([TASKS, MODEL, TASKS], 100, {"CPU": 8}) == [0, 7, 0]
-    assert sizes_of([TASKS, MODEL, TASKS], 3, {"CPU": 8}) == [0, 3, 0], "never more than there are units"
+    assert sizes_of([TASKS, MODEL, TASKS], 100, {"CPU": 8}) == [(0, 0), (7, 7), (0, 0)]
+    assert sizes_of([TASKS, MODEL, TASKS], 3, {"CPU": 8}) == [(0, 0), (3, 3), (0, 0)], (
+        "never more than there are units"
+    )
 
 
 def test_pools_share_what_there_is() -> None:
-    assert sizes_of([TASKS, MODEL, HALF_GPU, TASKS], 100, {"CPU": 8, "GPU": 1}) == [0, 5, 2, 0]
+    assert sizes_of([TASKS, MODEL, HALF_GPU, TASKS], 100, {"CPU": 8, "GPU": 1}) == [
+        (0, 0),
+        (5, 5),
+        (2, 2),
+        (0, 0),
+    ]
     few = Needs(cpus=1, gpus=0.5, workers=(1, 1))
-    assert sizes_of([MODEL, few], 100, {"CPU": 8, "GPU": 1}) == [6, 1], "a recipe's own number is kept"
+    assert sizes_of([MODEL, few], 100, {"CPU": 8, "GPU": 1}) == [(6, 6), (1, 1)], (
+        "a recipe's own number is kept"
+    )
 
 
 def test_what_one_worker_of_each_needs_must_be_there() -> None:
@@ -53,4 +62,7 @@ def test_what_one_worker_of_each_needs_must_be_there() -> None:
     with pytest.raises(ConfigError, match=r"has 0 GPUs; the stages need 0\.5"):
         sizes_of([MODEL, HALF_GPU], 100, {"CPU": 8})
     own = Needs(cpus=4, gpus=1, workers=(1, 16))
-    assert sizes_of([TASKS, own], 100, {"CPU": 1}) == [0, 16], "an autoscaler adds the nodes"
+    assert sizes_of([TASKS, own], 100, {"CPU": 1}) == [(0, 0), (1, 16)], "an autoscaler adds the nodes"
+    assert sizes_of([TASKS, own], 100, {"CPU": 17, "GPU": 8}) == [(0, 0), (4, 16)], (
+        "what is there starts at once"
+    )
