@@ -126,7 +126,7 @@ def pipeline(
         if turn and time.perf_counter() - begun + 3 * each * len(files) > seconds:
             break
         loops.append(_clocked(lambda: bare(list(files.values()), recipe)))
-        with _planned(files, recipe) as (run, units):
+        with planned(files, recipe) as (run, units):
             heres.append(_clocked(lambda: runs.execute(run, units, "here", _nothing)))
             statuses = _statuses(run)
     loop, here = (_median(turns) for turns in (loops, heres))
@@ -151,7 +151,7 @@ def pipeline(
 def _on_ray(files: dict[str, bytes], recipe: Recipe, loop_s_per_image: float) -> dict[str, Any]:
     workers = os.cpu_count() or 1
     recipe = recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"workers": workers})})
-    with _planned(files, recipe) as (run, units), graph.connected(None):
+    with planned(files, recipe) as (run, units), graph.connected(None):
         start = time.perf_counter()
         ends: list[tuple[float, int]] = []
         runs.execute(run, units, "ray", lambda receipt: ends.append((time.perf_counter(), receipt.rows)))
@@ -168,7 +168,7 @@ def _on_ray(files: dict[str, bytes], recipe: Recipe, loop_s_per_image: float) ->
 
 
 @contextmanager
-def _planned(files: dict[str, bytes], recipe: Recipe) -> Iterator[tuple[runs.Run, list[Any]]]:
+def planned(files: dict[str, bytes], recipe: Recipe) -> Iterator[tuple[runs.Run, list[Any]]]:
     with tempfile.TemporaryDirectory(prefix="cleanplate-bench-") as folder:
         source = Path(folder) / "in"
         source.mkdir()
@@ -264,8 +264,8 @@ def overhead(count: int) -> dict[str, Any]:
     loop = _clocked(lambda: [images.encode(d, images.decode(d), None, None) for d in files.values()])
     begin = time.perf_counter()
     marks = list[tuple[int, float, float]]()
-    with _planned(files, recipe) as (run, units):
-        planned = time.perf_counter() - begin
+    with planned(files, recipe) as (run, units):
+        planning = time.perf_counter() - begin
         job = graph.Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=still)
 
         def go() -> None:
@@ -280,7 +280,7 @@ def overhead(count: int) -> dict[str, Any]:
     each = {k: (here[k] - loop[k]) * 1000 / count for k in here}
     return {
         "images": count,
-        "plan_ms_per_image": planned * 1000 / count,
+        "plan_ms_per_image": planning * 1000 / count,
         "overhead_ms_per_image": each,
         "bare_ms_per_image": loop["wall_s"] * 1000 / count,
         "quarters": _quarters(marks),
@@ -322,7 +322,7 @@ def scaling(counts: list[int], units_a_worker: int = 8, rows: int = 8) -> list[d
         recipe = load(None, settings | {"engine.batch": rows})
         with (
             tempfile.TemporaryDirectory() as ready,
-            _planned(tiny(total * rows), recipe) as (run, units),
+            planned(tiny(total * rows), recipe) as (run, units),
             cluster_of(workers),
         ):
             stages = functools.partial(waiting, ready)

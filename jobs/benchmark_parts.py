@@ -120,8 +120,13 @@ def _memory(turn: Turn) -> dict[str, Any]:
     at = next(n for n, case in enumerate(bench.cases(quick=True)) if "one hole" in case.name)
     found: dict[str, Any] = {"case": "2048x1536, one hole 300x200", "processes": {}}
     for name in (bench.OURS, bench.OURS_BF16, bench.WHOLE):
-        found["processes"][name] = _fresh_memory(name, _model(args), at, args.quick)
+        command = ["-c", _MEMORY, json.dumps((name, _model(args), at, args.quick))]
+        found["processes"][name] = _fresh(command)
         turn.keep(found)
+    settings: dict[str, Any] = {"units.rows": 8}
+    settings |= {"remove": ["face"], "inpaint.name": "telea"} if args.quick else {}
+    given = json.dumps((2 if args.quick else 16, args.photos, settings))
+    found["processes"]["a run's worker, 16 photographs"] = _fresh(["-m", "jobs.benchmark_memory", given])
     return found
 
 
@@ -129,10 +134,9 @@ _MEMORY = "import json, sys; from models.bench_limits import memory_of; "
 _MEMORY += "print(json.dumps(memory_of(*json.loads(sys.argv[1]))))"
 
 
-def _fresh_memory(*given: Any) -> dict[str, float]:
-    """bench_limits.memory_of in a process of its own: peaks of this one would hide it."""
-    command = [sys.executable, "-c", _MEMORY, json.dumps(given)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def _fresh(command: list[str]) -> dict[str, float]:
+    """What Python prints as JSON, in a process of its own: peaks of this one would hide it."""
+    told = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True).stdout
     return dict(json.loads(told))
 
 

@@ -29,6 +29,8 @@ class Session(Protocol):
 
     def get_modelmeta(self) -> Any: ...
 
+    def get_providers(self) -> list[str]: ...
+
 
 def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
     """Open a model file (or its bytes) on CUDA when onnxruntime has it, else on the CPU.
@@ -54,6 +56,12 @@ def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
     source = model if isinstance(model, bytes) else str(model)
     session: Session = onnxruntime.InferenceSession(source, options, providers=providers)
     return session
+
+
+def pixels_at_once(session: Session, on_gpu: int) -> int:
+    """How many pixels to look at in one call: `on_gpu`, or 1 (a view at a time) on the CPU, where several in a call
+    are no faster and take as many times the memory (1,015 instead of 741 MB at the most, docs/notebook.md)."""
+    return on_gpu if "CUDAExecutionProvider" in session.get_providers() else 1
 
 
 def free_shapes(model: bytes, inputs: dict[str, tuple[int | str, ...]]) -> bytes:
