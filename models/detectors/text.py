@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from models.detectors import tiles
-from models.detectors.lines import Line, box_of, quads, without_parts, without_twins
+from models.detectors.lines import Line, Quad, box_of, quads, without_parts, without_twins
 from models.detectors.onnx import Floats, open_session, pixels_at_once
 from models.detectors.reading import Reader, is_lettering, is_text, reads_well
 from models.lettering import Lettering, StrokeFinder
@@ -114,7 +114,9 @@ class TextDetector:
                 canvas, back = tiles.slanted(image, degrees, SLANTED)
                 (probability,) = self._maps([canvas])
                 for quad, score in quads(probability, self.probability, self.box_probability):
-                    found[number].append(Line(quad @ back[:, :2].T + back[:, 2], score))
+                    placed = quad @ back[:, :2].T + back[:, 2]
+                    if _inside(placed, image):  # Not in what is mirrored beyond the edges.
+                        found[number].append(Line(placed, score))
         return found
 
     def _views(self, height: int, width: int) -> list[tiles.View]:
@@ -156,3 +158,10 @@ class TextDetector:
         if reads_well(line, image_area):
             return (line.found + line.read) / 2
         return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area) else None
+
+
+def _inside(quad: Quad, image: Image) -> bool:
+    """Whether a line's middle lies in the image."""
+    x, y = quad.mean(0)
+    height, width = image.shape[:2]
+    return bool(0 <= x < width and 0 <= y < height)

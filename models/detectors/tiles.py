@@ -46,10 +46,11 @@ class View:
 def slanted(
     image: Image, degrees: float, long_side: int, multiple: int = 32
 ) -> tuple[Image, npt.NDArray[np.float64]]:
-    """(the whole image turned clockwise about its middle on a canvas that holds it, grey beside it, its own long side
-    at `long_side` and never enlarged; 2x3 from the canvas's x, y back to the image's, both in pixel edges).
+    """(the whole image turned clockwise about its middle on a canvas that holds it, mirrored beyond its edges, its own
+    long side at `long_side` and never enlarged; 2x3 from the canvas's x, y back to the image's, both in pixel edges).
 
-    For networks that know level lines only.
+    For networks that know level lines only. On a plain ground a detector of text took the whole picture for one line,
+    and saw nothing in it.
     """
     height, width = image.shape[:2]
     factor = min(1.0, long_side / max(height, width))
@@ -63,7 +64,7 @@ def slanted(
     shift = np.array([across, down]) / 2 - turn @ (np.array(size) / 2)
     # A warp counts pixel centres: half a pixel before and after.
     centred = np.column_stack([turn, shift + turn @ [0.5, 0.5] - 0.5])
-    canvas = cv2.warpAffine(small, centred, (across, down), borderValue=(124, 116, 104))
+    canvas = cv2.warpAffine(small, centred, (across, down), borderMode=cv2.BORDER_REFLECT)
     scale = np.diag([width / size[0], height / size[1]])
     return np.asarray(canvas, np.uint8), np.column_stack([scale @ turn.T, -scale @ turn.T @ shift])
 
