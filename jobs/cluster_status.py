@@ -13,7 +13,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-_OURS = re.compile(r"_Group|_in_a_task")
+_OURS = re.compile(r"(?:_Group|_in_a_task):([\w+]+)")
+"""As `pipeline.graph` names its operators; the stages."""
 
 
 def tables(client: Any) -> list[Table]:
@@ -64,8 +65,8 @@ def actors_table(actors: list[dict[str, Any]]) -> Table:
     made = _table("actors", "alive", "pending", "restarting", "dead", title="actors")
     counts: dict[str, Counter[str]] = {}
     for actor in actors:
-        if _OURS.search(name := str(actor.get("class_name"))):
-            counts.setdefault(name, Counter())[str(actor.get("state"))] += 1
+        if ours := _OURS.search(str(actor.get("class_name"))):
+            counts.setdefault(ours[1], Counter())[str(actor.get("state"))] += 1
     for name, states in sorted(counts.items()):
         pending = states["PENDING_CREATION"] + states["DEPENDENCIES_UNREADY"]
         row = (states["ALIVE"], pending, states["RESTARTING"], states["DEAD"])
@@ -78,9 +79,9 @@ def queues_table(datasets: list[dict[str, Any]]) -> Table:
     made = _table("stages", "units done", "of", "waiting", title="queues")
     for dataset in datasets:
         for operator in dataset["operators"] if dataset.get("state") == "RUNNING" else ():
-            if _OURS.search(name := str(operator.get("name"))):
+            if ours := _OURS.search(str(operator.get("name"))):
                 row = (operator.get("progress"), operator.get("total"), operator.get("queued_blocks"))
-                made.add_row(Text(name), *(f"{value or 0:,}" for value in row))
+                made.add_row(Text(ours[1]), *(f"{value or 0:,}" for value in row))
     return made
 
 

@@ -260,8 +260,21 @@ def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
     with warnings.catch_warnings():
         # Ray 2.60 has no named parameter for these bounds; the old form is announced to go in 2.64.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        function = _in_a_task if needs.workers == (0, 0) else _Group
+        function = _named(place.group, needs.workers == (0, 0))
         return dataset.map_batches(function, batch_format="pyarrow", batch_size=1, **placed)
+
+
+def _named(group: tuple[Stage, ...], tasks: bool) -> Any:
+    """What Ray runs, under a name that tells its stages: Ray's dashboard and metrics know an operator by it."""
+    stages = "+".join(stage.name for stage in group)
+    if not tasks:
+        return type(f"_Group:{stages}", (_Group,), {})
+
+    def function(batch: pa.Table, place: Place) -> pa.Table:
+        return _in_a_task(batch, place)
+
+    function.__name__ = f"_in_a_task:{stages}"
+    return function
 
 
 def _witness() -> Any:

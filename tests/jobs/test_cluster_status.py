@@ -20,20 +20,33 @@ ANSWERS: dict[str, Any] = {
                 "state": "RUNNING",
                 "operators": [
                     {"name": "Input", "progress": 900, "total": 900, "queued_blocks": 0},
-                    {"name": "MapBatches(_in_a_task)", "progress": 800, "total": 900, "queued_blocks": 12},
-                    {"name": "MapBatches(_Group)", "progress": 701, "total": 900, "queued_blocks": 34},
+                    {
+                        "name": "MapBatches(_in_a_task:read)",
+                        "progress": 800,
+                        "total": 900,
+                        "queued_blocks": 12,
+                    },
+                    {
+                        "name": "MapBatches(_Group:detect+verify)",
+                        "progress": 701,
+                        "total": 900,
+                        "queued_blocks": 34,
+                    },
                 ],
             },
-            {"state": "FINISHED", "operators": [{"name": "MapBatches(_Group)", "progress": 5, "total": 5}]},
+            {
+                "state": "FINISHED",
+                "operators": [{"name": "MapBatches(_Group:detect)", "progress": 5, "total": 5}],
+            },
         ]
     },
     "/api/v0/actors?limit=10000": {
         "data": {
             "result": {
                 "result": [
-                    {"class_name": "MapWorker(MapBatches(_Group))", "state": "ALIVE"},
-                    {"class_name": "MapWorker(MapBatches(_Group))", "state": "ALIVE"},
-                    {"class_name": "MapWorker(MapBatches(_Group))", "state": "RESTARTING"},
+                    {"class_name": "MapWorker(MapBatches(_Group:detect+verify))", "state": "ALIVE"},
+                    {"class_name": "MapWorker(MapBatches(_Group:detect+verify))", "state": "ALIVE"},
+                    {"class_name": "MapWorker(MapBatches(_Group:detect+verify))", "state": "RESTARTING"},
                     {"class_name": "_StatsActor", "state": "ALIVE"},
                 ]
             }
@@ -77,7 +90,7 @@ def test_nodes_actors_and_queues_are_shown() -> None:
     assert ["10.0.0.7", "83", "%", "62", "%", "97", "%", "11,000", "/", "24,000", "MB"] in lines
     assert "10.0.0.8" not in text, "a dead node"
     assert "1 nodes; taken by workers: 5 of 8 CPUs, 1 of 1 GPUs" in text
-    assert ["MapWorker(MapBatches(_Group))", "2", "0", "1", "0"] in lines
-    assert ["MapBatches(_Group)", "701", "900", "34"] in lines
-    assert ["MapBatches(_in_a_task)", "800", "900", "12"] in lines
+    assert ["detect+verify", "2", "0", "1", "0"] in lines
+    assert ["detect+verify", "701", "900", "34"] in lines
+    assert ["read", "800", "900", "12"] in lines
     assert "_StatsActor" not in text
