@@ -11,7 +11,7 @@ import numpy as np
 from models.detectors.evidence import Box, cut, evidence, window
 from models.detectors.lines import Line, angle_of
 from models.detectors.overlay import Looks, hysteresis
-from models.detectors.reading import is_text
+from models.detectors.reading import is_text, reads_well
 from models.marks import Probability
 from models.masks import grow, polygon_mask
 from models.regions import Image, Mask
@@ -40,6 +40,10 @@ class Candidate:
     evidence: Mapping[str, float]
 
 
+MOST_UNREAD = 0.1
+"""Of the picture: a larger line that cannot be read is a facade or a hedge, not writing. The U-Net may still see it."""
+
+
 def candidates(image: Image, looks: Looks, lines: Sequence[Line]) -> list[Candidate]:
     """Those of one picture, HWC uint8 RGB: its lines, then the pieces of each look and of all together."""
     chance, agreed = looks.chance, looks.agreed
@@ -66,7 +70,8 @@ def _of_line(
 ) -> Candidate | None:
     height, width = chance.shape
     inside = polygon_mask((height, width), line.quad)
-    if not inside.any():
+    giant = line.height * line.width > MOST_UNREAD * height * width and not reads_well(line, height * width)
+    if giant or not inside.any():
         return None
     strokes = line_strokes(image, line.quad)
     told = strokes is not None and bool(strokes.any())

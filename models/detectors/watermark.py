@@ -15,6 +15,7 @@ Candidates are the lines that the text detector proposes and the pieces of what 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -95,11 +96,14 @@ def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> P
 
 
 def scores(found: Sequence[Candidate], rule: Rule) -> list[float]:
-    """How sure it is that each is overlay; what is repeated reaches `rule.first` in any case."""
+    """How sure it is that each is overlay; what is repeated reaches `rule.first` in any case, a single letter never:
+    specks are read as one."""
     tiled = repeated([one.line for one in found if one.line is not None and one.readable])
     told, number = [], 0
     for one in found:
         score = rule.score(one.line is not None, one.evidence)
+        if one.line is not None and sum(char.isalnum() for char in one.line.text) == 1:
+            score = min(score, math.nextafter(rule.first, 0))
         if one.readable:
             score = max(score, rule.first) if number in tiled else score
             number += 1

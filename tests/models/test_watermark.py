@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -206,3 +207,18 @@ def test_a_large_picture_is_seen_in_tiles_whole_and_coarsely():
     assert [level[0].size for level in levels[1:]] == [(768, 1024), (384, 512), (192, 256)]
     assert len(levels[0]) > 4
     assert [len(level) for level in views(large, Sight(coarse=False))] == [len(levels[0]), 1]
+
+
+@pytest.mark.parametrize(("text", "marked"), [("SAMPLE", True), ("7", False), ("", True)])
+def test_a_single_letter_marks_no_picture(picture, text, marked):
+    image, strokes = picture
+    sure, lines_only = np.where(strokes, 0.97, 0.0), replace(BY_CHANCE, blobs={"bias": -20.0})
+    assert judge(image, looks(sure), [line(text, 20, 20)], lines_only).any() == marked
+
+
+@pytest.mark.parametrize(("text", "there"), [("SAMPLE", True), ("", False)])
+def test_a_line_of_a_large_part_of_the_picture_must_be_read(picture, text, there):
+    image, strokes = picture
+    wide = line(text, 10, 15, width=200, height=40)
+    found = candidates(image, looks(np.where(strokes, 0.97, 0.0)), [wide])
+    assert any(one.line is wide for one in found) == there
