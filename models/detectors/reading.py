@@ -131,8 +131,10 @@ def is_lettering(line: Line, seen: Lettering, image_area: float) -> bool:
     """Whether the strokes of a line that does not read well make it believable as text; image_area in square pixels.
 
     The network of strokes must be sure of ink that neither fills the line nor is hardly there: less sure where
-    something was read (`is_text`; a tuft of grass reads as a "2"), quite sure where nothing was, as with
-    a script or a face that the recogniser does not know. Never more than half of the image.
+    two letters or more were read (`is_text`), quite sure where nothing was, as with a script or a face that the
+    recogniser does not know, and where one was: a flower, a loudspeaker and a tuft of grass each read as one.
+    Never more than half of the image.
     """
     inked = LEAST_INK <= seen.share <= MOST_INK and line.height * line.width <= 0.5 * image_area
-    return inked and seen.sure >= (INK_IF_READ if is_text(line, image_area) else INK_IF_NOT)
+    read = is_text(line, image_area) and sum(char.isalnum() for char in line.text) > 1
+    return inked and seen.sure >= (INK_IF_READ if read else INK_IF_NOT)

@@ -118,7 +118,7 @@ def test_no_strokes_where_nothing_is_written(finder: StrokeFinder, photo: Photo)
 def test_what_is_no_ink_or_all_ink_is_no_lettering() -> None:
     quad = turned_quad(100, 50, 120, 30, 0)
     strokes = np.zeros((100, 200), np.bool_)
-    unread, doubtful = Line(quad, 0.9), Line(quad, 0.9, "2", 0.9)
+    unread, doubtful, single = Line(quad, 0.9), Line(quad, 0.9, "2a", 0.6), Line(quad, 0.9, "O", 0.84)
     for line, sure in ((unread, 0.9), (doubtful, 0.75)):
         assert is_lettering(line, Lettering(strokes, share=0.3, sure=sure), 200_000)
         assert not is_lettering(line, Lettering(strokes, share=0.8, sure=sure), 200_000)
@@ -126,6 +126,8 @@ def test_what_is_no_ink_or_all_ink_is_no_lettering() -> None:
         assert not is_lettering(line, Lettering(strokes, share=0.3, sure=sure), 5_000)
     assert not is_lettering(unread, Lettering(strokes, share=0.3, sure=0.75), 200_000)
     assert not is_lettering(doubtful, Lettering(strokes, share=0.3, sure=0.6), 200_000)
+    assert not is_lettering(single, Lettering(strokes, share=0.3, sure=0.75), 200_000), "a loudspeaker's cone"
+    assert is_lettering(single, Lettering(strokes, share=0.3, sure=0.88), 200_000)
 
 
 def test_samples_are_made_from_their_number_alone() -> None:
