@@ -15,6 +15,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex * 2)
 
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ import pytest
 from faultproxy import FaultProxy
 from rayrig import RayRig
 from s3server import Bucket, S3Server, aws_environment
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts its background jobs so, and the processes that tests press Ctrl-C on would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:  # Ray is imported where it is started: most test files do without it
     from ray.cluster_utils import Cluster
