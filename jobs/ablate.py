@@ -142,11 +142,11 @@ def _trained(
 
 def _pairs(args: argparse.Namespace, base: TrainRecipe) -> list[Pair]:
     """Narrow and wide holes in the photographs that training holds out."""
-    from jobs.photos import open_photos
+    from jobs.photos import parted
     from models.evaluation.pairs import make_pair
-    from models.training.data import hold_out, load_bank
+    from models.training.data import load_bank
 
-    _, held = hold_out(open_photos(args.photos, "train"), base.validation_share)
+    _, held = parted(args.photos, base.validation_share)
     bank = load_bank(held[: args.limit], args.size)
     made = [
         make_pair(name, image, kind, args.size, (2026, number, place))

@@ -169,6 +169,7 @@ def _on_ray(files: dict[str, bytes], recipe: Recipe, loop_s_per_image: float) ->
 
 @contextmanager
 def planned(files: dict[str, bytes], recipe: Recipe) -> Iterator[tuple[runs.Run, list[Any]]]:
+    """A run over these files, name -> bytes, and its units; its folder goes with the `with`."""
     with tempfile.TemporaryDirectory(prefix="cleanplate-bench-") as folder:
         source = Path(folder) / "in"
         source.mkdir()

@@ -1,9 +1,8 @@
-"""What a worker of a run takes of memory; measured in a process of its own."""
+"""What a worker of a run takes of memory. Ask in a process of its own."""
 
 from __future__ import annotations
 
-import json
-import sys
+from typing import Any
 
 from jobs.benchmark_flow import photographs, planned
 from models.bench_limits import peak_mb
@@ -13,10 +12,9 @@ from pipeline.stage import Worker
 from pipeline.workers import settle_threads
 
 
-def main() -> None:
-    """argv[1], JSON: [how many photographs, their folder or URL or null, a recipe's settings]. Prints {"loaded_mb",
-    "peak_mb"}: of this process before its first image, and at the most."""
-    count, place, settings = json.loads(sys.argv[1])
+def memory_of_run(count: int, place: str | None, settings: dict[str, Any]) -> dict[str, float]:
+    """As `bench_limits.memory_of`: before the first image, and the peak over so many photographs (of a folder or URL,
+    else the demo's) in the stages of a recipe with these settings."""
     settle_threads(1)
     recipe = load(None, settings)
     with planned(photographs(count, place), recipe) as (run, units):
@@ -24,8 +22,4 @@ def main() -> None:
         loaded = peak_mb()
         for unit in units:
             worker(plan.read_unit(run.output, unit))
-    print(json.dumps({"loaded_mb": loaded, "peak_mb": peak_mb()}))
-
-
-if __name__ == "__main__":
-    main()
+    return {"loaded_mb": loaded, "peak_mb": peak_mb()}

@@ -120,23 +120,27 @@ def _memory(turn: Turn) -> dict[str, Any]:
     at = next(n for n, case in enumerate(bench.cases(quick=True)) if "one hole" in case.name)
     found: dict[str, Any] = {"case": "2048x1536, one hole 300x200", "processes": {}}
     for name in (bench.OURS, bench.OURS_BF16, bench.WHOLE):
-        command = ["-c", _MEMORY, json.dumps((name, _model(args), at, args.quick))]
-        found["processes"][name] = _fresh(command)
+        found["processes"][name] = _fresh(
+            "models.bench_limits", "memory_of", name, _model(args), at, args.quick
+        )
         turn.keep(found)
     settings: dict[str, Any] = {"units.rows": 8}
     settings |= {"remove": ["face"], "inpaint.name": "telea"} if args.quick else {}
-    given = json.dumps((2 if args.quick else 16, args.photos, settings))
-    found["processes"]["a run's worker, 16 photographs"] = _fresh(["-m", "jobs.benchmark_memory", given])
+    count = 2 if args.quick else 16
+    found["processes"][f"a run's worker, {count} photographs"] = _fresh(
+        "jobs.benchmark_memory", "memory_of_run", count, args.photos, settings
+    )
     return found
 
 
-_MEMORY = "import json, sys; from models.bench_limits import memory_of; "
-_MEMORY += "print(json.dumps(memory_of(*json.loads(sys.argv[1]))))"
-
-
-def _fresh(command: list[str]) -> dict[str, float]:
-    """What Python prints as JSON, in a process of its own: peaks of this one would hide it."""
-    told = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True).stdout
+def _fresh(module: str, function: str, *given: Any) -> dict[str, float]:
+    """What a function gives, in a process of its own: peaks of this one would hide it. given: as JSON can hold it."""
+    program = (
+        f"import json, sys; from {module} import {function}; "
+        f"print(json.dumps({function}(*json.loads(sys.argv[1]))))"
+    )
+    command = [sys.executable, "-c", program, json.dumps(given)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return dict(json.loads(told))
 
 

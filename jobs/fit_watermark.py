@@ -66,11 +66,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _studied(args: argparse.Namespace, fonts: Fonts) -> Iterator[Study]:
-    from jobs.photos import open_photos, without
+    from jobs.photos import parted
     from models.detectors.overlay import OverlayMap
     from models.detectors.rule import Rule, has_rule, write_rule
     from models.detectors.text import TextDetector
-    from models.training.data import hold_out
     from models.training.figures import KINDS
     from models.trials import Case
     from models.weights import resolve
@@ -78,9 +77,7 @@ def _studied(args: argparse.Namespace, fonts: Fonts) -> Iterator[Study]:
     if not has_rule(args.weights):  # the detector does not open without one; this one is never asked
         write_rule(args.weights, Rule({"bias": 0.0}, {"bias": 0.0}, 0.5, 0.5))
     overlay, text = OverlayMap(args.weights), TextDetector(resolve("text-det"), resolve("text-rec"))
-    kept, held = (
-        without(photos, args.leave_out) for photos in hold_out(open_photos(args.photos, "train"), 0.05)
-    )
+    kept, held = parted(args.photos, 0.05, args.leave_out)
     turn = cycle([(kind, level) for kind in KINDS for level in ("semi", "opaque", "semi", "faint")])
     count = len(held)
     todo = [(held, Case("watermark", *one, n % count, n)) for n, one in enumerate(islice(turn, args.marks))]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from models.training.data import IMAGE_SUFFIXES, Photo, choose_photos, name_of
+from models.training.data import IMAGE_SUFFIXES, Photo, choose_photos, hold_out, name_of
 from pipeline.errors import ConfigError
 from pipeline.storage import open_store
 
@@ -56,16 +56,19 @@ def open_photos(url: str, split: str) -> list[Photo]:
     return photos
 
 
-def without(photos: list[Photo], names: Path | None) -> list[Photo]:
-    """The photographs that a file does not name, source/file one a line; all of them without a file. Raises
-    ConfigError when it cannot be read."""
-    if names is None:
-        return photos
+def parted(
+    url: str, validation_share: float, leave_out: Path | None = None
+) -> tuple[list[Photo], list[Photo]]:
+    """(to train on, held out) of split=train, less those that a file names, source/file one a line; the others are
+    held out or not whatever it names. Raises as open_photos, ConfigError also when the file cannot be read."""
+    kept, held = hold_out(open_photos(url, "train"), validation_share)
+    if leave_out is None:
+        return kept, held
     try:
-        left_out = set(names.read_text(encoding="utf-8").split("\n")) - {""}
+        names = set(leave_out.read_text(encoding="utf-8").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--leave-out {names}: {error}") from error
-    return [photo for photo in photos if name_of(photo) not in left_out]
+        raise ConfigError(f"--leave-out {leave_out}: {error}") from error
+    return [p for p in kept if name_of(p) not in names], [p for p in held if name_of(p) not in names]
 
 
 def _rows(url: str, key: str) -> list[Photo]:

@@ -17,7 +17,7 @@ import yaml
 
 from jobs import train_marks
 from jobs.parser import Parser
-from jobs.photos import LEAVE_OUT, open_photos
+from jobs.photos import LEAVE_OUT, parted
 from jobs.train_out import TrainingFolder
 from jobs.train_weights import load_encoder, load_initial
 from models.marks import MARKS
@@ -26,7 +26,6 @@ from models.training.data import (
     DEFAULT_MEMORY,
     PhotoBank,
     count_smaller,
-    hold_out,
     load_bank,
     name_of,
     names_digest,
@@ -97,7 +96,7 @@ def validated(form: type[Form], name: str, fields: dict[str, Any]) -> Form:
 
 def load_data(recipe: TrainRecipe, photos: str, memory: int = DEFAULT_MEMORY) -> tuple[PhotoBank, Validation]:
     """Decode the training photographs of a place (jobs.photos); hold some out for validation."""
-    kept, held = hold_out(open_photos(photos, "train"), recipe.validation_share)
+    kept, held = parted(photos, recipe.validation_share)
     bank = load_bank(kept, recipe.photo_short_side, recipe.source_power, memory)
     crop = max(phase.crop for phase in recipe.phases)
     if small := count_smaller(bank, crop):
@@ -217,7 +216,7 @@ def ship(
         if initial is None or initial.sha256 != best.get("initial"):
             raise ValueError("--blend: give --init the file that this training started from")
         weights = blended(initial.tensors, weights, blend)
-    kept, _ = hold_out(open_photos(photos, "train"), recipe.validation_share)
+    kept, _ = parted(photos, recipe.validation_share)
     size = export_weights(
         weights,
         target,

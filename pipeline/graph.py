@@ -245,11 +245,15 @@ def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
     workers: to start with, and at most."""
     from ray.data import ActorPoolStrategy
 
-    needs = place.group[0].needs
+    needs, stages = place.group[0].needs, "+".join(stage.name for stage in place.group)
     placed: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus or None}
+    # What Ray runs is named after its stages: its dashboard and metrics know an operator by that.
+    function: Any
     if needs.workers == (0, 0):
+        function = _in_tasks(f"_in_a_task:{stages}")
         placed |= {"fn_args": (place,), "max_retries": -1}
     else:
+        function = type(f"_Group:{stages}", (_Group,), {})
         first, most = workers
         # At least, not only at first: Ray shrinks a pool to what it has set aside for it, and that is this.
         pool = ActorPoolStrategy(min_size=first, max_size=most, max_tasks_in_flight_per_actor=2)
@@ -260,21 +264,7 @@ def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
     with warnings.catch_warnings():
         # Ray 2.60 has no named parameter for these bounds; the old form is announced to go in 2.64.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        function = _named(place.group, needs.workers == (0, 0))
         return dataset.map_batches(function, batch_format="pyarrow", batch_size=1, **placed)
-
-
-def _named(group: tuple[Stage, ...], tasks: bool) -> Any:
-    """What Ray runs, under a name that tells its stages: Ray's dashboard and metrics know an operator by it."""
-    stages = "+".join(stage.name for stage in group)
-    if not tasks:
-        return type(f"_Group:{stages}", (_Group,), {})
-
-    def function(batch: pa.Table, place: Place) -> pa.Table:
-        return _in_a_task(batch, place)
-
-    function.__name__ = f"_in_a_task:{stages}"
-    return function
 
 
 def _witness() -> Any:
@@ -309,9 +299,14 @@ def _teller(witness: Any) -> Tell:
     return tell
 
 
-def _in_a_task(batch: pa.Table, place: Place) -> pa.Table:
-    """A stateless group: opened for each unit, which costs nothing where no model is loaded."""
-    return _Group(place)(batch)
+def _in_tasks(name: str) -> Callable[[pa.Table, Place], pa.Table]:
+    """A stateless group, under a name: opened for each unit, which costs nothing where no model is loaded."""
+
+    def function(batch: pa.Table, place: Place) -> pa.Table:
+        return _Group(place)(batch)
+
+    function.__name__ = name
+    return function
 
 
 def _metric(metric: Metric) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.detectors import tiles
-from models.detectors.onnx import Floats, free_shapes, open_session, pixels_at_once
+from models.detectors.onnx import Floats, free_shapes, on_gpu, open_session
 from models.regions import Image, Region
 
 STRIDE = 4
@@ -78,7 +78,7 @@ class FaceDetector:
     def _look(self, images: list[Image], plans: list[list[tiles.View]], score: float) -> list[list[Boxes]]:
         """The peaks above a score in every view of each image, in image pixels."""
         found: list[list[Boxes]] = [[] for _ in images]
-        for members, crops in tiles.batches(images, plans, pixels_at_once(self._session, BATCH_PIXELS)):
+        for members, crops in tiles.batches(images, plans, BATCH_PIXELS, on_gpu(self._session)):
             batch = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
             heat, size, shift, *_ = self._session.run(None, {"input.1": np.ascontiguousarray(batch)})
             for n, (number, view) in enumerate(members):

@@ -33,6 +33,11 @@ class Line:
     def width(self) -> float:
         return float(np.linalg.norm(self.quad[1] - self.quad[0]))
 
+    @property
+    def letters(self) -> int:
+        """How many letters and digits were read."""
+        return sum(char.isalnum() for char in self.text)
+
 
 def quads(probability: Floats, threshold: float, box_threshold: float) -> list[tuple[Quad, float]]:
     """Lines in an H x W probability map: (quadrilateral in map pixels, mean probability).

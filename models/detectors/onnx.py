@@ -58,10 +58,9 @@ def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
     return session
 
 
-def pixels_at_once(session: Session, on_gpu: int) -> int:
-    """How many pixels to look at in one call: `on_gpu`, or 1 (a view at a time) on the CPU, where several in a call
-    are no faster and take as many times the memory (1,015 instead of 741 MB at the most, docs/notebook.md)."""
-    return on_gpu if "CUDAExecutionProvider" in session.get_providers() else 1
+def on_gpu(session: Session) -> bool:
+    """Whether it runs there, as `open_session` prefers."""
+    return "CUDAExecutionProvider" in session.get_providers()
 
 
 def free_shapes(model: bytes, inputs: dict[str, tuple[int | str, ...]]) -> bytes:

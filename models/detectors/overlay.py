@@ -73,8 +73,8 @@ class OverlayMap:
             {view: empty for level, empty in zip(some, maps, strict=True) for view in level}
             for some, maps in zip(levels, out, strict=True)
         ]
-        at_once = 1 if next(self._net.parameters()).device.type == "cpu" else BATCH_PIXELS
-        for members, crops in tiles.batches(images, flat, at_once):
+        on_gpu = next(self._net.parameters()).device.type != "cpu"
+        for members, crops in tiles.batches(images, flat, BATCH_PIXELS, on_gpu):
             seen = [crop[:, ::-1] for crop in crops] if self.sight.mirror else crops
             found = marks.probability(self._net, seen)
             for (number, view), chance in zip(members, found, strict=True):

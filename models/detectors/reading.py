@@ -116,15 +116,13 @@ def is_text(line: Line, image_area: float) -> bool:
     """
     if reads_well(line, image_area):
         return True
-    letters = sum(char.isalnum() for char in line.text)
     area = line.height * line.width
-    return line.read >= 0.5 and letters >= 1 and area < 0.03 * image_area and line.height >= 8
+    return line.read >= 0.5 and line.letters >= 1 and area < 0.03 * image_area and line.height >= 8
 
 
 def reads_well(line: Line, image_area: float) -> bool:
     """Two letters or digits, sure; never more than half of the image (a frame reads as "OR")."""
-    letters = sum(char.isalnum() for char in line.text)
-    return line.read >= 0.7 and letters >= 2 and line.height * line.width <= 0.5 * image_area
+    return line.read >= 0.7 and line.letters >= 2 and line.height * line.width <= 0.5 * image_area
 
 
 def is_lettering(line: Line, seen: Lettering, image_area: float) -> bool:
@@ -136,5 +134,5 @@ def is_lettering(line: Line, seen: Lettering, image_area: float) -> bool:
     Never more than half of the image.
     """
     inked = LEAST_INK <= seen.share <= MOST_INK and line.height * line.width <= 0.5 * image_area
-    read = is_text(line, image_area) and sum(char.isalnum() for char in line.text) > 1
+    read = is_text(line, image_area) and line.letters > 1
     return inked and seen.sure >= (INK_IF_READ if read else INK_IF_NOT)

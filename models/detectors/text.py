@@ -13,7 +13,7 @@ import numpy as np
 
 from models.detectors import tiles
 from models.detectors.lines import Line, Quad, box_of, quads, without_parts, without_twins
-from models.detectors.onnx import Floats, open_session, pixels_at_once
+from models.detectors.onnx import Floats, on_gpu, open_session
 from models.detectors.reading import Reader, is_lettering, is_text, reads_well
 from models.lettering import Lettering, StrokeFinder
 from models.regions import Image, Region
@@ -92,7 +92,7 @@ class TextDetector:
         """
         found: list[list[Line]] = [[] for _ in images]
         plans = [self._views(image.shape[0], image.shape[1]) for image in images]
-        for members, crops in tiles.batches(images, plans, pixels_at_once(self._detector, BATCH_PIXELS)):
+        for members, crops in tiles.batches(images, plans, BATCH_PIXELS, on_gpu(self._detector)):
             for (number, view), probability in zip(members, self._maps(crops), strict=True):
                 for quad, score in quads(probability, self.probability, self.box_probability):
                     found[number].append(Line(view.to_image(quad), score))

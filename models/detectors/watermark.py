@@ -102,7 +102,7 @@ def scores(found: Sequence[Candidate], rule: Rule) -> list[float]:
     told, number = [], 0
     for one in found:
         score = rule.score(one.line is not None, one.evidence)
-        if one.line is not None and sum(char.isalnum() for char in one.line.text) == 1:
+        if one.line is not None and one.line.letters == 1:
             score = min(score, math.nextafter(rule.first, 0))
         if one.readable:
             score = max(score, rule.first) if number in tiled else score

@@ -33,7 +33,7 @@ from models.training.marks import plan_mark, render
 from models.training.marks_data import MarkSamples, Sample
 from models.training.muon import KernelsAndRest
 from models.training.scalars import Scalars
-from models.training.state import Initial, update_average
+from models.training.state import Initial, first_average, update_average, warmed
 from models.training.validation import save_sheet
 
 log = logging.getLogger(__name__)
@@ -181,17 +181,13 @@ class _Run:
         # Where it is not in hardware a step in bf16 takes several times as long as one in fp32.
         self.bf16 = bf16_is_native(device)
         self.optimizer = KernelsAndRest(self.net, recipe.lr, (0.9, 0.99), recipe.muon_ratio, self.bf16)
-        self.average = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
+        self.average = first_average(self.net)
         self.step, self.best = 0, -math.inf
         self.recipes = [recipe.digest()]
         self.initial = ""
 
     def warm(self, initial: Initial, recipe: MarksRecipe) -> None:
-        try:
-            self.net.load_state_dict(initial.tensors)
-        except RuntimeError as error:
-            raise ValueError(f"the initial weights are not those of {recipe.model}: {error}") from error
-        self.average = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
+        self.average = warmed(self.net, initial, f"those of {recipe.model}")
         self.initial = initial.sha256
 
     def state(self) -> dict[str, Any]:

@@ -96,18 +96,22 @@ def _new_run(recipe: TrainRecipe, device: torch.device) -> Run:
     if any(phase.adversarial for phase in recipe.phases):
         discriminator = NLayerDiscriminator(recipe.ndf).to(device)
         discriminator_optimizer = AdamOnly(discriminator, recipe.discriminator_lr, recipe.betas)
-    average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    average = first_average(model)
     return Run(model, optimizer, discriminator, discriminator_optimizer, average, recipes=[recipe.digest()])
 
 
-def _warm(run: Run, initial: Initial) -> None:
-    """Put initial weights into a new run. Raises ValueError when they are another model's."""
+def warmed(model: nn.Module, initial: Initial, whose: str) -> dict[str, Tensor]:
+    """Put initial weights into a new run's model; gives its average. Raises ValueError when they are not `whose`."""
     try:
-        run.model.load_state_dict(initial.tensors)
+        model.load_state_dict(initial.tensors)
     except RuntimeError as error:
-        raise ValueError(f"the initial weights are not the recipe's model's: {error}") from error
-    run.average = {name: tensor.detach().clone() for name, tensor in run.model.state_dict().items()}
-    run.initial = initial.sha256
+        raise ValueError(f"the initial weights are not {whose}: {error}") from error
+    return first_average(model)
+
+
+def first_average(model: nn.Module) -> dict[str, Tensor]:
+    """The averaged weights of a run that has not begun: a copy of the model's."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def start(
@@ -118,7 +122,8 @@ def start(
     state = load_checkpoint(out_dir)
     if state is None:
         if initial is not None:
-            _warm(run, initial)
+            run.average = warmed(run.model, initial, "the recipe's model's")
+            run.initial = initial.sha256
         return run
     if missing := sorted(REQUIRED - set(state)):
         raise CheckpointError(
