@@ -8,8 +8,8 @@ What is gained, and where (measured in docs/notebook.md):
   than that saves;
 * the last convolution has three outputs, too few to fill a vector: neighbours along a row are computed as one
   pixel of twelve channels;
-* where the processor has a matrix unit for bf16 and integers only (Intel AMX), the 3x3 convolutions of 'fp32'
-  are put together from exact 8-bit ones (`models.split`);
+* on a CPU the 3x3 convolutions of 'fp32' take a quarter of the products (`models.winograd`); where it has a matrix
+  unit for bf16 and integers only (Intel AMX) they are put together from exact 8-bit ones (`models.split`);
 * with `holes_only` only the box round the holes is decoded: behind the blocks nothing looks further than a
   few pixels. Exact; on a crop round a hole it saves more than half of the decoder.
 """
@@ -26,15 +26,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.convs import Conv, conv
+from models.fast_layers import WIDE, fast_ffc, folded, reflected
 from models.ffc import FFC_BN_ACT, FFCResnetBlock
 from models.lama import LamaGenerator, Precision, Predict
 from models.split import EXACT, SplitConv, digits, split_conv, splitting_pays
 
 ROW = 4
 """Neighbours along a row that the last convolution takes as one pixel; sides are multiples of 8."""
-
-SPLIT_FROM = 256
-"""Channels of the blocks from which splitting pays: cutting a value into digits costs the same for few of them."""
 
 UNSPLIT = 1
 """Layers of the encoder, after the stem, that are not split: their maps are large, their channels few."""
@@ -49,63 +47,6 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Spectral:
-    """Global to global: 1x1 down, Fourier unit with a skip. The 1x1 up is the layer's, which adds it."""
-
-    down: Conv
-    unit: Conv
-
-    def __call__(self, x: Tensor) -> Tensor:
-        s = self.down(x, relu=True)
-        size = (s.shape[2], s.shape[3])
-        spectrum = torch.fft.rfft2(_to_planes(s).float(), norm="ortho")
-        # A complex channel is two real ones side by side, as the unit wants them.
-        parts = torch.view_as_real(_to_pixels(spectrum)).flatten(3).permute(0, 3, 1, 2)
-        mixed = self.unit(parts.to(s.dtype), relu=True).permute(0, 2, 3, 1).float()
-        spectrum = _to_planes(
-            torch.view_as_complex(mixed.reshape(*mixed.shape[:3], -1, 2)).permute(0, 3, 1, 2)
-        )
-        back = torch.fft.irfft2(spectrum, s=size, norm="ortho")
-        return s.add_(_to_pixels(back).permute(0, 3, 1, 2).to(s.dtype))
-
-
-def _to_planes(x: Tensor) -> Tensor:
-    """BxCxHxW, channels-last -> the same, contiguous planes."""
-    b, c, h, w = x.shape
-    return _turned(x.permute(0, 2, 3, 1).reshape(b, h * w, c)).view(b, c, h, w)
-
-
-def _to_pixels(x: Tensor) -> Tensor:
-    """BxCxHxW, contiguous planes -> BxHxWxC, contiguous."""
-    b, c, h, w = x.shape
-    return _turned(x.reshape(b, c, h * w)).view(b, h, w, c)
-
-
-def _turned(x: Tensor) -> Tensor:
-    """BxMxN -> BxNxM, contiguous. On a CPU torch has a fast copy for single matrices only."""
-    if x.device.type != "cpu":
-        return x.transpose(1, 2).contiguous()
-    turned = [matrix.t().contiguous() for matrix in x]
-    return turned[0][None] if len(turned) == 1 else torch.stack(turned)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """FFC, batch norm, ReLU between maps that both have local and global channels."""
-
-    local_to_local: Conv
-    global_to_local: Conv
-    local_to_global: Conv
-    spectral: _Spectral
-    up: Conv
-
-    def __call__(self, local: Tensor, glob: Tensor) -> tuple[Tensor, Tensor]:
-        near, far = _reflected(local, 1), _reflected(glob, 1)
-        new_local = self.global_to_local.onto(self.local_to_local(near), far)
-        return new_local, self.up.onto(self.local_to_global(near), self.spectral(glob))
-
-
-@dataclass(frozen=True)
 class _Down:
     """A layer of the encoder: reflected at the borders, convolution, ReLU. A split one takes no negative x."""
 
@@ -115,22 +56,7 @@ class _Down:
     def __call__(self, x: Tensor) -> Tensor:
         if isinstance(self.conv, SplitConv):
             return self.conv(digits([x], reflect=self.reflect, count=self.conv.count), relu=True)
-        return self.conv(_reflected(x, self.reflect), relu=True)
-
-
-@dataclass(frozen=True)
-class _SplitLayer:
-    """A _Layer whose 3x3 convolutions are split into exact 8-bit ones. Its maps are never negative."""
-
-    to_local: SplitConv
-    local_to_global: SplitConv
-    spectral: _Spectral
-    up: Conv
-
-    def __call__(self, local: Tensor, glob: Tensor) -> tuple[Tensor, Tensor]:
-        both = digits([local, glob], reflect=1, count=self.to_local.count)
-        new_global = self.local_to_global(both.part(local.shape[1]))
-        return self.to_local(both, relu=True), self.up.onto(new_global, self.spectral(glob))
+        return self.conv(reflected(x, self.reflect), relu=True)
 
 
 @dataclass(frozen=True)
@@ -212,7 +138,7 @@ def fast_generator(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     layers = list(model.model)
     n_front = 2 + p.n_downsampling
-    wide = p.width(p.n_downsampling) >= SPLIT_FROM
+    wide = p.width(p.n_downsampling) >= WIDE
     on_cpu = next(model.parameters()).device.type == "cpu"
     split = wide and on_cpu and splitting_pays()
     early = torch.float32 if wide else dtype
@@ -230,7 +156,7 @@ def fast_generator(
     kinds = [early if n < CAREFUL_BLOCKS else dtype for n in range(len(blocks))]
     pairs = [
         tuple(
-            _ffc(conv, kind, split=count if split and kind == torch.float32 else 0)
+            fast_ffc(conv, kind, split=count if split and kind == torch.float32 else 0)
             for conv in (block.conv1, block.conv2)
         )
         for block, kind in zip(blocks, kinds, strict=True)
@@ -272,35 +198,17 @@ def box_of_holes(masks: Tensor) -> tuple[Span, Span]:
     return first, second
 
 
-def _reflected(x: Tensor, by: int) -> Tensor:
-    return F.pad(x, (by,) * 4, mode="reflect")
-
-
 def _parts(x: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
     return x[:, :n_local], x[:, n_local:]
-
-
-def _folded(
-    weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = None, dim: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution followed by a batch norm in eval mode; dim: the weight's output
-    channels."""
-    if bn.running_mean is None or bn.running_var is None:
-        raise ValueError("a batch norm without running statistics cannot be folded")
-    scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
-    shape = [1] * weight.dim()
-    shape[dim] = -1
-    start = -bn.running_mean if bias is None else bias - bn.running_mean
-    return weight * scale.view(shape), bn.bias + start * scale
 
 
 def _first(layer: FFC_BN_ACT, dtype: torch.dtype, reflect: int, *, split: int = 0) -> _Down:
     """A layer of the encoder: local channels in; local and perhaps global ones out, as one map. split: into so
     many digits; 0: not."""
     ffc = layer.ffc
-    weight, bias = _folded(ffc.convl2l.weight, layer.bn_l)
+    weight, bias = folded(ffc.convl2l.weight, layer.bn_l)
     if ffc.convl2g is not None and layer.bn_g is not None:
-        more_weight, more_bias = _folded(ffc.convl2g.weight, layer.bn_g)
+        more_weight, more_bias = folded(ffc.convl2g.weight, layer.bn_g)
         weight, bias = torch.cat([weight, more_weight]), torch.cat([bias, more_bias])
     stride = int(ffc.convl2l.stride[0])
     if split:
@@ -308,35 +216,12 @@ def _first(layer: FFC_BN_ACT, dtype: torch.dtype, reflect: int, *, split: int = 
     return _Down(conv(weight, bias, dtype, stride=stride), reflect)
 
 
-def _ffc(layer: FFC_BN_ACT, dtype: torch.dtype, *, split: int) -> _Layer | _SplitLayer:
-    ffc, bn_l, bn_g = layer.ffc, layer.bn_l, layer.bn_g
-    if ffc.convl2g is None or ffc.convg2l is None or ffc.convg2g is None or bn_g is None:
-        raise ValueError("a layer of the blocks has no global channels")
-    spectral = ffc.convg2g
-    down, down_bn = cast(nn.Conv2d, spectral.conv1[0]), cast(nn.BatchNorm2d, spectral.conv1[1])
-    unit = _folded(spectral.fu.conv_layer.weight, spectral.fu.bn)
-    fourier = _Spectral(conv(*_folded(down.weight, down_bn), dtype), conv(*unit, dtype))
-    # The bias of each sum sits in the first of its terms.
-    up = conv(_folded(spectral.conv2.weight, bn_g)[0], None, dtype)
-    local, local_bias = _folded(ffc.convl2l.weight, bn_l)
-    from_global, _ = _folded(ffc.convg2l.weight, bn_l)
-    to_global = _folded(ffc.convl2g.weight, bn_g)
-    if split:
-        both = torch.cat([local, from_global], dim=1)
-        return _SplitLayer(
-            split_conv(both, local_bias, count=split), split_conv(*to_global, count=split), fourier, up
-        )
-    return _Layer(
-        conv(local, local_bias, dtype), conv(from_global, None, dtype), conv(*to_global, dtype), fourier, up
-    )
-
-
 def _decoder(layers: list[nn.Module], dtype: torch.dtype) -> _Decoder:
     """Upsampling layers (transposed convolution, batch norm, ReLU), then the last convolution."""
     ups = []
     for up, bn in pairwise(layers):
         if isinstance(up, nn.ConvTranspose2d) and isinstance(bn, nn.BatchNorm2d):
-            weight, bias = _folded(up.weight, bn, up.bias, dim=1)
+            weight, bias = folded(up.weight, bn, up.bias, dim=1)
             weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
             ups.append(_Up(weight, bias.detach().to(dtype)))
     last = cast(nn.Conv2d, layers[-2])
