@@ -251,7 +251,8 @@ def parser() -> argparse.ArgumentParser:
     add = parse.add_argument
     add(
         "recipe",
-        help="a YAML file, or a name: lama-lite, lama-lite-more, lama-lite-flip, ablation, big-lama, marks, strokes",
+        help="a YAML file, or a name: lama-lite, lama-lite-more, lama-lite-flip, lama-lite-weave, ablation, "
+        "big-lama, marks, strokes",
     )
     add("photos", help="a folder or s3://... of images or Parquet parts; with INDEX.csv, its split=train")
     add("out", help="folder or s3://... for checkpoints, logs and samples")

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 TRAIN_COLUMNS = (
     *("step", "phase", "lr", "loss", "hole_l1", "hole_l2", "known_l1", "gradient", "pyramid", "flip"),
-    *("l1", "adversarial", "feature_matching", "perceptual", "perceptual_substitute"),
+    *("weave", "l1", "adversarial", "feature_matching", "perceptual", "perceptual_substitute"),
     *("d_adversarial", "d_r1", "grad_norm", "images_per_s", "unix_time"),
 )
 SCORE_COLUMNS = ("step", "hole_psnr", "psnr", "ssim", "flip", "unix_time")

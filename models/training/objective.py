@@ -54,7 +54,37 @@ def fill_losses(predicted: Tensor, images: Tensor, masks: Tensor, weights: FillW
         parts["pyramid"] = weights.pyramid * torch.stack(levels).mean()
     if weights.flip:
         parts["flip"] = weights.flip * flip_loss(predicted, images, masks)
+    if weights.weave:
+        parts["weave"] = weights.weave * weave(predicted, images, masks)
     return parts
+
+
+def weave(predicted: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+    """How much the fill repeats itself every PERIOD pixels beyond what the photograph does there; 0 for none.
+
+    A generator that makes its pixels from cells of that side can weave a pattern of its own into smooth ground, and
+    a loss that counts edges without asking where they are (FLIP's) may even pay for it. A photograph has no
+    reason to lie on that grid: over a large hole its detail at each place of the cell comes to about 0 on the mean.
+    predicted, images: Bx3xHxW in [0, 1], masks: Bx1xHxW, 1 = hole; sides are multiples of PERIOD. In grey levels of
+    [0, 1], a mean over places, channels, and images by their holes' areas.
+    """
+    made, there = (_by_place(torch.lerp(images, x, masks), masks) for x in (predicted, images))
+    excess = (made.abs() - there.abs()).clamp_min(0).mean(dim=(1, 2, 3))
+    area = masks.sum(dim=(1, 2, 3))
+    return (excess * area).sum() / area.sum().clamp_min(1.0)
+
+
+PERIOD = 8
+"""Pixels: the side of the cells that three halvings make."""
+
+
+def _by_place(x: Tensor, masks: Tensor) -> Tensor:
+    """Bx3xHxW -> Bx3xPERIODxPERIOD: the mean of its fine detail in the hole by row and column modulo PERIOD."""
+    fine = x - F.avg_pool2d(x, PERIOD + 1, stride=1, padding=PERIOD // 2, count_include_pad=False)
+    b, c, height, width = x.shape
+    cells = height // PERIOD, PERIOD, width // PERIOD, PERIOD
+    total = (fine * masks).view(b, c, *cells).sum(dim=(2, 4))
+    return total / masks.view(b, 1, *cells).sum(dim=(2, 4)).clamp_min(1.0)
 
 
 def paper_losses(

@@ -31,6 +31,7 @@ class FillWeights:
     gradient: L1 between the gradients of the composite and the photograph, per hole pixel.
     pyramid: L1 of the composite at 1/2, 1/4, 1/8 and 1/16 of the size, per hole pixel.
     flip: the difference that a person sees in the composite (models.flip), per hole pixel.
+    weave: what repeats itself on the generator's grid and not in the photograph (objective.weave).
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -41,6 +42,7 @@ class FillWeights:
     gradient: float = 0.0
     pyramid: float = 0.0
     flip: float = 0.0
+    weave: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,9 @@ class TrainRecipe:
         for phase in fields["phases"]:
             if not phase["composite"]:
                 del phase["composite"]
-            if not phase["fill"]["flip"]:
-                del phase["fill"]["flip"]
+            for later in ("flip", "weave"):
+                if not phase["fill"][later]:
+                    del phase["fill"][later]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

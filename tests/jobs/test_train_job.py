@@ -94,7 +94,9 @@ def test_an_empty_folder_and_an_unknown_recipe_are_said(tmp_path, recipe_file, c
     assert "lama-lite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["lama-lite", "lama-lite-more", "lama-lite-flip", "ablation", "big-lama"])
+@pytest.mark.parametrize(
+    "name", ["lama-lite", "lama-lite-more", "lama-lite-flip", "lama-lite-weave", "ablation", "big-lama"]
+)
 def test_the_recipes_of_the_package_can_be_trained(name):
     recipe = read_recipe(name)
     check_recipe(recipe)

@@ -29,6 +29,7 @@ from models.losses import (
     r1_penalty,
 )
 from models.resnet import DilatedResNet50
+from models.training.objective import weave
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 RECIPE: dict[str, Any] = runpy.run_path(str(ORACLE / "recipe.py"))
@@ -269,3 +270,40 @@ def test_flip_of_a_loss_is_of_the_hole_alone() -> None:
     mask[..., 24:40, 24:40] = 1
     whole, half = (flip_loss(x + 0.2, x, m) for x, m in ((target, mask), (target[..., :64], mask[..., :64])))
     assert float(whole) == pytest.approx(float(half), rel=1e-4)
+
+
+def test_a_weave_costs_and_what_the_photograph_itself_repeats_does_not() -> None:
+    rng = np.random.default_rng(3)
+    smooth = torch.full((1, 3, 96, 96), 0.5)
+    mask = torch.zeros(1, 1, 96, 96)
+    mask[..., 8:88, 12:84] = 1
+    rows = torch.arange(96)[:, None]
+    cost = {
+        period: float(weave(smooth + 0.01 * (rows % period < period // 2), smooth, mask))
+        for period in (8, 4, 7)
+    }
+    assert min(cost[8], cost[4]) > 4 * cost[7]
+    assert float(weave(smooth, smooth, mask)) == 0
+    cell = torch.from_numpy(rng.uniform(0.3, 0.6, (1, 3, 8, 8)).astype(np.float32))
+    tiled = cell.repeat(1, 1, 12, 12)
+    assert float(weave(tiled, tiled, mask)) == 0
+    assert float(weave(tiled, smooth, mask)) > 0.02
+
+
+def test_a_weave_is_unlearned() -> None:
+    torch.manual_seed(0)
+    image = torch.full((2, 3, 64, 64), 0.5)
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[..., 8:56, 8:56] = 1
+    fill = (image + 0.02 * torch.rand(8, 8).repeat(8, 8)).requires_grad_()
+    optimizer = torch.optim.Adam([fill], 0.001)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = weave(fill, image, mask)
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.1 * float(
+        weave(image + 0.02 * torch.rand(8, 8).repeat(8, 8), image, mask)
+    )
+    assert fill.grad is not None
+    assert float((fill.grad * (1 - mask)).abs().max()) == 0

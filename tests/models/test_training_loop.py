@@ -413,7 +413,8 @@ def test_a_key_that_came_later_leaves_old_digests_alone():
     assert RECIPE.digest() == "c00ad9ee6a64fe28dc6cf9fa7b3f5ecfc829bccb7d4d3d39dc717ae4a286f9c7"
     for change in ({"precision": "bf16"}, {"shape": LAMA["tiny"]}, {"best_by": "flip"}):
         assert dataclasses.replace(RECIPE, **change).digest() != RECIPE.digest()
-    for change in ({"composite": True}, {"fill": dataclasses.replace(FULL, flip=0.1)}):
+    fills = [dataclasses.replace(FULL, **{name: 0.1}) for name in ("flip", "weave")]
+    for change in ({"composite": True}, *({"fill": fill} for fill in fills)):
         phases = (dataclasses.replace(RECIPE.phases[0], **change), RECIPE.phases[1])
         assert dataclasses.replace(RECIPE, phases=phases).digest() != RECIPE.digest()
 
