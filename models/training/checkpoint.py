@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,38 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict) or "step" not in state:
         raise CheckpointError(f"{path} is no training checkpoint of this program")
     return state
+
+
+def recipes_of(
+    state: Mapping[str, Any], required: Set[str], digest: str, folder: Path, *, allow_changed: bool
+) -> list[str]:
+    """The digests of the recipes that made a checkpoint, the one to go on with last.
+
+    Raises CheckpointError for a state without all that is required, and for one of another recipe unless
+    allow_changed.
+    """
+    if missing := sorted(required - set(state)):
+        raise CheckpointError(f"{folder} holds no whole checkpoint: it has no {', '.join(missing)}")
+    recipes: list[str] = list(state["recipes"])
+    if recipes[-1] == digest:
+        return recipes
+    if not allow_changed:
+        raise CheckpointError(
+            f"{folder} holds a training with another recipe; take another folder, or say that the "
+            "recipe may change on the way"
+        )
+    return [*recipes, digest]
+
+
+def restore(parts: Mapping[str, Any], state: Mapping[str, Any], folder: Path, whose: str) -> None:
+    """Give each part (a network, an optimiser) its state. Raises CheckpointError where it does not fit."""
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"the checkpoint in {folder} does not fit {whose} ({name}): {error}"
+            ) from error
 
 
 def load_best(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from models.fast import bf16_is_native
 from models.marks import MARKS, STRIDE, MarksNet, build, probability
 from models.regions import Image
-from models.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, write_whole
+from models.training.checkpoint import load_checkpoint, recipes_of, restore, save_checkpoint, write_whole
 from models.training.data import PhotoBank, shrink
 from models.training.figures import KINDS
 from models.training.glyphs import Fonts
@@ -39,6 +39,8 @@ from models.training.validation import save_sheet
 log = logging.getLogger(__name__)
 
 COLUMNS = ("step", "loss", "cross_entropy", "dice", "grad_norm", "lr", "images_per_s", "unix_time")
+REQUIRED = {"model", "optimizer", "average", "step", "best", "recipes"}
+"""What every checkpoint has."""
 SCORES = ("step", "score", "iou", "recall", "precision", "clean_false_share", "unix_time")
 
 
@@ -202,22 +204,10 @@ class _Run:
         }
 
     def restore(self, state: dict[str, Any], recipe: MarksRecipe, allow_changed: bool, where: Path) -> None:
-        if state["recipes"][-1] != recipe.digest():
-            if not allow_changed:
-                raise CheckpointError(
-                    f"{where} holds a training with another recipe; take another folder, or say that the "
-                    "recipe may change on the way"
-                )
-            state["recipes"].append(recipe.digest())
-        try:
-            self.net.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"the checkpoint in {where} does not fit {recipe.model}: {error}"
-            ) from error
+        recipes = recipes_of(state, REQUIRED, recipe.digest(), where, allow_changed=allow_changed)
+        restore({"model": self.net, "optimizer": self.optimizer}, state, where, recipe.model)
         self.average = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
-        self.step, self.best, self.recipes = state["step"], state["best"], state["recipes"]
+        self.step, self.best, self.recipes = state["step"], state["best"], recipes
         self.initial = state.get("initial", "")
         log.info("going on from step %d of %s", self.step, where)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.discriminator import NLayerDiscriminator
 from models.lama import LamaGenerator, Predict, build_generator
 from models.prefill import prefilled
-from models.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from models.training.checkpoint import load_checkpoint, recipes_of, restore, save_checkpoint
 from models.training.muon import AdamOnly, KernelsAndRest, Optimizer
 from models.training.recipe import TrainRecipe
 
@@ -125,29 +125,14 @@ def start(
             run.average = warmed(run.model, initial, "the recipe's model's")
             run.initial = initial.sha256
         return run
-    if missing := sorted(REQUIRED - set(state)):
-        raise CheckpointError(
-            f"{out_dir} holds no whole checkpoint of a generator: it has no {', '.join(missing)}"
-        )
-    if state["recipes"][-1] != recipe.digest():
-        if not allow_changed:
-            raise CheckpointError(
-                f"{out_dir} holds a training with another recipe; take another folder, or say that the "
-                "recipe may change on the way"
-            )
-        state["recipes"].append(recipe.digest())
-    for name, part in run.parts().items():
-        if name not in state:  # a discriminator, where an earlier recipe had none
-            log.warning("the checkpoint has no %s: it starts new", name)
-            continue
-        try:
-            part.load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"the checkpoint in {out_dir} does not fit {recipe.model} ({name}): {error}"
-            ) from error
+    recipes = recipes_of(state, REQUIRED, recipe.digest(), out_dir, allow_changed=allow_changed)
+    parts = run.parts()
+    for name in sorted(set(parts) - set(state)):  # a discriminator, where an earlier recipe had none
+        log.warning("the checkpoint has no %s: it starts new", name)
+        del parts[name]
+    restore(parts, state, out_dir, recipe.model)
     run.average = {name: tensor.to(device) for name, tensor in state["average"].items()}
-    run.step, run.best, run.recipes = state["step"], state["best"], state["recipes"]
+    run.step, run.best, run.recipes = state["step"], state["best"], recipes
     run.substitutes, run.initial = state["substitutes"], state.get("initial", "")
     log.info("going on from step %d of %s", run.step, out_dir)
     return run
