@@ -60,8 +60,7 @@ def read_fields(name: str, changes: list[str] | None = None) -> dict[str, Any]:
     """The fields of a training recipe, changed but not looked at. Raises as read_recipe."""
     path = Path(name) if Path(name).suffix else RECIPES / f"train-{name}.yaml"
     if not path.exists():
-        known = sorted(p.stem.removeprefix("train-") for p in RECIPES.glob("train-*.yaml"))
-        raise ValueError(f"no training recipe {name!r}: give a YAML file or one of {known}")
+        raise ValueError(f"no training recipe {name!r}: give a YAML file or one of {recipe_names()}")
     fields: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold a mapping of recipe fields")
@@ -71,6 +70,11 @@ def read_fields(name: str, changes: list[str] | None = None) -> dict[str, Any]:
             raise ValueError(f"--set {change!r}: write KEY=VALUE")
         _put(fields, key, yaml.safe_load(value))
     return fields
+
+
+def recipe_names() -> list[str]:
+    """Of the package's training recipes."""
+    return sorted(path.stem.removeprefix("train-") for path in RECIPES.glob("train-*.yaml"))
 
 
 def _put(fields: Any, key: str, value: Any) -> None:
@@ -249,11 +253,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: cleanplate train lama-lite photos/ out/ --export mine.safetensors",
     )
     add = parse.add_argument
-    add(
-        "recipe",
-        help="a YAML file, or a name: lama-lite, lama-lite-more, lama-lite-flip, lama-lite-weave, ablation, "
-        "big-lama, marks, strokes",
-    )
+    add("recipe", help=f"a YAML file, or a name: {', '.join(recipe_names())}")
     add("photos", help="a folder or s3://... of images or Parquet parts; with INDEX.csv, its split=train")
     add("out", help="folder or s3://... for checkpoints, logs and samples")
     add("--workers", type=int, default=1, help="processes, on Ray when more than one")

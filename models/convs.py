@@ -19,6 +19,14 @@ _STABLE = (16, 32, 64, 128)
 """Output channels for which one layout was as fast as the best at every size of input tried."""
 
 
+def mirror(x: Tensor, r: int) -> None:
+    """Fills the outer r rows and columns of BxHxWxC by reflection, in place."""
+    for k in range(r):
+        x[:, k, r:-r], x[:, -1 - k, r:-r] = x[:, 2 * r - k, r:-r], x[:, -1 - (2 * r - k), r:-r]
+    for k in range(r):
+        x[:, :, k], x[:, :, -1 - k] = x[:, :, 2 * r - k], x[:, :, -1 - (2 * r - k)]
+
+
 @dataclass(frozen=True)
 class Conv:
     """A convolution without padding of its own. `packed`: the weight is in oneDNN's layout.

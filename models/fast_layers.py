@@ -127,17 +127,17 @@ def fast_ffc(layer: FFC_BN_ACT, dtype: torch.dtype, *, split: int) -> Layer | Sp
     local, local_bias = folded(ffc.convl2l.weight, bn_l)
     from_global, _ = folded(ffc.convg2l.weight, bn_l)
     to_global = folded(ffc.convl2g.weight, bn_g)
+    wide = local.shape[1] + from_global.shape[1] >= WIDE
+    if not split and not (wide and dtype == torch.float32 and local.device.type == "cpu"):
+        from_local, rest = conv(local, local_bias, dtype), conv(from_global, None, dtype)
+        return Layer(from_local, rest, conv(*to_global, dtype), fourier, up)
     both = torch.cat([local, from_global], dim=1)
     if split:
         return SplitLayer(
             split_conv(both, local_bias, count=split), split_conv(*to_global, count=split), fourier, up
         )
-    if dtype == torch.float32 and both.device.type == "cpu" and both.shape[1] >= WIDE:
-        return WinogradLayer(
-            winograd_conv(both, local_bias, relu=True), winograd_conv(*to_global, relu=False), fourier, up
-        )
-    return Layer(
-        conv(local, local_bias, dtype), conv(from_global, None, dtype), conv(*to_global, dtype), fourier, up
+    return WinogradLayer(
+        winograd_conv(both, local_bias, relu=True), winograd_conv(*to_global, relu=False), fourier, up
     )
 
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.convs import mirror
+
 EXACT = 3
 """Digits as exact as fp32. Two, with three products, leave an error of about 2^-16 of the largest value."""
 _AT_ONCE = 2**17
@@ -72,7 +74,7 @@ def digits(maps: list[Tensor], *, reflect: int, count: int = EXACT) -> Digits:
                     image[y : y + rows], _x_max(count) / top, target[y : y + rows, :, start:], channels, count
                 )
         start += x.shape[1]
-    _mirror(out, r)
+    mirror(out, r)
     return Digits(out.permute(0, 3, 1, 2), top / _x_max(count), count)
 
 
@@ -84,14 +86,6 @@ def _cut(x: Tensor, factor: float, out: Tensor, channels: int, count: int) -> No
         out[..., digit * channels : digit * channels + x.shape[2]].copy_(whole)
         if digit:
             whole >>= 8
-
-
-def _mirror(x: Tensor, r: int) -> None:
-    """Fills the outer r rows and columns of BxHxWxC by reflection, in place."""
-    for k in range(r):
-        x[:, k, r:-r], x[:, -1 - k, r:-r] = x[:, 2 * r - k, r:-r], x[:, -1 - (2 * r - k), r:-r]
-    for k in range(r):
-        x[:, :, k], x[:, :, -1 - k] = x[:, :, 2 * r - k], x[:, :, -1 - (2 * r - k)]
 
 
 _OUTPUTS = 128

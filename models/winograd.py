@@ -20,6 +20,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from models.convs import mirror
+
 TILE, SEEN = 4, 6
 """Sides of a tile of results and of what it depends on."""
 
@@ -46,7 +48,7 @@ class WinogradConv:
 def winograd_conv(weight: Tensor, bias: Tensor | None, *, relu: bool) -> WinogradConv:
     """A WinogradConv of weights OxIx3x3 and bias O; relu: its results are cut off at 0."""
     evaluate = _bases()[1]
-    changed = torch.einsum("ai,ocij,bj->abco", evaluate, weight.detach().double().cpu(), evaluate)
+    changed = torch.einsum("ai,ocij,bj->abco", evaluate, weight.detach().double(), evaluate)
     return WinogradConv(
         changed.flatten(0, 1).float().contiguous(), None if bias is None else bias.detach().float(), relu
     )
@@ -85,9 +87,7 @@ def _framed(maps: Sequence[Tensor], rows: int, columns: int) -> Tensor:
     for x in maps:
         out[:, 1 : height + 1, 1 : width + 1, start : start + x.shape[1]] = x.permute(0, 2, 3, 1)
         start += x.shape[1]
-    out[:, 0, 1 : width + 1] = out[:, 2, 1 : width + 1]
-    out[:, height + 1, 1 : width + 1] = out[:, height - 1, 1 : width + 1]
-    out[:, :, 0], out[:, :, width + 1] = out[:, :, 2], out[:, :, width - 1]
+    mirror(out[:, : height + 2, : width + 2], 1)
     return out
 
 
@@ -126,16 +126,16 @@ def _changed_back(products: Tensor, conv: WinogradConv, out: Tensor, columns: in
 @cache
 def _bases() -> tuple[Tensor, Tensor, Tensor]:
     """(36x36 that changes 6x6 values, 6x3 that evaluates a kernel's row, 16x36 that changes back); the second
-    float64, the others float32. Evaluating at infinity gives the highest coefficient."""
-    points = torch.tensor(_POINTS, dtype=torch.float64)
-    powers = torch.zeros(SEEN, SEEN, dtype=torch.float64)
-    powers[:-1] = points[:, None] ** torch.arange(SEEN)
-    powers[-1, -1] = 1
-    kernel = powers[:, :3].clone()
-    kernel[-1, -1] = 1
-    back = powers[:, :TILE].clone()
-    back[-1, -1] = 1
+    float64, the others float32."""
     # A correlation is the transpose of the product of polynomials.
-    values = torch.linalg.inv(powers).T.contiguous()
-    back = back.T.contiguous()
-    return torch.kron(values, values).float(), kernel, torch.kron(back, back).float()
+    values = torch.linalg.inv(_evaluating(SEEN)).T.contiguous()
+    back = _evaluating(TILE).T.contiguous()
+    return torch.kron(values, values).float(), _evaluating(3), torch.kron(back, back).float()
+
+
+def _evaluating(count: int) -> Tensor:
+    """SEEN x count float64, a polynomial's coefficients -> its values at the points; at infinity, its last one."""
+    at = torch.zeros(SEEN, count, dtype=torch.float64)
+    at[:-1] = torch.tensor(_POINTS, dtype=torch.float64)[:, None] ** torch.arange(count)
+    at[-1, -1] = 1
+    return at

@@ -21,6 +21,9 @@ Discriminator = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 SUBSTITUTE = FillWeights(hole_l1=1.0, gradient=1.0)
 """Stands in for the perceptual loss, times its weight / 30, where the encoder's weights are not to be had."""
 
+PERIOD = 8
+"""Pixels: the side of the cells that three halvings make."""
+
 
 def per_hole(error: Tensor, mask: Tensor) -> Tensor:
     """Mean over the hole's pixels of each image, then over images. error: BxCxHxW, mask: Bx1xHxW."""
@@ -72,10 +75,6 @@ def weave(predicted: Tensor, images: Tensor, masks: Tensor) -> Tensor:
     excess = (made.abs() - there.abs()).clamp_min(0).mean(dim=(1, 2, 3))
     area = masks.sum(dim=(1, 2, 3))
     return (excess * area).sum() / area.sum().clamp_min(1.0)
-
-
-PERIOD = 8
-"""Pixels: the side of the cells that three halvings make."""
 
 
 def _by_place(x: Tensor, masks: Tensor) -> Tensor:
