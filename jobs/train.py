@@ -269,6 +269,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--init", metavar="WEIGHTS", help="weights (name or file) that a new training starts from")
     add("--encoder", metavar="WEIGHTS", help="ADE20K ResNet-50 (name or file) for the perceptual loss")
+    add("--compile", action="store_true", help="marks: fuse steps first (minutes; needs a C++ compiler)")
     add("--fonts", type=Path, metavar="FOLDER", help="marks: font files (default: those of every machine)")
     add("--leave-out", type=Path, metavar="FILE", help=f"marks: {LEAVE_OUT}")
     add(

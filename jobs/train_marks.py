@@ -60,6 +60,7 @@ def train_here(args: argparse.Namespace, recipe: MarksRecipe) -> None:
         out.local,
         device=args.device,
         renderers=args.loaders,
+        compiled=args.compile,
         saved=out.put,
         allow_changed_recipe=args.allow_changed_recipe,
         stop_after=args.stop_after,

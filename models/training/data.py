@@ -199,7 +199,7 @@ def augment(rng: np.random.Generator, crop: Image) -> Image:
     values = crop.astype(np.float32)
     mean = values.mean()
     values = (values - mean) * contrast + mean * gain
-    grey = values.mean(axis=2, keepdims=True)
+    grey = cv2.transform(values, np.full((1, 3), 1 / 3, np.float32))[..., None]
     recoloured = np.clip(grey + (values - grey) * saturation, 0, 255)
     return np.asarray(recoloured, np.uint8)
 

@@ -14,14 +14,14 @@ from models.training.glyphs import Coverage, Fonts
 
 Kind = Literal["line", "stack", "large", "tiles", "net", "logo", "lockup", "stamp", "band"]
 KINDS: dict[Kind, float] = {
-    "line": 0.24,
-    "stack": 0.09,
-    "large": 0.14,
-    "tiles": 0.14,
-    "net": 0.05,
-    "logo": 0.14,
+    "line": 0.18,
+    "stack": 0.08,
+    "large": 0.16,
+    "tiles": 0.11,
+    "net": 0.06,
+    "logo": 0.2,
     "lockup": 0.1,
-    "stamp": 0.07,
+    "stamp": 0.08,
     "band": 0.03,
 }
 """line: of text; stack: lines under each other; large: across the picture; tiles: repeated; net: text on

@@ -108,7 +108,7 @@ def render(
     base = np.asarray(image.astype(np.float32) / 255, np.float32)
     laid = base + (_blended(base, colour, mark.blend, cover) - base) * matte[..., None]
     out = np.clip(np.round(laid * 255), 0, 255).astype(np.uint8)
-    seen = np.abs(out.astype(np.int16) - image).max(2) >= UNSEEN
+    seen = np.maximum.reduce(cv2.split(cv2.absdiff(out, image))) >= UNSEEN
     mask = matte >= 0.4 * mark.alpha
     if jpeg and rng.random() < 0.7:
         out = as_jpeg(rng, out)
