@@ -99,8 +99,9 @@ def _one(photo: Photo, case: Case, fonts: Fonts, seed: int, overlay: OverlayMap,
     from models.trials import trial
 
     made = trial(case, decoded(photo, LARGEST), fonts, seed)
-    (looks,), (lines,) = overlay([made.image]), text.lines([made.image])
-    return study(made, name_of(photo), looks, lines)
+    looks = overlay([made.image])
+    (lines,) = text.lines([made.image], looks)
+    return study(made, name_of(photo), looks[0], lines)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pipeline.recipe import KINDS, Kind, Recipe
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
+    from models.detectors.overlay import OverlayMap
     from models.detectors.text import TextDetector
     from models.regions import Detector
     from models.sam import SamSegmenter
@@ -119,8 +120,12 @@ def _kinds(recipe: Recipe) -> list[Kind]:
 # The same networks, shown other pixels: another scale, and tiles cut elsewhere.
 
 
+def _text(again: bool, gpus: float) -> TextDetector:
+    return _lines(again).with_overlay(_overlay(again, gpus))
+
+
 @lru_cache(maxsize=4)
-def _text(again: bool) -> TextDetector:
+def _lines(again: bool) -> TextDetector:
     from models.detectors.text import TextDetector
     from models.weights import resolve
 
@@ -128,6 +133,15 @@ def _text(again: bool) -> TextDetector:
     if again:
         return TextDetector(*paths, long_side=1280, offset=0.5, name="ppocr-v6-small@1280")
     return TextDetector(*paths)
+
+
+@lru_cache(maxsize=4)
+def _overlay(again: bool, gpus: float) -> OverlayMap:
+    from models.detectors.overlay import OverlayMap, Sight
+    from models.weights import resolve
+
+    other = Sight(long_side=832, offset=0.5, mirror=True)
+    return OverlayMap(resolve("marks"), other if again else None, pick(gpus))
 
 
 @lru_cache(maxsize=1)
@@ -280,13 +294,9 @@ def _nothing(recipe: Recipe) -> list[Any]:
 
 @lru_cache(maxsize=4)
 def _watermarks(again: bool, gpus: float) -> Detector:
-    from models.detectors.overlay import OverlayMap, Sight
     from models.detectors.watermark import WatermarkDetector
-    from models.weights import resolve
 
-    other = Sight(long_side=832, offset=0.5, mirror=True)
-    overlay = OverlayMap(resolve("marks"), other if again else None, pick(gpus))
-    return WatermarkDetector(overlay, _text(again), name="marks@832" if again else "marks")
+    return WatermarkDetector(_overlay(again, gpus), _lines(again), name="marks@832" if again else "marks")
 
 
 _MAKERS: dict[Kind, _Maker] = {
@@ -298,9 +308,9 @@ _MAKERS: dict[Kind, _Maker] = {
     # Looked up by `consensus` with the row's own group; no detector of one image can find it.
     "static-watermark": _Maker(_nothing, _nothing, _nothing),
     "text": _Maker(
-        lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
-        lambda r: [_text(False)],
-        lambda r: [_text(True)],
+        lambda r: ["text-det", "text-rec", "strokes", "marks", "text-det-v4"],
+        lambda r: [_text(False, r.engine.gpus)],
+        lambda r: [_text(True, r.engine.gpus)],
         lambda r: [Verifier(_second_text(), guard=0.75)],
     ),
     "face": _Maker(
@@ -320,8 +330,8 @@ _MAKERS: dict[Kind, _Maker] = {
     ),
     "plate": _Maker(
         lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
-        lambda r: [_plates(_text(False))],
-        lambda r: [_plates(_text(True))],
+        lambda r: [_plates(_lines(False))],
+        lambda r: [_plates(_lines(True))],
         lambda r: [Verifier(_plates(_second_text()), guard=0.75)],
     ),
     "logo": _Maker(_nothing, lambda r: [_logos(r, False)], lambda r: [_logos(r, True)]),

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from models.detectors.evidence import Box, cut, evidence, window
-from models.detectors.lines import Line, angle_of
+from models.detectors.lines import Line, angle_of, without_seen
 from models.detectors.overlay import Looks, hysteresis
 from models.detectors.reading import is_text, reads_well
 from models.marks import Probability
@@ -48,7 +48,9 @@ def candidates(image: Image, looks: Looks, lines: Sequence[Line]) -> list[Candid
     """Those of one picture, HWC uint8 RGB: its lines, then the pieces of each look and of all together."""
     chance, agreed = looks.chance, looks.agreed
     share = float((chance > 0.5).mean())
-    found = [one for line in lines if (one := _of_line(image, chance, agreed, line, share)) is not None]
+    believed = [is_text(line, chance.size) for line in lines]
+    fresh = [lines[n] for n in without_seen(lines, believed)]
+    found = [one for line in fresh if (one := _of_line(image, chance, agreed, line, share)) is not None]
     lined, read = np.zeros(chance.shape, np.bool_), np.zeros(chance.shape, np.bool_)
     for one in found:
         cut(lined, one.box)[one.inside] = True
@@ -89,6 +91,8 @@ def _of_line(
         "upright": float(min(turn, 90 - turn) < 1.5),
         "share": float((chance[letters] > 0.5).mean()),
         "letters": float(len(line.text)),
+        "drawn": float(line.drawn),
+        "sketch": line.sketch,
     }
     seen = inside & (chance > FAINT)
     if told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,12 +19,15 @@ Quad = npt.NDArray[np.float64]
 @dataclass(frozen=True)
 class Line:
     """One line of text: its quadrilateral, the detector's mean probability in it, and what was read (score 0
-    and no text without a recogniser)."""
+    and no text without a recogniser). drawn: found in an overlay's map, not in the picture. sketch: how well two
+    letters or more of it read in that map."""
 
     quad: Quad
     found: float
     text: str = ""
     read: float = 0.0
+    drawn: bool = False
+    sketch: float = 0.0
 
     @property
     def height(self) -> float:
@@ -120,3 +124,13 @@ def without_parts(lines: list[Line]) -> list[int]:
     """Numbers of the lines that do not lie almost wholly inside a larger one (the piece that a tile cut off)."""
     areas = [line.height * line.width for line in lines]
     return sorted(tiles.suppress(len(lines), areas, lambda a, b: shared(lines[a], lines[b])[1], 0.8))
+
+
+def without_seen(lines: Sequence[Line], believed: Sequence[bool]) -> list[int]:
+    """Numbers of the lines but for drawn ones of which more than half lies in a believed one of the picture."""
+    plain = [line for line, sure in zip(lines, believed, strict=True) if sure and not line.drawn]
+    return [
+        number
+        for number, line in enumerate(lines)
+        if not line.drawn or all(shared(line, other)[1] <= 0.5 for other in plain)
+    ]

@@ -7,13 +7,16 @@ the detector also fires on textures and frames, over large areas; see `reading.i
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from models.detectors import tiles
-from models.detectors.lines import Line, Quad, box_of, quads, without_parts, without_twins
+from models.detectors.lines import Line, Quad, box_of, quads, without_parts, without_seen, without_twins
 from models.detectors.onnx import Floats, on_gpu, open_session
+from models.detectors.overlay import Looks, OverlayMap
 from models.detectors.reading import Reader, is_lettering, is_text, reads_well
 from models.lettering import Lettering, StrokeFinder
 from models.regions import Image, Region
@@ -25,6 +28,8 @@ BATCH_PIXELS = 4 * 960 * 960
 SLANTS, SLANTED = (-45.0, 45.0), 480
 """Degrees by which the whole picture is turned for one more look each, and the long side that it then has: the
 network knows lines that are level or upright, and lines across a picture are large."""
+DRAWN = 640
+"""Long side of the overlay's map when lines are looked for in it."""
 
 
 class TextDetector:
@@ -72,8 +77,17 @@ class TextDetector:
         self.probability = probability
         self.box_probability = box_probability
         self._detector = open_session(det_path, threads)
+        self._overlay: OverlayMap | None = None
         self._strokes = None if strokes_path is None else StrokeFinder(strokes_path)
         self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
+
+    def with_overlay(self, overlay: OverlayMap) -> TextDetector:
+        """The same detector, which also looks for lines where the U-Net of `models.marks` sees something laid over the
+        picture. Its map is a drawing of letters without the ground they lie on, in which lines are found that the
+        ground hides; whether they are text is told, as of all others, by the picture itself."""
+        found = copy.copy(self)
+        found._overlay = overlay
+        return found
 
     @property
     def reads(self) -> bool:
@@ -82,13 +96,17 @@ class TextDetector:
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
-        found = self.lines(images, slanted=True)
+        looks = self._overlay(images) if self._overlay is not None else None
+        found = self.lines(images, looks, slanted=True)
         return [self._regions(image, lines) for image, lines in zip(images, found, strict=True)]
 
-    def lines(self, images: list[Image], slanted: bool = False) -> list[list[Line]]:
+    def lines(
+        self, images: list[Image], looks: Sequence[Looks] | None = None, slanted: bool = False
+    ) -> list[list[Line]]:
         """Every line that the network proposes, read where there is a recogniser, not yet judged.
 
-        slanted: also those of the picture turned by SLANTS.
+        slanted: also those of the picture turned by SLANTS. looks: an overlay's of each image, whose map is searched
+        as well, level and slanted.
         """
         found: list[list[Line]] = [[] for _ in images]
         plans = [self._views(image.shape[0], image.shape[1]) for image in images]
@@ -97,27 +115,47 @@ class TextDetector:
                 for quad, score in quads(probability, self.probability, self.box_probability):
                     found[number].append(Line(view.to_image(quad), score))
         if slanted:
-            for some, more in zip(found, self._slanted(images), strict=True):
-                some += more
+            for some, image in zip(found, images, strict=True):
+                some += self._slanted(image)
         lines = [without_twins(some) for some in found]
+        for some, seen in zip(lines, looks or (), strict=looks is not None):
+            some += self._drawn(seen)
         if self._reader is None:
             return lines
         return self._reader(images, lines)
 
-    def _slanted(self, images: list[Image]) -> list[list[Line]]:
-        """What is proposed in the turned pictures, in the frame of those that were given."""
-        found: list[list[Line]] = [[] for _ in images]
-        for number, image in enumerate(images):
-            if min(image.shape[:2]) < 64:
-                continue
-            for degrees in SLANTS:
-                canvas, back = tiles.slanted(image, degrees, SLANTED)
-                (probability,) = self._maps([canvas])
-                for quad, score in quads(probability, self.probability, self.box_probability):
-                    placed = quad @ back[:, :2].T + back[:, 2]
-                    if _inside(placed, image):  # Not in what is mirrored beyond the edges.
-                        found[number].append(Line(placed, score))
+    def _slanted(self, image: Image) -> list[Line]:
+        """What is proposed in the turned picture, in the frame of the one that was given."""
+        if min(image.shape[:2]) < 64:
+            return []
+        found = []
+        for degrees in SLANTS:
+            canvas, back = tiles.slanted(image, degrees, SLANTED)
+            (probability,) = self._maps([canvas])
+            for quad, score in quads(probability, self.probability, self.box_probability):
+                placed = quad @ back[:, :2].T + back[:, 2]
+                if _inside(placed, image):  # Not in what is mirrored beyond the edges.
+                    found.append(Line(placed, score))
         return found
+
+    def _drawn(self, looks: Looks) -> list[Line]:
+        """What is proposed in an overlay's map, seen as a grey picture."""
+        chance = np.maximum.reduce(looks.each)
+        if not (chance > 127).any():
+            return []
+        height, width = chance.shape
+        drawing = np.repeat(chance[..., None], 3, 2)
+        whole = tiles.View((0, 0, width, height), tiles.fitted(height, width, DRAWN))
+        (probability,) = self._maps([whole.crop(drawing)])
+        found = quads(probability, self.probability, self.box_probability)
+        level = [Line(whole.to_image(quad), score) for quad, score in found]
+        lines = without_twins(level + self._slanted(drawing))
+        if self._reader is not None:
+            (lines,) = self._reader([drawing], [lines])
+        return [
+            Line(one.quad, one.found, drawn=True, sketch=one.read if one.letters > 1 else 0.0)
+            for one in lines
+        ]
 
     def _views(self, height: int, width: int) -> list[tiles.View]:
         views = tiles.views(height, width, self.long_side, self.enlarge, offset=self.offset)
@@ -141,6 +179,7 @@ class TextDetector:
             seen = list(self._strokes(image, [line.quad for line in lines]))
         judged = [self._score(line, ink, height * width) for line, ink in zip(lines, seen, strict=True)]
         kept = [n for n, score in enumerate(judged) if score is not None]
+        kept = [kept[k] for k in without_seen([lines[n] for n in kept], [True] * len(kept))]
         regions = []
         for n in (kept[k] for k in without_parts([lines[n] for n in kept])):
             box, score = box_of(lines[n].quad, height, width), judged[n] or 0.0

@@ -1,7 +1,7 @@
 """Watermarks: what was laid over a picture after it was taken, told apart from lettering that was photographed.
 
-Candidates are the lines that the text detector proposes and the pieces of what the U-Net calls overlay
-(`models.detectors.candidates`). The rule:
+Candidates are the lines that the text detector proposes, in the picture and in the U-Net's map of it, and the pieces
+of what the U-Net calls overlay (`models.detectors.candidates`). The rule:
 
 1. Each candidate gets a score, the chance that it is overlay, from what the U-Net says about its pixels at several
    sizes and from the pixels: an overlay has one colour and one opacity, follows the ground behind it, has sharp
@@ -11,6 +11,7 @@ Candidates are the lines that the text detector proposes and the pieces of what 
    where one mark is, there are more.
 3. The same words three times or more, equally high and at one angle, are a tiling, whatever the score (`repeated`).
 4. Any other line that can be read belongs to the scene, and what the U-Net saw inside it is dropped: shop signs stay.
+   Not so a line that was found in the U-Net's map only.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class WatermarkDetector:
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
         looks = self.overlay(images)
-        lines = self.text.lines(images) if self.text else [[] for _ in images]
+        lines = self.text.lines(images, looks) if self.text else [[] for _ in images]
         return [self._regions(*one) for one in zip(images, looks, lines, strict=True)]
 
     def _regions(self, image: Image, looks: Looks, lines: Sequence[Line]) -> list[Region]:
@@ -85,7 +86,7 @@ def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> P
     if max(told, default=0.0) < rule.first:
         return belief
     for one, score in zip(found, told, strict=True):
-        if one.readable and score < rule.more:
+        if one.readable and score < rule.more and not (one.line is not None and one.line.drawn):
             cut(scene, one.box)[one.inside] = True
     for one, score in zip(found, told, strict=True):
         if score >= rule.more:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
@@ -17,6 +18,7 @@ from PIL import ImageDraw, ImageFont
 from models.detectors import tiles
 from models.detectors.lines import Line, quads, shared
 from models.detectors.onnx import free_shapes
+from models.detectors.overlay import Looks
 from models.detectors.plates import PlateDetector, is_plate
 from models.detectors.reading import is_text, strip
 from models.detectors.text import TextDetector
@@ -94,6 +96,49 @@ def test_vertical_text_is_found_and_read(detector: TextDetector, photo: Photo) -
         assert recall(detector([image])[0], np.rot90(truth, turns)) >= 0.9
         readings = [line.text.replace(" ", "") for line in detector.lines([image])[0] if line.read > 0.8]
         assert any("AnnLee" in text for text in readings)
+
+
+class Drawing:
+    """An overlay's map that somebody drew, the same for every picture."""
+
+    def __init__(self, chance: npt.NDArray[np.uint8]) -> None:
+        self.chance = chance
+
+    def __call__(self, images: list[Image]) -> list[Looks]:
+        return [Looks((self.chance,)) for _ in images]
+
+
+def on_rough_ground(size: int = 40, cell: int = 6) -> tuple[Image, Image, npt.NDArray[np.uint8]]:
+    """(coloured specks about as large as strokes are wide; the same with a date on them; the date's coverage)."""
+    noise = np.random.default_rng(0).normal(0, 110, (300 // cell, 450 // cell, 3))
+    specks = cv2.resize(noise, (450, 300), interpolation=cv2.INTER_CUBIC)
+    ground = np.clip(110 + specks, 0, 255).astype(np.uint8)
+    date, _ = drawn(np.zeros((300, 450, 3), np.uint8), "2015/07/04", (60, 120), size)
+    share = date[..., :1] / 255
+    laid = ground * (1 - share) + np.array([150, 130, 200]) * share
+    return ground, np.round(laid).astype(np.uint8), date[..., 0]
+
+
+def test_letters_that_the_ground_hides_are_found_in_the_overlays_map(detector: TextDetector) -> None:
+    ground, image, date = on_rough_ground()
+    assert detector([image]) == [[]], "on this ground the detector sees no line; else the test shows nothing"
+    seeing = detector.with_overlay(Drawing(date))
+    (regions,) = seeing([image])
+    assert [region.kind for region in regions] == ["text"]
+    assert recall(regions, date > 100) > 0.9
+    assert detector([image]) == [[]], "the detector that it was made of is as it was"
+    assert seeing([ground]) == [[]], "the picture must say so too, not the map alone"
+
+
+def test_a_line_that_the_picture_shows_is_not_found_again_in_the_map(
+    detector: TextDetector, photo: Photo
+) -> None:
+    image, truth = drawn(photo("coffee.jpg"), "stockphoto.com", (20, 20), 30)
+    seeing = detector.with_overlay(Drawing(truth.astype(np.uint8) * 255))
+    looks = Drawing(truth.astype(np.uint8) * 255)([image])
+    assert any(line.drawn and line.sketch > 0.8 for line in seeing.lines([image], looks)[0])
+    (plain,), (both,) = detector([image]), seeing([image])
+    assert [region.box for region in both] == [region.box for region in plain]
 
 
 def test_small_text_on_a_large_photograph_is_seen_in_tiles(detector: TextDetector, photo: Photo) -> None:

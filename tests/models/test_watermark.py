@@ -85,6 +85,22 @@ def test_lettering_of_the_scene_stays_and_takes_the_networks_specks_with_it(pict
     assert found[100:110, 150:200].all()
 
 
+def test_a_line_found_in_the_networks_own_map_takes_nothing_with_it(picture):
+    image, strokes = picture
+    lines_never = replace(BY_CHANCE, lines={"bias": -20.0})
+    chance, word = np.where(strokes, 0.97, 0.0), line("SAMPLE", 20, 20)
+    assert not judge(image, looks(chance), [word], lines_never).any(), "a sign of the scene"
+    assert judge(image, looks(chance), [replace(word, drawn=True)], lines_never)[strokes].all()
+
+
+def test_the_same_words_found_twice_at_one_place_are_no_tiling(picture):
+    image, _ = picture
+    nothing = looks(np.zeros((HEIGHT, WIDTH)))
+    signs = [line("exit", 20, 20), line("exit", 130, 60)]
+    again = [replace(one, drawn=True) for one in signs]
+    assert not judge(image, nothing, signs + again, BY_CHANCE).any()
+
+
 def test_where_one_mark_is_less_sure_ones_count_as_well(picture):
     image, _ = picture
     chance = np.zeros((HEIGHT, WIDTH))
