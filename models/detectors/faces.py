@@ -22,7 +22,9 @@ SMALL = 320
 """Long side of one more look: a face that fills a large view is too large for the receptive field."""
 
 TURNED, TURNED_SCORE = 480, 0.55
-"""Long side and lowest score of the views turned by 90, 180 and 270 degrees: the network knows upright faces only."""
+"""Long side and lowest score of the turned views, by 90, 180 and 270 and by 45 degrees either way: the network knows
+upright faces only."""
+SLANTS = (-45.0, 45.0)
 
 Boxes = npt.NDArray[np.float64]
 
@@ -32,10 +34,10 @@ class FaceDetector:
 
     path: centerface.onnx. min_score: lowest peak of the heat map that counts, and Region.score.
     long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
-    whole and again in tiles, so a face 12 pixels wide is seen as at least 8. offset: shift of the tiling, in
-    tiles. turned: also look at the whole picture turned by quarters, smaller, for faces that lie or hang (three
-    more views of TURNED pixels). For a second opinion use another long_side and offset, as with TextDetector, and
-    as weak.
+    whole and again in tiles, so a face 12 pixels wide is seen as at least 8. offset: shift of the tiling, in tiles.
+    turned: also look at the whole picture turned by quarters and by 45 degrees either way, smaller, for faces that
+    lie, hang or lean (five more views of TURNED pixels). For a second opinion use another long_side and offset, as
+    with TextDetector, and as weak.
 
     Holds no state between calls. Raises ValueError for settings, nothing for an image's content.
     """
@@ -73,7 +75,20 @@ class FaceDetector:
             score = max(self.min_score, TURNED_SCORE)
             for image, rows, more in zip(images, found, self._look(turned, views, score), strict=True):
                 rows += [turned_back(some, quarters, *image.shape[:2]) for some in more]
-        return [self._regions(image, rows) for image, rows in zip(images, found, strict=True)]
+        leaning = [
+            [rows for degrees in SLANTS if self.turned for rows in self._slanted(image, degrees)]
+            for image in images
+        ]
+        return [self._regions(*one) for one in zip(images, found, leaning, strict=True)]
+
+    def _slanted(self, image: Image, degrees: float) -> list[Boxes]:
+        """What is seen in the picture turned by degrees, in the frame of the one that was given."""
+        canvas, back = tiles.slanted(image, degrees, TURNED)
+        view = tiles.View((0, 0, canvas.shape[1], canvas.shape[0]), canvas.shape[:2])
+        (found,) = self._look([canvas], [[view]], max(self.min_score, TURNED_SCORE))
+        rows = [slanted_back(some, back) for some in found]
+        whole = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float64)
+        return [one[held(one, whole)] for one in rows]  # Not in what is mirrored beyond the edges.
 
     def _look(self, images: list[Image], plans: list[list[tiles.View]], score: float) -> list[list[Boxes]]:
         """The peaks above a score in every view of each image, in image pixels."""
@@ -93,16 +108,31 @@ class FaceDetector:
             views.append(_whole(height, width, SMALL))
         return views
 
-    def _regions(self, image: Image, found: list[Boxes]) -> list[Region]:
-        height, width = image.shape[:2]
-        rows = np.concatenate(found) if found else np.zeros((0, 5))
-        rows[:, 0:4] = np.clip(rows[:, 0:4], 0, [width, height, width, height])
-        rows = rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
-        kept = tiles.suppress(len(rows), rows[:, 4].tolist(), lambda a, b: iou(rows[a], rows[b]), 0.3)
+    def _regions(self, image: Image, found: list[Boxes], leaning: list[Boxes]) -> list[Region]:
+        """Each face once; leaning ones, whose boxes fit worse, only where nothing else was found."""
+        rows, more = (_apart(image, some) for some in (found, leaning))
+        rows = np.concatenate([rows, more[~held(more, rows) & ~held(rows, more, of_other=True)]])
         return [
             Region("face", self.name, min(1.0, score), (x0, y0, x1, y1))
-            for x0, y0, x1, y1, score in rows[kept].tolist()
+            for x0, y0, x1, y1, score in rows[np.argsort(-rows[:, 4], kind="stable")].tolist()
         ]
+
+
+def _apart(image: Image, found: list[Boxes]) -> Boxes:
+    """The boxes within the image, of those that overlap the surest."""
+    height, width = image.shape[:2]
+    rows = np.concatenate(found) if found else np.zeros((0, 5))
+    rows[:, 0:4] = np.clip(rows[:, 0:4], 0, [width, height, width, height])
+    rows = rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
+    kept = tiles.suppress(len(rows), rows[:, 4].tolist(), lambda a, b: iou(rows[a], rows[b]), 0.3)
+    return np.asarray(rows[kept])
+
+
+def held(rows: Boxes, others: Boxes, of_other: bool = False) -> npt.NDArray[np.bool_]:
+    """Of each row whether its middle lies in one of the others; of_other: of each other, whether it holds a row's."""
+    middle = (rows[:, None, 0:2] + rows[:, None, 2:4]) / 2
+    inside = ((middle >= others[None, :, 0:2]) & (middle < others[None, :, 2:4])).all(2)
+    return np.asarray(inside.any(0) if of_other else inside.any(1))
 
 
 def _whole(height: int, width: int, long_side: int) -> tiles.View:
@@ -119,6 +149,15 @@ def turned_back(rows: Boxes, quarters: int, height: int, width: int) -> Boxes:
     else:
         sides = [y0, height - x1, y1, height - x0]
     return np.stack([*sides, score], axis=1)
+
+
+def slanted_back(rows: Boxes, back: npt.NDArray[np.float64]) -> Boxes:
+    """Boxes of a turned picture -> in the picture itself those round the ellipses in them, as a face nearly is.
+    back: 2x3, x, y of the one to the other."""
+    low, high = rows[:, 0:2], rows[:, 2:4]
+    middle = (low + high) / 2 @ back[:, :2].T + back[:, 2]
+    half = np.sqrt(((high - low) / 2) ** 2 @ (back[:, :2] ** 2).T)
+    return np.column_stack([middle - half, middle + half, rows[:, 4]])
 
 
 def peaks(heat: Floats, size: Floats, shift: Floats, min_score: float) -> Boxes:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.detectors.faces import FaceDetector, iou, peaks, turned_back
+from models.detectors.faces import FaceDetector, held, iou, peaks, slanted_back, turned_back
 from models.regions import Image
 
 # Forehead to chin of astronaut.jpg, by eye.
@@ -48,6 +48,34 @@ def test_a_face_that_lies_or_hangs(
     # Turning back by the quarters that are left is turning on.
     where = turned_back(corners, 4 - quarters, 256, 256)[0, :4] + np.array([200, 60, 200, 60])
     assert max(iou(np.array(face.box), where) for face in faces) > 0.5
+
+
+@pytest.mark.parametrize("degrees", [-60, -45, 45, 60])
+def test_a_face_that_leans(detector: FaceDetector, astronaut: Image, degrees: int) -> None:
+    turn = cv2.getRotationMatrix2D((256, 256), degrees, 0.6)
+    image = np.asarray(cv2.warpAffine(astronaut, turn, (512, 512), borderValue=(128, 128, 128)), np.uint8)
+    (faces,) = detector([image])
+    middle = turn @ np.array([225, 119, 1])  # of FACE
+    where = np.array([*(middle - 32), *(middle + 32)])
+    assert [iou(np.array(face.box), where) > 0.5 for face in faces] == [True], "found, and once"
+
+
+def test_a_box_of_a_turned_picture_comes_back_round_its_ellipse() -> None:
+    root = np.sqrt(0.5)
+    back = np.array(
+        [[2 * root, -2 * root, 5], [2 * root, 2 * root, 7]]
+    )  # turned by 45 degrees, enlarged twice
+    ((x0, y0, x1, y1, score),) = slanted_back(np.array([[10.0, 20, 16, 28, 0.7]]), back)
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx(back[:, :2] @ [13, 24] + [5, 7])
+    assert (x1 - x0, y1 - y0) == pytest.approx((10 * np.sqrt(2), 10 * np.sqrt(2)))  # half sides 3 and 4
+    assert score == 0.7
+
+
+def test_which_boxes_hold_the_middle_of_another() -> None:
+    rows, others = np.array([[0.0, 0, 10, 10, 1], [20, 20, 30, 30, 1]]), np.array([[4.0, 4, 6, 6, 1]])
+    assert held(rows, others).tolist() == [True, False]
+    assert held(rows, others, of_other=True).tolist() == [True]
+    assert held(rows, np.zeros((0, 5))).tolist() == [False, False]
 
 
 def test_pixels_in_another_order_in_memory(detector: FaceDetector, astronaut: Image) -> None:
