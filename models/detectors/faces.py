@@ -88,7 +88,9 @@ class FaceDetector:
         (found,) = self._look([canvas], [[view]], max(self.min_score, TURNED_SCORE))
         rows = [slanted_back(some, back) for some in found]
         whole = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float64)
-        return [one[held(one, whole)] for one in rows]  # Not in what is mirrored beyond the edges.
+        return [
+            one[middles_in(one, whole)[:, 0]] for one in rows
+        ]  # Not in what is mirrored beyond the edges.
 
     def _look(self, images: list[Image], plans: list[list[tiles.View]], score: float) -> list[list[Boxes]]:
         """The peaks above a score in every view of each image, in image pixels."""
@@ -111,7 +113,7 @@ class FaceDetector:
     def _regions(self, image: Image, found: list[Boxes], leaning: list[Boxes]) -> list[Region]:
         """Each face once; leaning ones, whose boxes fit worse, only where nothing else was found."""
         rows, more = (_apart(image, some) for some in (found, leaning))
-        rows = np.concatenate([rows, more[~held(more, rows) & ~held(rows, more, of_other=True)]])
+        rows = np.concatenate([rows, more[~(middles_in(more, rows).any(1) | middles_in(rows, more).any(0))]])
         return [
             Region("face", self.name, min(1.0, score), (x0, y0, x1, y1))
             for x0, y0, x1, y1, score in rows[np.argsort(-rows[:, 4], kind="stable")].tolist()
@@ -128,11 +130,11 @@ def _apart(image: Image, found: list[Boxes]) -> Boxes:
     return np.asarray(rows[kept])
 
 
-def held(rows: Boxes, others: Boxes, of_other: bool = False) -> npt.NDArray[np.bool_]:
-    """Of each row whether its middle lies in one of the others; of_other: of each other, whether it holds a row's."""
-    middle = (rows[:, None, 0:2] + rows[:, None, 2:4]) / 2
-    inside = ((middle >= others[None, :, 0:2]) & (middle < others[None, :, 2:4])).all(2)
-    return np.asarray(inside.any(0) if of_other else inside.any(1))
+def middles_in(rows: Boxes, others: Boxes) -> npt.NDArray[np.bool_]:
+    """N x M: whether the middle of each row lies in each of the others."""
+    x, y = ((rows[:, 0:2] + rows[:, 2:4]) / 2).T[..., None]
+    inside = (x >= others[:, 0]) & (x < others[:, 2]) & (y >= others[:, 1]) & (y < others[:, 3])
+    return np.asarray(inside, np.bool_)
 
 
 def _whole(height: int, width: int, long_side: int) -> tiles.View:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.detectors.faces import FaceDetector, held, iou, peaks, slanted_back, turned_back
+from models.detectors.faces import FaceDetector, iou, middles_in, peaks, slanted_back, turned_back
 from models.regions import Image
 
 # Forehead to chin of astronaut.jpg, by eye.
@@ -50,14 +50,22 @@ def test_a_face_that_lies_or_hangs(
     assert max(iou(np.array(face.box), where) for face in faces) > 0.5
 
 
-@pytest.mark.parametrize("degrees", [-60, -45, 45, 60])
-def test_a_face_that_leans(detector: FaceDetector, astronaut: Image, degrees: int) -> None:
-    turn = cv2.getRotationMatrix2D((256, 256), degrees, 0.6)
+@pytest.mark.parametrize("degrees", [-33, 55])
+def test_a_face_that_leans(
+    weights_path: Callable[[str], Path],
+    astronaut: Image,
+    degrees: int,
+) -> None:
+    """Of this one the level looks are sure by .86, those that it stands upright in by .89 and more."""
+    turn = cv2.getRotationMatrix2D((256, 256), degrees, 0.5)
     image = np.asarray(cv2.warpAffine(astronaut, turn, (512, 512), borderValue=(128, 128, 128)), np.uint8)
-    (faces,) = detector([image])
+    strict = FaceDetector(weights_path("centerface"), min_score=0.873)
+    (faces,) = strict([image])
     middle = turn @ np.array([225, 119, 1])  # of FACE
-    where = np.array([*(middle - 32), *(middle + 32)])
+    where = np.array([*(middle - 27), *(middle + 27)])
     assert [iou(np.array(face.box), where) > 0.5 for face in faces] == [True], "found, and once"
+    level = FaceDetector(weights_path("centerface"), min_score=0.873, turned=False)
+    assert level([image]) == [[]]
 
 
 def test_a_box_of_a_turned_picture_comes_back_round_its_ellipse() -> None:
@@ -73,9 +81,9 @@ def test_a_box_of_a_turned_picture_comes_back_round_its_ellipse() -> None:
 
 def test_which_boxes_hold_the_middle_of_another() -> None:
     rows, others = np.array([[0.0, 0, 10, 10, 1], [20, 20, 30, 30, 1]]), np.array([[4.0, 4, 6, 6, 1]])
-    assert held(rows, others).tolist() == [True, False]
-    assert held(rows, others, of_other=True).tolist() == [True]
-    assert held(rows, np.zeros((0, 5))).tolist() == [False, False]
+    assert middles_in(rows, others).tolist() == [[True], [False]]
+    assert middles_in(others, rows).tolist() == [[True, False]]
+    assert middles_in(rows, np.zeros((0, 5))).shape == (2, 0)
 
 
 def test_pixels_in_another_order_in_memory(detector: FaceDetector, astronaut: Image) -> None:
