@@ -17,7 +17,7 @@ from models.detectors import tiles
 from models.detectors.lines import Line, Quad, box_of, quads, without_parts, without_seen, without_twins
 from models.detectors.onnx import Floats, on_gpu, open_session
 from models.detectors.overlay import Looks, OverlayMap
-from models.detectors.reading import Reader, is_lettering, is_text, reads_well
+from models.detectors.reading import Reader, is_lettering, is_text, reads_in_map, reads_well
 from models.lettering import Lettering, StrokeFinder
 from models.regions import Image, Region
 from models.strokes import text_mask
@@ -84,7 +84,7 @@ class TextDetector:
     def with_overlay(self, overlay: OverlayMap) -> TextDetector:
         """The same detector, which also looks for lines where the U-Net of `models.marks` sees something laid over the
         picture. Its map is a drawing of letters without the ground they lie on, in which lines are found that the
-        ground hides; whether they are text is told, as of all others, by the picture itself."""
+        ground hides; whether they are text is told by the map and, as of all others, by the picture itself."""
         found = copy.copy(self)
         found._overlay = overlay
         return found
@@ -192,6 +192,8 @@ class TextDetector:
         """How sure it is that a line is text; None when it is not believed."""
         if self._reader is None:
             return line.found
+        if line.drawn and not reads_in_map(line, ink):
+            return None
         if ink is None:
             return (line.found + line.read) / 2 if is_text(line, image_area) else None
         if reads_well(line, image_area):
