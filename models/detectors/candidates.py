@@ -40,6 +40,10 @@ class Candidate:
     evidence: Mapping[str, float]
 
 
+MOST_MAPPED = 0.1
+"""Most that the share of the picture which the U-Net calls overlay counts, as evidence: a little is a sign of a mark,
+half of the picture is a sign that the U-Net errs (a facade, a wall of petals)."""
+
 MOST_UNREAD = 0.1
 """Of the picture: a larger line that cannot be read is a facade or a hedge, not writing. The U-Net may still see it."""
 
@@ -47,7 +51,7 @@ MOST_UNREAD = 0.1
 def candidates(image: Image, looks: Looks, lines: Sequence[Line]) -> list[Candidate]:
     """Those of one picture, HWC uint8 RGB: its lines, then the pieces of each look and of all together."""
     chance, agreed = looks.chance, looks.agreed
-    share = float((chance > 0.5).mean())
+    share = min(MOST_MAPPED, float((chance > 0.5).mean()))
     believed = [is_text(line, chance.size) for line in lines]
     fresh = [lines[n] for n in without_seen(lines, believed)]
     found = [one for line in fresh if (one := _of_line(image, chance, agreed, line, share)) is not None]

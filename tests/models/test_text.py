@@ -20,8 +20,9 @@ from models.detectors.lines import Line, quads, shared
 from models.detectors.onnx import free_shapes
 from models.detectors.overlay import Looks
 from models.detectors.plates import PlateDetector, is_plate
-from models.detectors.reading import is_text, strip
+from models.detectors.reading import is_text, reads_in_map, strip
 from models.detectors.text import TextDetector
+from models.lettering import Lettering
 from models.masks import grow
 from models.regions import Image, Mask, Region
 from models.segmenters import SEGMENTERS
@@ -230,6 +231,18 @@ def test_large_lines_must_be_read_to_be_believed() -> None:
     assert not is_text(Line(rectangle(0, 0, 4, 4), 0.9, "2", 0.95), 10_000)
     assert not is_text(Line(rectangle(0, 0, 110, 100), 0.9, "OR", 0.95), 10_000)
     assert not is_text(Line(small, 0.9, "\N{BLACK STAR}", 0.9), 10_000)
+
+
+@pytest.mark.parametrize(
+    ("sketch", "sure", "asked"),
+    [(0.6, 0.0, True), (0.4, 0.8, False), (0.0, 0.95, True), (0.0, None, False), (0.6, None, True)],
+)
+def test_a_line_of_the_map_must_read_there_or_have_sure_strokes(
+    sketch: float, sure: float | None, asked: bool
+) -> None:
+    line = Line(np.zeros((4, 2)), 0.8, drawn=True, sketch=sketch)
+    seen = None if sure is None else Lettering(np.zeros((2, 2), np.bool_), 0.2, sure)
+    assert reads_in_map(line, seen) == asked
 
 
 def test_lines_of_a_map_are_unclipped_and_ordered() -> None:

@@ -162,6 +162,15 @@ def test_a_picture_is_searched_at_every_look_and_a_piece_is_told_once(picture):
     assert only.evidence["agreed"] < 0 < both.evidence["agreed"]
 
 
+def test_a_map_that_calls_half_of_the_picture_overlay_speaks_for_nothing_more(picture):
+    image, _ = picture
+    little, half = np.zeros((HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH))
+    little[60:70, 20:80] = half[: HEIGHT // 2] = 0.9
+    (one,), (other,) = (candidates(image, looks(chance), []) for chance in (little, half))
+    assert one.evidence["map"] == pytest.approx(600 / (HEIGHT * WIDTH), rel=1e-3)
+    assert other.evidence["map"] == 0.1
+
+
 def test_the_rule_lives_in_the_weights_and_changes_nothing_else(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file({"a": np.arange(3.0)}, path, metadata={"licence": "x"})
