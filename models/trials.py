@@ -14,7 +14,7 @@ from models.masks import grow
 from models.regions import Image, Mask
 from models.training.figures import KINDS
 from models.training.glyphs import Fonts
-from models.training.marks import DIFFICULTY, UNSEEN, as_jpeg, plan_mark, render
+from models.training.marks import DIFFICULTY, as_jpeg, changed, plan_mark, render
 from models.training.marks_data import lettered
 
 HIT = 0.7
@@ -138,7 +138,7 @@ def laid(
     matte = alpha * drawn[..., 3:]
     image = np.clip(np.round(photo * (1 - matte) + alpha * drawn[..., :3]), 0, 255).astype(np.uint8)
     mask = np.asarray(drawn[..., 3] > 0.4, np.bool_)
-    seen = np.abs(image.astype(np.int16) - photo).max(2) >= UNSEEN
+    seen = changed(image, photo)
     return as_jpeg(rng, image), mask, seen | ~mask
 
 

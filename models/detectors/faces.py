@@ -69,28 +69,29 @@ class FaceDetector:
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
         found = self._look(images, [self._views(*image.shape[:2]) for image in images], self.min_score)
-        for quarters in (1, 2, 3) if self.turned else ():
-            turned = [np.ascontiguousarray(np.rot90(image, quarters)) for image in images]
-            views = [[_whole(image.shape[0], image.shape[1], TURNED)] for image in turned]
-            score = max(self.min_score, TURNED_SCORE)
-            for image, rows, more in zip(images, found, self._look(turned, views, score), strict=True):
-                rows += [turned_back(some, quarters, *image.shape[:2]) for some in more]
-        leaning = [
-            [rows for degrees in SLANTS if self.turned for rows in self._slanted(image, degrees)]
-            for image in images
-        ]
+        leaning: list[list[Boxes]] = [[] for _ in images]
+        if self.turned:
+            self._turned(images, found, leaning)
         return [self._regions(*one) for one in zip(images, found, leaning, strict=True)]
 
-    def _slanted(self, image: Image, degrees: float) -> list[Boxes]:
-        """What is seen in the picture turned by degrees, in the frame of the one that was given."""
-        canvas, back = tiles.slanted(image, degrees, TURNED)
-        view = tiles.View((0, 0, canvas.shape[1], canvas.shape[0]), canvas.shape[:2])
-        (found,) = self._look([canvas], [[view]], max(self.min_score, TURNED_SCORE))
-        rows = [slanted_back(some, back) for some in found]
-        whole = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float64)
-        return [
-            one[middles_in(one, whole)[:, 0]] for one in rows
-        ]  # Not in what is mirrored beyond the edges.
+    def _turned(self, images: list[Image], found: list[list[Boxes]], leaning: list[list[Boxes]]) -> None:
+        """Add to `found` what is seen in each picture turned by quarters, to `leaning` by SLANTS, in its own frame."""
+        score = max(self.min_score, TURNED_SCORE)
+        for quarters in (1, 2, 3):
+            turned = [np.ascontiguousarray(np.rot90(image, quarters)) for image in images]
+            views = [[tiles.whole(image.shape[0], image.shape[1], TURNED)] for image in turned]
+            for image, rows, more in zip(images, found, self._look(turned, views, score), strict=True):
+                rows += [turned_back(some, quarters, *image.shape[:2]) for some in more]
+        for degrees in SLANTS:
+            slanted = [tiles.slanted(image, degrees, TURNED) for image in images]
+            canvases = [canvas for canvas, _ in slanted]
+            views = [[tiles.whole(one.shape[0], one.shape[1], max(one.shape))] for one in canvases]
+            looks = self._look(canvases, views, score)
+            for image, rows, (_, back), (seen,) in zip(images, leaning, slanted, looks, strict=True):
+                boxes = slanted_back(seen, back)
+                whole = np.array([[0, 0, *image.shape[1::-1]]], np.float64)
+                # Not in what is mirrored beyond the edges.
+                rows.append(boxes[middles_in(boxes, whole)[:, 0]])
 
     def _look(self, images: list[Image], plans: list[list[tiles.View]], score: float) -> list[list[Boxes]]:
         """The peaks above a score in every view of each image, in image pixels."""
@@ -107,7 +108,7 @@ class FaceDetector:
     def _views(self, height: int, width: int) -> list[tiles.View]:
         views = tiles.views(height, width, self.long_side, overlap=self.overlap, offset=self.offset)
         if max(height, width) > 1.5 * SMALL:
-            views.append(_whole(height, width, SMALL))
+            views.append(tiles.whole(height, width, SMALL))
         return views
 
     def _regions(self, image: Image, found: list[Boxes], leaning: list[Boxes]) -> list[Region]:
@@ -135,10 +136,6 @@ def middles_in(rows: Boxes, others: Boxes) -> npt.NDArray[np.bool_]:
     x, y = ((rows[:, 0:2] + rows[:, 2:4]) / 2).T[..., None]
     inside = (x >= others[:, 0]) & (x < others[:, 2]) & (y >= others[:, 1]) & (y < others[:, 3])
     return np.asarray(inside, np.bool_)
-
-
-def _whole(height: int, width: int, long_side: int) -> tiles.View:
-    return tiles.View((0, 0, width, height), tiles.fitted(height, width, long_side))
 
 
 def turned_back(rows: Boxes, quarters: int, height: int, width: int) -> Boxes:

@@ -143,9 +143,8 @@ class TextDetector:
         chance = np.maximum.reduce(looks.each)
         if not (chance > 127).any():
             return []
-        height, width = chance.shape
         drawing = np.repeat(chance[..., None], 3, 2)
-        whole = tiles.View((0, 0, width, height), tiles.fitted(height, width, DRAWN))
+        whole = tiles.whole(chance.shape[0], chance.shape[1], DRAWN)
         (probability,) = self._maps([whole.crop(drawing)])
         found = quads(probability, self.probability, self.box_probability)
         level = [Line(whole.to_image(quad), score) for quad, score in found]
@@ -162,7 +161,7 @@ class TextDetector:
         # Letters a quarter of the picture high are too large for the network unless it is shrunk.
         small = self.long_side // 3
         if max(height, width) > 1.3 * small:
-            views.append(tiles.View((0, 0, width, height), tiles.fitted(height, width, small)))
+            views.append(tiles.whole(height, width, small))
         return views
 
     def _maps(self, crops: list[Image]) -> Floats:
@@ -178,8 +177,8 @@ class TextDetector:
         if self._strokes is not None:
             seen = list(self._strokes(image, [line.quad for line in lines]))
         judged = [self._score(line, ink, height * width) for line, ink in zip(lines, seen, strict=True)]
-        kept = [n for n, score in enumerate(judged) if score is not None]
-        kept = [kept[k] for k in without_seen([lines[n] for n in kept], [True] * len(kept))]
+        believed = [score is not None for score in judged]
+        kept = [n for n in without_seen(lines, believed) if believed[n]]
         regions = []
         for n in (kept[k] for k in without_parts([lines[n] for n in kept])):
             box, score = box_of(lines[n].quad, height, width), judged[n] or 0.0

@@ -79,6 +79,11 @@ def fitted(
     return next(sides), next(sides)
 
 
+def whole(height: int, width: int, long_side: int, enlarge: float = 1.0) -> View:
+    """The whole image at the size that `fitted` gives."""
+    return View((0, 0, width, height), fitted(height, width, long_side, enlarge))
+
+
 def views(
     height: int,
     width: int,
@@ -95,9 +100,9 @@ def views(
     that would take more than `most` tiles; then the tiles grow. overlap: share of a tile's side that its
     neighbour has too. offset in [0, 1): shift of the grid in steps (another grid cuts things elsewhere).
     """
-    whole = View((0, 0, width, height), fitted(height, width, long_side, enlarge))
+    full = whole(height, width, long_side, enlarge)
     if max(height, width) <= shrink * long_side:
-        return [whole]
+        return [full]
     side = math.ceil(shrink * long_side)
     while True:
         rows = _cuts(height, side, overlap, offset)
@@ -106,7 +111,7 @@ def views(
             break
         side = math.ceil(side * 1.25)
     boxes = [(x0, y0, x1, y1) for y0, y1 in rows for x0, x1 in columns]
-    return [whole] + [View(b, fitted(b[3] - b[1], b[2] - b[0], long_side)) for b in boxes]
+    return [full] + [View(b, fitted(b[3] - b[1], b[2] - b[0], long_side)) for b in boxes]
 
 
 def _cuts(length: int, side: int, overlap: float, offset: float) -> list[tuple[int, int]]:

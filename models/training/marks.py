@@ -108,11 +108,17 @@ def render(
     base = np.asarray(image.astype(np.float32) / 255, np.float32)
     laid = base + (_blended(base, colour, mark.blend, cover) - base) * matte[..., None]
     out = np.clip(np.round(laid * 255), 0, 255).astype(np.uint8)
-    seen = np.maximum.reduce(cv2.split(cv2.absdiff(out, image))) >= UNSEEN
+    seen = changed(out, image)
     mask = matte >= 0.4 * mark.alpha
     if jpeg and rng.random() < 0.7:
         out = as_jpeg(rng, out)
     return Marked(out, matte, mask, seen | ~mask, mark)
+
+
+def changed(image: Image, before: Image) -> Mask:
+    """HW bool: where one picture (HWC uint8) differs from the other by enough to be seen."""
+    # A reduction over three channels takes numpy ten times as long.
+    return np.asarray(np.maximum.reduce(cv2.split(cv2.absdiff(image, before))) >= UNSEEN)
 
 
 def as_jpeg(rng: np.random.Generator, image: Image) -> Image:

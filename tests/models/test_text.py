@@ -135,9 +135,9 @@ def test_a_line_that_the_picture_shows_is_not_found_again_in_the_map(
     detector: TextDetector, photo: Photo
 ) -> None:
     image, truth = drawn(photo("coffee.jpg"), "stockphoto.com", (20, 20), 30)
-    seeing = detector.with_overlay(Drawing(truth.astype(np.uint8) * 255))
-    looks = Drawing(truth.astype(np.uint8) * 255)([image])
-    assert any(line.drawn and line.sketch > 0.8 for line in seeing.lines([image], looks)[0])
+    drawing = Drawing(truth.astype(np.uint8) * 255)
+    seeing = detector.with_overlay(drawing)
+    assert any(line.drawn and line.sketch > 0.8 for line in seeing.lines([image], drawing([image]))[0])
     (plain,), (both,) = detector([image]), seeing([image])
     assert [region.box for region in both] == [region.box for region in plain]
 
