@@ -6,45 +6,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.lettering import Lettering
 from models.masks import grow, polygon_mask
 from models.regions import Image, Mask
 
-SURE, ENOUGH = 0.6, 0.05
-"""The network's strokes are taken when it is so sure of them on average, and they are so much of the line."""
 WORKING = 96
 """Strokes of higher lines are found on a copy in which the line is this high."""
 
 
-def text_mask(image: Image, quad: npt.NDArray[np.float64], seen: Lettering | None = None) -> Mask:
-    """HW bool of the whole image, True = the line's strokes, tight, or its whole quadrilateral.
+def text_mask(image: Image, quad: npt.NDArray[np.float64]) -> Mask:
+    """HW bool of the whole image, True = the line's strokes, tight, or its whole quadrilateral: those that stand out
+    from what surrounds them, and the whole quadrilateral when none do.
 
-    image: HWC uint8 RGB. quad: 4x2 corners x, y, the first edge along the line. seen: what the network of strokes
-    saw in the line; where it saw enough, its strokes, to the pixel where they are of one colour. Else those that
-    stand out from what surrounds them, and the whole quadrilateral when none do. The margin that a fill needs is the
+    image: HWC uint8 RGB. quad: 4x2 corners x, y, the first edge along the line. The margin that a fill needs is the
     segmenter's (`models.segmenters.stroke`).
     """
-    if seen is not None and seen.sure >= SURE and seen.share >= ENOUGH:
-        return in_one_ink(image, quad, seen.strokes)
     found = line_strokes(image, quad)
     return polygon_mask(image.shape[:2], quad) if found is None else found
-
-
-def in_one_ink(image: Image, quad: npt.NDArray[np.float64], found: Mask) -> Mask:
-    """Strokes (HW bool of the image) by their colour where they have one, else as they are; what has their colour
-    farther away, in the ground, is left out."""
-    line = float(np.linalg.norm(quad[3] - quad[0]))
-    x0, y0, x1, y1 = _window(quad, line / 2, image.shape)
-    part, corners = found[y0:y1, x0:x1], quad - [x0, y0]
-    if np.count_nonzero(part) < 30:
-        return found
-    window = np.ascontiguousarray(image[y0:y1, x0:x1])
-    refined = of_one_ink(window, part, polygon_mask(part.shape, corners), line)
-    if refined is None:
-        return found
-    out = np.zeros_like(found)
-    out[y0:y1, x0:x1] = refined & grow(part, max(2, round(0.06 * line)))
-    return out
 
 
 def _window(quad: npt.NDArray[np.float64], rim: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -19,7 +19,7 @@ from models.detectors.onnx import Floats, on_gpu, open_session
 from models.detectors.overlay import Looks, OverlayMap
 from models.detectors.reading import Reader, is_lettering, is_text, reads_in_map, reads_well
 from models.lettering import Lettering, StrokeFinder
-from models.regions import Image, Region
+from models.regions import Image, Mask, Region
 from models.strokes import text_mask
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -179,13 +179,23 @@ class TextDetector:
         judged = [self._score(line, ink, height * width) for line, ink in zip(lines, seen, strict=True)]
         believed = [score is not None for score in judged]
         kept = [n for n in without_seen(lines, believed) if believed[n]]
+        kept = [kept[k] for k in without_parts([lines[n] for n in kept])]
+        masks = self._masks(image, [lines[n].quad for n in kept], [seen[n] for n in kept])
         regions = []
-        for n in (kept[k] for k in without_parts([lines[n] for n in kept])):
+        for n, mask in zip(kept, masks, strict=True):
             box, score = box_of(lines[n].quad, height, width), judged[n] or 0.0
             if box is not None and score >= self.min_score:
-                mask = text_mask(image, lines[n].quad, seen[n])
                 regions.append(Region("text", self.name, min(1.0, score), box, mask))
         return regions
+
+    def _masks(self, image: Image, quads: list[Quad], seen: list[Lettering | None]) -> list[Mask]:
+        """Of each line: what the network of strokes sees from close by where it saw enough, else what stands out."""
+        clear = {n: ink for n, ink in enumerate(seen) if ink is not None and ink.clear}
+        closer: dict[int, Mask] = {}
+        if self._strokes is not None and clear:
+            found = self._strokes.closer(image, [quads[n] for n in clear], [*clear.values()])
+            closer = dict(zip(clear, found, strict=True))
+        return [closer[n] if n in closer else text_mask(image, quad) for n, quad in enumerate(quads)]
 
     def _score(self, line: Line, ink: Lettering | None, image_area: float) -> float | None:
         """How sure it is that a line is text; None when it is not believed."""

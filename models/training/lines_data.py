@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from models.detectors.lines import Quad
-from models.lettering import HEIGHT, placing, warped
+from models.lettering import HEIGHT, close_up, placing, warped
 from models.regions import Image, Mask
 from models.training.data import PhotoBank, random_crop
 from models.training.figures import Kind, Mark
@@ -25,6 +25,8 @@ alarms are."""
 TRIES = 4
 SIDE = 256
 """Pixels of the crops of photographs that lines are laid on."""
+CLOSE = 0.5
+"""Share of lines that are looked at as `StrokeFinder.closer` does."""
 OPAQUE, SEEN = (0.8, 1.0), (0.3, 0.8)
 """Opacities of two lines in three, and of the others."""
 
@@ -64,7 +66,8 @@ class LineSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         mask: Mask | None = None,
         seen: Mask | None = None,
     ) -> Sample:
-        """The strip of a line, a random piece of it when it is longer than the width."""
+        """The strip of a line, a random piece of it when it is longer than the width; half of them from close by."""
+        quad = close_up(quad) if rng.random() < CLOSE else quad
         matrix, width = placing(quad)
         slack = self.width - width
         move = slack / 2 if slack > 0 else rng.uniform(slack, 0)

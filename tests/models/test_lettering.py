@@ -13,7 +13,20 @@ from PIL import ImageDraw, ImageFont
 
 from models.detectors.lines import Line
 from models.detectors.reading import is_lettering
-from models.lettering import HEIGHT, STEP, Lettering, StrokeFinder, put_back, straightened
+from models.lettering import (
+    BEYOND,
+    CLOSER,
+    GAP,
+    HEIGHT,
+    LINE,
+    STEP,
+    Lettering,
+    StrokeFinder,
+    close_up,
+    put_back,
+    straightened,
+    without_next,
+)
 from models.masks import grow, polygon_mask
 from models.metrics import mask_iou
 from models.regions import Image, Mask
@@ -99,6 +112,78 @@ def test_strokes_on_photographs(
     assert mask_iou(seen.strokes, truth) > 0.6
     assert (grow(seen.strokes, 2) & truth).sum() > 0.94 * truth.sum()
     assert is_lettering(Line(quad, 0.8), seen, image.shape[0] * image.shape[1])
+
+
+def test_a_closer_look_draws_letters_more_tightly(finder: StrokeFinder, photo: Photo) -> None:
+    """In quadrilaterals with a rim of a quarter of their letters' size, as detectors give them."""
+    wide, close = [], []
+    for name, text, size, colour in (
+        ("chelsea.jpg", "Harbour", 16, 255),
+        ("astronaut.jpg", "SAMPLE", 24, 20),
+        ("coffee.jpg", "north by 7", 20, 240),
+        ("chelsea.jpg", "Kelp", 90, 10),
+    ):
+        image, truth, quad = written(photo(name), text, (30, 60), size, colour)
+        quad += size / 8 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        seen = finder(image, [quad])
+        (strokes,) = finder.closer(image, [quad], seen)
+        assert (grow(strokes, 2) & truth).sum() > 0.9 * truth.sum()
+        wide.append(mask_iou(seen[0].strokes, truth))
+        close.append(mask_iou(strokes, truth))
+    assert np.mean(close) > np.mean(wide) + 0.02
+    assert min(close) > 0.6
+
+
+def test_what_a_closer_look_does_not_reach_stays_as_it_was(finder: StrokeFinder, photo: Photo) -> None:
+    """A letter that stands out of its line by a fifth."""
+    image, _, quad = written(photo("coffee.jpg"), "north", (30, 60), 60, 240)
+    out = np.zeros(image.shape[:2], np.bool_)
+    y = int(quad[0, 1] - 0.2 * (quad[3, 1] - quad[0, 1]))
+    out[y, 40:50] = True
+    (strokes,) = finder.closer(image, [quad], [Lettering(out, share=0.3, sure=0.9)])
+    assert strokes[y, 40:50].all()
+    assert finder.closer(image, [], []) == []
+
+
+@pytest.mark.parametrize(
+    ("long", "high", "degrees"), [(200, 30, 0), (20, 60, 0), (90, 18, 12), (300, 150, -40)]
+)
+def test_a_close_up_is_lower_and_longer(long: float, high: float, degrees: float) -> None:
+    wanted = turned_quad(50, 40, long + 2 * BEYOND * high, CLOSER * high, degrees)
+    np.testing.assert_allclose(close_up(turned_quad(50, 40, long, high, degrees)), wanted, atol=1e-9)
+
+
+def test_what_lies_apart_beyond_the_end_is_no_part_of_the_line() -> None:
+    """Strokes go on for as long as there is no gap of more than GAP of the line's height."""
+    strip = straightened(np.zeros((200, 600, 3), np.uint8), close_up(turned_quad(300, 100, 200, 40, 0)))
+    high, columns = LINE / CLOSER, np.flatnonzero(strip.inside.any(0))
+    first, last = (round(end) for end in (columns[0] + BEYOND * high, columns[-1] - BEYOND * high))
+    chance = np.zeros(strip.inside.shape, np.float32)
+    near, gap = round(0.3 * high), round((GAP + 0.1) * high)
+    for start in (
+        first,
+        last - 5,
+        last + near,
+        first - near - 5,
+        last + near + 5 + gap,
+        first - near - 10 - gap,
+    ):
+        chance[20:40, start : start + 5] = 0.9
+    kept = np.flatnonzero(without_next(chance, strip.inside).any(0))
+    assert kept.min() == first - near - 5
+    assert kept.max() == last + near + 4
+    assert without_next(np.ones_like(chance), strip.inside).all(), "no gap, nothing cut"
+
+
+def test_letters_that_the_lines_detector_lost(finder: StrokeFinder, photo: Photo) -> None:
+    """The last letter and a half of a word."""
+    image, truth, quad = written(photo("chelsea.jpg"), "HARBOUR", (30, 60), 48, 255)
+    cut = quad.copy()
+    cut[1:3, 0] -= 45
+    lost = truth & ~polygon_mask(image.shape[:2], cut)
+    seen = finder(image, [cut])
+    (strokes,) = finder.closer(image, [cut], seen)
+    assert (strokes & lost).sum() > 0.8 * lost.sum() > 100
 
 
 def test_no_strokes_where_nothing_is_written(finder: StrokeFinder, photo: Photo) -> None:
