@@ -190,7 +190,7 @@ def without_next(chance: Probability, inside: Mask) -> Probability:
     """The chances of a close-up's strip, 0 for what lies beyond the line's ends and apart from it (GAP)."""
     high = LINE / CLOSER
     columns = np.flatnonzero(inside.any(0))
-    inked = ((chance > CUT) & inside).any(0)
+    inked = np.asarray(np.any((chance > CUT) & inside, axis=0))
     out = chance.copy()
     for column, step in ((columns[-1] - round(BEYOND * high), 1), (columns[0] + round(BEYOND * high), -1)):
         empty = 0

@@ -98,6 +98,22 @@ def angle_of(line: Line) -> float:
     return float(np.degrees(np.arctan2(along[1], along[0])))
 
 
+def beside(one: Line, other: Line) -> bool:
+    """Whether two lines may be of one text: nearly as high (1.7 times at most) and at one angle (6 degrees), under each
+    other by no more than 2.5 of their heights, or one going on where the other ends."""
+    turn, high = abs(angle_of(one) - angle_of(other)) % 180, (one.height + other.height) / 2
+    if (
+        min(turn, 180 - turn) > 6
+        or not high
+        or max(one.height, other.height) > 1.7 * min(one.height, other.height)
+    ):
+        return False
+    along = (one.quad[1] - one.quad[0]) / max(one.width, 1e-6)
+    x, y = np.abs(np.array([along, [-along[1], along[0]]]) @ (other.quad.mean(0) - one.quad.mean(0)))
+    gap = x - (one.width + other.width) / 2
+    return bool((gap < 0 and y < 2.5 * high) or (gap < 1.5 * high and y < 0.5 * high))
+
+
 def box_of(quad: Quad, height: int, width: int) -> tuple[float, float, float, float] | None:
     x0, y0 = np.maximum(quad.min(0), 0).tolist()
     x1, y1 = np.minimum(quad.max(0), [width, height]).tolist()

@@ -14,7 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from models.detectors import tiles
-from models.detectors.lines import Line, Quad, box_of, quads, without_parts, without_seen, without_twins
+from models.detectors.lines import (
+    Line,
+    Quad,
+    beside,
+    box_of,
+    quads,
+    without_parts,
+    without_seen,
+    without_twins,
+)
 from models.detectors.onnx import Floats, on_gpu, open_session
 from models.detectors.overlay import Looks, OverlayMap
 from models.detectors.reading import Reader, is_lettering, is_text, reads_in_map, reads_well
@@ -177,6 +186,10 @@ class TextDetector:
         if self._strokes is not None:
             seen = list(self._strokes(image, [line.quad for line in lines]))
         judged = [self._score(line, ink, height * width) for line, ink in zip(lines, seen, strict=True)]
+        text = [line for line, score in zip(lines, judged, strict=True) if score is not None]
+        for n, line in enumerate(lines):
+            if judged[n] is None and any(beside(line, one) for one in text):
+                judged[n] = self._score(line, seen[n], height * width, beside_text=True)
         believed = [score is not None for score in judged]
         kept = [n for n in without_seen(lines, believed) if believed[n]]
         kept = [kept[k] for k in without_parts([lines[n] for n in kept])]
@@ -197,7 +210,9 @@ class TextDetector:
             closer = dict(zip(clear, found, strict=True))
         return [closer[n] if n in closer else text_mask(image, quad) for n, quad in enumerate(quads)]
 
-    def _score(self, line: Line, ink: Lettering | None, image_area: float) -> float | None:
+    def _score(
+        self, line: Line, ink: Lettering | None, image_area: float, beside_text: bool = False
+    ) -> float | None:
         """How sure it is that a line is text; None when it is not believed."""
         if self._reader is None:
             return line.found
@@ -207,7 +222,7 @@ class TextDetector:
             return (line.found + line.read) / 2 if is_text(line, image_area) else None
         if reads_well(line, image_area):
             return (line.found + line.read) / 2
-        return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area) else None
+        return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area, beside_text) else None
 
 
 def _inside(quad: Quad, image: Image) -> bool:

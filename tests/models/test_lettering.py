@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
-from models.detectors.lines import Line
+from models.detectors.lines import Line, beside
 from models.detectors.reading import is_lettering
 from models.lettering import (
     BEYOND,
@@ -213,6 +213,40 @@ def test_what_is_no_ink_or_all_ink_is_no_lettering() -> None:
     assert not is_lettering(doubtful, Lettering(strokes, share=0.3, sure=0.6), 200_000)
     assert not is_lettering(single, Lettering(strokes, share=0.3, sure=0.75), 200_000), "a loudspeaker's cone"
     assert is_lettering(single, Lettering(strokes, share=0.3, sure=0.88), 200_000)
+
+
+def test_less_is_asked_of_a_line_beside_text_and_of_one_fairly_read() -> None:
+    quad, strokes = turned_quad(100, 50, 120, 30, 0), np.zeros((100, 200), np.bool_)
+    line = Line(quad, 0.9)
+    for share, sure, counts in ((0.3, 0.8, True), (0.3, 0.7, False), (0.6, 0.8, False), (0.01, 0.8, False)):
+        ink = Lettering(strokes, share=share, sure=sure)
+        assert is_lettering(line, ink, 200_000, beside=True) == counts
+        assert not is_lettering(line, ink, 200_000)
+    ink = Lettering(strokes, share=0.3, sure=0.75)
+    large = 20_000  # of which the line takes more than 3 %
+    assert is_lettering(Line(quad, 0.9, "Rehazoc", 0.66), ink, large)
+    assert not is_lettering(Line(quad, 0.9, "Re", 0.66), ink, large)
+    assert not is_lettering(Line(quad, 0.9, "Rehazoc", 0.55), ink, large)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "long", "high", "degrees", "near"),
+    [
+        (100, 95, 80, 28, 0, True),
+        (100, 200, 80, 28, 0, False),
+        (100, 95, 80, 60, 0, False),
+        (100, 95, 80, 28, 20, False),
+        (230, 52, 100, 30, 0, True),
+        (300, 52, 100, 30, 0, False),
+    ],
+)
+def test_lines_of_one_text(x: float, y: float, long: float, high: float, degrees: float, near: bool) -> None:
+    """Under it, far under it, twice as high, aslant, going on after a space, after a gap."""
+    one, other = (
+        Line(turned_quad(100, 50, 120, 30, 2), 0.9),
+        Line(turned_quad(x, y, long, high, degrees), 0.9),
+    )
+    assert beside(one, other) == beside(other, one) == near
 
 
 def test_samples_are_made_from_their_number_alone() -> None:
