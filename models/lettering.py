@@ -152,11 +152,14 @@ class StrokeFinder:
         strips = [straightened(image, close_up(quad)) for quad in quads]
         turned = [replace(strip, pixels=np.ascontiguousarray(strip.pixels[::-1, ::-1])) for strip in strips]
         chances = self.chances([*strips, *turned])
-        shape, found = (image.shape[0], image.shape[1]), []
+        found = []
         for strip, wide, up, down in zip(strips, seen, chances, chances[len(strips) :], strict=False):
             chance = without_next(np.asarray((up + down[::-1, ::-1]) / 2, np.float32), strip.inside)
-            reached = put_back(shape, strip, np.ones_like(chance)).strokes
-            found.append(put_back(shape, strip, chance).strokes | wide.strokes & ~reached)
+            place, near = _placed(wide.strokes.shape, strip, chance)
+            reached = _placed(wide.strokes.shape, strip, np.ones_like(chance))[1] > CUT
+            mask = wide.strokes.copy()
+            mask[place] = np.where(reached, near > CUT, mask[place])
+            found.append(mask if mask.any() else wide.strokes)
         return found
 
     def chances(self, strips: Sequence[Strip]) -> list[Probability]:
@@ -204,11 +207,25 @@ def without_next(chance: Probability, inside: Mask) -> Probability:
 
 def put_back(shape: tuple[int, int], strip: Strip, chance: Probability) -> Lettering:
     """A strip's chances (HW float32 in [0, 1]), back in the image of shape (H, W)."""
-    reach = strip.inside.astype(np.uint8)
-    near = cv2.dilate(reach, np.ones((LINE // 2 + 1, LINE // 2 + 1), np.uint8)) > 0
     inner = chance[strip.inside]
     strokes = inner > CUT
     mask = np.zeros(shape, np.bool_)
+    place, seen = _placed(shape, strip, chance)
+    mask[place] = seen > CUT
+    return Lettering(
+        mask,
+        float(strokes.mean()) if inner.size else 0.0,
+        float(inner[strokes].mean()) if strokes.any() else 0.0,
+    )
+
+
+def _placed(
+    shape: tuple[int, ...], strip: Strip, chance: Probability
+) -> tuple[tuple[slice, slice], Probability]:
+    """(the part of an image of shape (H, W) that a strip shows, its chances there), 0 farther than half a line from the
+    line."""
+    reach = strip.inside.astype(np.uint8)
+    near = cv2.dilate(reach, np.ones((LINE // 2 + 1, LINE // 2 + 1), np.uint8)) > 0
     x0, y0, x1, y1 = _seen(strip.matrix, chance.shape[1], shape[1], shape[0])
     shift = np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1]], np.float64)
     seen = cv2.warpPerspective(
@@ -217,9 +234,4 @@ def put_back(shape: tuple[int, int], strip: Strip, chance: Probability) -> Lette
         (x1 - x0, y1 - y0),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     )
-    mask[y0:y1, x0:x1] = seen > CUT
-    return Lettering(
-        mask,
-        float(strokes.mean()) if inner.size else 0.0,
-        float(inner[strokes].mean()) if strokes.any() else 0.0,
-    )
+    return np.s_[y0:y1, x0:x1], np.asarray(seen, np.float32)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.detectors import tiles
+from models.detectors.evidence import window
 from models.detectors.lines import (
     Line,
     Quad,
@@ -198,7 +199,7 @@ class TextDetector:
         for n, mask in zip(kept, masks, strict=True):
             box, score = box_of(lines[n].quad, height, width), judged[n] or 0.0
             if box is not None and score >= self.min_score:
-                regions.append(Region("text", self.name, min(1.0, score), box, mask))
+                regions.append(Region("text", self.name, min(1.0, score), _round(box, mask), mask))
         return regions
 
     def _masks(self, image: Image, quads: list[Quad], seen: list[Lettering | None]) -> list[Mask]:
@@ -223,6 +224,14 @@ class TextDetector:
         if reads_well(line, image_area):
             return (line.found + line.read) / 2
         return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area, beside_text) else None
+
+
+def _round(box: tuple[float, float, float, float], mask: Mask) -> tuple[float, float, float, float]:
+    """The box, larger where the mask stands out of it: xyxy pixels."""
+    if not mask.any():
+        return box
+    x0, y0, x1, y1 = window(mask)
+    return min(box[0], x0), min(box[1], y0), max(box[2], x1), max(box[3], y1)
 
 
 def _inside(quad: Quad, image: Image) -> bool:

@@ -145,6 +145,13 @@ def test_what_a_closer_look_does_not_reach_stays_as_it_was(finder: StrokeFinder,
     assert finder.closer(image, [], []) == []
 
 
+def test_where_a_closer_look_sees_nothing_the_first_one_counts(finder: StrokeFinder) -> None:
+    flat, strokes = np.full((100, 300, 3), 90, np.uint8), np.zeros((100, 300), np.bool_)
+    strokes[45:55, 60:240] = True
+    (mask,) = finder.closer(flat, [turned_quad(150, 50, 200, 40, 0)], [Lettering(strokes, 0.3, 0.9)])
+    assert np.array_equal(mask, strokes)
+
+
 @pytest.mark.parametrize(
     ("long", "high", "degrees"), [(200, 30, 0), (20, 60, 0), (90, 18, 12), (300, 150, -40)]
 )

@@ -75,8 +75,16 @@ def test_the_pixels_of_opaque_text_are_covered(detector: TextDetector, photo: Ph
             recalls.append(recall(regions, truth))
             assert union(regions, image.shape).mean() < 0.25
             assert all(_inside(region.box, image) and 0 <= region.score <= 1 for region in regions)
+            assert all(_holds(region) for region in regions), "letters beyond the line widen its box"
     assert min(recalls) >= 0.8
     assert np.mean(recalls) >= 0.95
+
+
+def _holds(region: Region) -> bool:
+    """Whether the box holds the mask."""
+    rest, (x0, y0, x1, y1) = np.array(region.mask), (round(side) for side in region.box)
+    rest[max(0, y0 - 1) : y1 + 1, max(0, x0 - 1) : x1 + 1] = False
+    return not rest.any()
 
 
 def _inside(box: tuple[float, float, float, float], image: Image) -> bool:
