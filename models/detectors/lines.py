@@ -98,16 +98,19 @@ def angle_of(line: Line) -> float:
     return float(np.degrees(np.arctan2(along[1], along[0])))
 
 
+def turn_between(one: Line, other: Line) -> float:
+    """Degrees in [0, 90] between the directions of two lines, whichever way they run."""
+    turn = abs(angle_of(one) - angle_of(other)) % 180
+    return min(turn, 180 - turn)
+
+
 def beside(one: Line, other: Line) -> bool:
     """Whether two lines may be of one text: nearly as high (1.7 times at most) and at one angle (6 degrees), under each
     other by no more than 2.5 of their heights, or one going on where the other ends."""
-    turn, high = abs(angle_of(one) - angle_of(other)) % 180, (one.height + other.height) / 2
-    if (
-        min(turn, 180 - turn) > 6
-        or not high
-        or max(one.height, other.height) > 1.7 * min(one.height, other.height)
-    ):
+    low, top = sorted((one.height, other.height))
+    if not top or top > 1.7 * low or turn_between(one, other) > 6:
         return False
+    high = (low + top) / 2
     along = (one.quad[1] - one.quad[0]) / max(one.width, 1e-6)
     x, y = np.abs(np.array([along, [-along[1], along[0]]]) @ (other.quad.mean(0) - one.quad.mean(0)))
     gap = x - (one.width + other.width) / 2

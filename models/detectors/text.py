@@ -186,11 +186,7 @@ class TextDetector:
         seen: list[Lettering | None] = [None] * len(lines)
         if self._strokes is not None:
             seen = list(self._strokes(image, [line.quad for line in lines]))
-        judged = [self._score(line, ink, height * width) for line, ink in zip(lines, seen, strict=True)]
-        text = [line for line, score in zip(lines, judged, strict=True) if score is not None]
-        for n, line in enumerate(lines):
-            if judged[n] is None and any(beside(line, one) for one in text):
-                judged[n] = self._score(line, seen[n], height * width, beside_text=True)
+        judged = self._judged(lines, seen, height * width)
         believed = [score is not None for score in judged]
         kept = [n for n in without_seen(lines, believed) if believed[n]]
         kept = [kept[k] for k in without_parts([lines[n] for n in kept])]
@@ -202,11 +198,25 @@ class TextDetector:
                 regions.append(Region("text", self.name, min(1.0, score), _round(box, mask), mask))
         return regions
 
+    def _judged(
+        self, lines: list[Line], seen: list[Lettering | None], image_area: float
+    ) -> list[float | None]:
+        """`_score` of each line, less being asked of those beside a line that counts by itself."""
+        judged = [self._score(line, ink, image_area) for line, ink in zip(lines, seen, strict=True)]
+        text = [line for line, score in zip(lines, judged, strict=True) if score is not None]
+        for n, (line, ink) in enumerate(zip(lines, seen, strict=True)):
+            if judged[n] is None:
+                score = self._score(line, ink, image_area, beside_text=True)
+                # Asked last: a page has hundreds of lines, and of most proposals the strokes alone say no.
+                if score is not None and any(beside(line, one) for one in text):
+                    judged[n] = score
+        return judged
+
     def _masks(self, image: Image, quads: list[Quad], seen: list[Lettering | None]) -> list[Mask]:
         """Of each line: what the network of strokes sees from close by where it saw enough, else what stands out."""
         clear = {n: ink for n, ink in enumerate(seen) if ink is not None and ink.clear}
         closer: dict[int, Mask] = {}
-        if self._strokes is not None and clear:
+        if self._strokes is not None:
             found = self._strokes.closer(image, [quads[n] for n in clear], [*clear.values()])
             closer = dict(zip(clear, found, strict=True))
         return [closer[n] if n in closer else text_mask(image, quad) for n, quad in enumerate(quads)]

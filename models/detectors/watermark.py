@@ -24,7 +24,7 @@ import numpy as np
 
 from models.detectors.candidates import Candidate, candidates, parts
 from models.detectors.evidence import cut
-from models.detectors.lines import Line, angle_of
+from models.detectors.lines import Line, turn_between
 from models.detectors.overlay import Looks, OverlayMap
 from models.detectors.rule import Rule
 from models.detectors.text import TextDetector
@@ -130,7 +130,5 @@ def repeated(lines: Sequence[Line], times: int = 3) -> set[int]:
 
 
 def _alike(one: Line, other: Line) -> bool:
-    turn = abs(angle_of(one) - angle_of(other)) % 180
-    return (
-        abs(one.height - other.height) <= 0.2 * max(one.height, other.height) and min(turn, 180 - turn) <= 5
-    )
+    alike = abs(one.height - other.height) <= 0.2 * max(one.height, other.height)
+    return alike and turn_between(one, other) <= 5
