@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,8 +40,13 @@ LEGEND = (
     "recall: share of marks with 70 % of their visible pixels in the edited mask. pixel recall, precision, mask "
     "IoU:\nthe detector's own masks that touch the mark, before they are widened. false: regions a picture that "
     "touch no\nmark (real lettering, for `text`). edited: share of pictures that would be changed. harm: share "
-    "of all pixels that\nwould be edited more than 8 pixels away from a mark."
+    "of all pixels that\nwould be edited more than 8 pixels away from a mark. stands out: levels of 255 by which a "
+    "mark changes its\npixels, for each level (and one more) of the photograph's own fine texture there; below 1 it drowns."
 )
+
+
+STANDOUT = (1.0, 2.0, 4.0)
+"""Limits of the bands of `models.trials.standout`."""
 
 
 def by_level(rows: Sequence[Row]) -> Table:
@@ -56,6 +62,27 @@ def by_mark(rows: Sequence[Row]) -> Table:
         ["remove", "mark", *HEADER[1:]],
         _lines(marked, lambda row: (row["kind"], row["mark"], row["level"])),
     )
+
+
+def by_standout(rows: Sequence[Row]) -> Table:
+    """Marks by level and by how far they stand out from what they lie on."""
+    marked = [row for row in rows if row["mark"] and not math.isnan(row["standout"])]
+    levels = list(dict.fromkeys((row["kind"], row["level"]) for row in marked))
+    ordered = sorted(
+        marked, key=lambda row: (levels.index((row["kind"], row["level"])), bisect(STANDOUT, row["standout"]))
+    )
+    return (
+        "By standing out",
+        [*HEADER[:2], "stands out", *HEADER[2:]],
+        _lines(ordered, lambda row: (row["kind"], row["level"], _band(row["standout"]))),
+    )
+
+
+def _band(standout: float) -> str:
+    number = bisect(STANDOUT, standout)
+    if number == len(STANDOUT):
+        return f"{STANDOUT[-1]:g} or more"
+    return f"below {STANDOUT[0]:g}" if not number else f"{STANDOUT[number - 1]:g} to {STANDOUT[number]:g}"
 
 
 def _lines(rows: Sequence[Row], key: Callable[[Row], tuple[str, ...]]) -> list[list[str]]:

@@ -54,7 +54,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """0 when it was measured; 2 for folders, fonts or a recipe that cannot be used."""
-    from jobs.detect_tables import LEGEND, by_level, by_mark, progress, save_worst, show, write_parquet
+    from jobs.detect_tables import (
+        LEGEND,
+        by_level,
+        by_mark,
+        by_standout,
+        progress,
+        save_worst,
+        show,
+        write_parquet,
+    )
     from jobs.flags import recipe_of
     from jobs.photos import open_photos
     from models.training.data import decoded, name_of
@@ -98,10 +107,10 @@ def run(args: argparse.Namespace) -> int:
         found.append(one)
         tell(len(found))
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = [row(trial.case, score, name_of(photos[trial.case.photo])) for trial, score, _ in found]
+    rows = [row(trial, score, name_of(photos[trial.case.photo])) for trial, score, _ in found]
     write_parquet(args.out / "trials.parquet", rows, {"seed": str(args.seed), **weights})
     save_worst(args.out / "worst.jpg", found, WORST)
-    told = show([by_level(rows), by_mark(rows)], LEGEND)
+    told = show([by_level(rows), by_standout(rows), by_mark(rows)], LEGEND)
     (args.out / "table.md").write_text(told, encoding="utf-8")
     print(told)
     print(f"{len(rows)} pictures, {len(fonts.faces)} fonts, {args.out}/trials.parquet, {args.out}/worst.jpg")
@@ -166,8 +175,10 @@ def looker(recipe: Recipe) -> Look:
     return look
 
 
-def row(case: Case, score: Score, photo: str) -> dict[str, Any]:
+def row(trial: Trial, score: Score, photo: str) -> dict[str, Any]:
     """One trial as a row of trials.parquet."""
     from dataclasses import asdict
 
-    return {"kind": case.kind, "mark": case.mark, "level": case.level, "photo": photo, **asdict(score)}
+    case = trial.case
+    told = {"kind": case.kind, "mark": case.mark, "level": case.level, "photo": photo}
+    return told | {"standout": trial.standout} | asdict(score)

@@ -14,7 +14,7 @@ from models.masks import grow
 from models.regions import Image, Mask
 from models.training.figures import KINDS
 from models.training.glyphs import Fonts
-from models.training.marks import DIFFICULTY, as_jpeg, changed, plan_mark, render
+from models.training.marks import DIFFICULTY, as_jpeg, changed, perhaps_jpeg, plan_mark, render
 from models.training.marks_data import lettered
 
 HIT = 0.7
@@ -50,12 +50,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Trial:
-    """image: HWC uint8 RGB. mask: HW bool, what must go. seen: HW bool, False where it cannot be seen."""
+    """image: HWC uint8 RGB. mask: HW bool, what must go. seen: HW bool, False where it cannot be seen. standout: how
+    far what was laid on stands out (`standout`); nan without a mark."""
 
     case: Case
     image: Image
     mask: Mask
     seen: Mask
+    standout: float = float("nan")
 
 
 def cases(
@@ -100,25 +102,39 @@ def trial(case: Case, photo: Image, fonts: Fonts, seed: int, references: Referen
     if case.kind == "logo":
         given = references or References()
         picture = given.pictures[case.mark]
-        return Trial(case, *laid(rng, photo, picture, OPACITIES[case.level], given.rotation))
+        image, mask, seen = laid(rng, photo, picture, OPACITIES[case.level], given.rotation)
+        return Trial(case, as_jpeg(rng, image), mask, seen, standout(photo, image, mask & seen))
     text = case.kind == "text"
     for _ in range(20):  # a mark that happens to be unseen on this photograph is drawn again
         kind = next(kind for kind in KINDS if kind == case.mark)
         mark = plan_mark(rng, kind, (0.95, 1.0) if text else DIFFICULTY[case.level])
         if text:
             mark = replace(mark, blend="normal", hollow=False)
-        marked = render(rng, photo, fonts, mark)
+        marked = render(rng, photo, fonts, mark, jpeg=False)
+        image = perhaps_jpeg(rng, marked.image)
         shown = marked.mask & marked.seen
         if shown.sum() > max(20, 0.3 * marked.mask.sum()):
             break
-    return Trial(case, marked.image, marked.mask, marked.seen)
+    return Trial(case, image, marked.mask, marked.seen, standout(photo, marked.image, shown))
+
+
+def standout(photo: Image, image: Image, shown: Mask) -> float:
+    """By how many levels a mark changes its visible pixels on average, for each level (and one more) of fine texture
+    that the photograph has there and NEAR. photo, image: HWC uint8 RGB before and after, not yet saved as JPEG. shown:
+    HW bool. Below 1 a mark drowns in what it lies on; nan for a mark without visible pixels."""
+    if not shown.any():
+        return float("nan")
+    change = float(cv2.absdiff(photo, image)[shown].mean())
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    texture = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 3))[grow(shown, NEAR)]
+    return change / (float(texture.mean()) + 1)
 
 
 def laid(
     rng: np.random.Generator, photo: Image, picture: npt.NDArray[np.uint8], alpha: float, rotation: float
 ) -> tuple[Image, Mask, Mask]:
-    """(the photograph with a picture laid on somewhere, at a size in SHARES and turned, then saved as JPEG; the
-    picture's pixels; where they can be seen). HWC uint8 RGB; HW bool."""
+    """(the photograph with a picture laid on somewhere, at a size in SHARES and turned; the picture's pixels; where
+    they can be seen). HWC uint8 RGB; HW bool."""
     height, width = photo.shape[:2]
     high, wide = picture.shape[:2]
     cover = (
@@ -139,7 +155,7 @@ def laid(
     image = np.clip(np.round(photo * (1 - matte) + alpha * drawn[..., :3]), 0, 255).astype(np.uint8)
     mask = np.asarray(drawn[..., 3] > 0.4, np.bool_)
     seen = changed(image, photo)
-    return as_jpeg(rng, image), mask, seen | ~mask
+    return image, mask, seen | ~mask
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ def render(
     out = np.clip(np.round(laid * 255), 0, 255).astype(np.uint8)
     seen = changed(out, image)
     mask = matte >= 0.4 * mark.alpha
-    if jpeg and rng.random() < 0.7:
-        out = as_jpeg(rng, out)
+    if jpeg:
+        out = perhaps_jpeg(rng, out)
     return Marked(out, matte, mask, seen | ~mask, mark)
 
 
@@ -119,6 +119,11 @@ def changed(image: Image, before: Image) -> Mask:
     """HW bool: where one picture (HWC uint8) differs from the other by enough to be seen."""
     # A reduction over three channels takes numpy ten times as long.
     return np.asarray(np.maximum.reduce(cv2.split(cv2.absdiff(image, before))) >= UNSEEN)
+
+
+def perhaps_jpeg(rng: np.random.Generator, image: Image) -> Image:
+    """`as_jpeg` in 7 of 10 cases, else the picture itself."""
+    return as_jpeg(rng, image) if rng.random() < 0.7 else image
 
 
 def as_jpeg(rng: np.random.Generator, image: Image) -> Image:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.__main__ import main
+from jobs.detect_tables import by_standout
 from tests.scenes import backdrop
 
 
@@ -30,6 +31,7 @@ def test_text_is_measured_as_table_parquet_and_picture(tmp_path, photos, capsys)
     told = capsys.readouterr().out
     assert "| text   | opaque |" in told
     assert "| text   | clean  |" in told
+    assert "## By standing out" in told
     assert (out / "table.md").read_text(encoding="utf-8") in told
     table = pq.read_table(out / "trials.parquet")
     assert table.num_rows == 3 * 2 + 2
@@ -39,9 +41,28 @@ def test_text_is_measured_as_table_parquet_and_picture(tmp_path, photos, capsys)
     marked = [row for row in rows if row["mark"]]
     assert {row["mark"] for row in marked} == {"line", "stack", "large"}
     assert np.mean([row["hit"] for row in marked]) >= 0.5
+    assert all(row["standout"] > 0 for row in marked)
     assert all(row["harm"] < 0.05 for row in rows)
     sheet = cv2.imread(str(out / "worst.jpg"))
     assert sheet.shape[1] > 1000
+
+
+def test_marks_are_sorted_by_how_far_they_stand_out():
+    score = {"recall": 1.0, "precision": 1.0, "iou": 1.0, "false": 0, "regions": 1, "harm": 0.0}
+    marks = [("faint", 5.0, False), ("semi", 3.9, True), ("semi", 0.5, False), ("semi", 4.0, True)]
+    rows = [
+        {"kind": "watermark", "mark": "line", "level": level, "standout": far, "hit": hit} | score
+        for level, far, hit in marks
+    ]
+    rows.append({"kind": "watermark", "mark": "", "level": "clean", "standout": float("nan")})
+    _, header, lines = by_standout(rows)
+    assert header[:5] == ["remove", "level", "stands out", "n", "recall"]
+    assert [line[1:5] for line in lines] == [
+        ["faint", "4 or more", "1", "0.00"],
+        ["semi", "below 1", "1", "0.00"],
+        ["semi", "2 to 4", "1", "1.00"],
+        ["semi", "4 or more", "1", "1.00"],
+    ]
 
 
 def test_references_are_laid_on_at_three_opacities_and_looked_for(tmp_path, photos, capsys):

@@ -9,7 +9,7 @@ from models.training import glyphs
 from models.training.figures import KINDS
 from models.training.marks import UNSEEN, plan_mark, render
 from models.training.marks_data import MarkSamples, _piece, lettered
-from models.trials import Case, cases, score, trial
+from models.trials import Case, cases, score, standout, trial
 
 FONTS = glyphs.floor_fonts()
 
@@ -146,3 +146,21 @@ def test_a_clean_picture_scores_harm_only(photo):
     assert found.harm == found.edited == 1
     assert np.isnan(found.recall)
     assert not found.hit
+
+
+def test_standing_out_is_change_by_what_the_ground_hides():
+    rng = np.random.default_rng(4)
+    flat = np.full((80, 80, 3), 100, np.uint8)
+    rough = np.clip(100 + rng.normal(0, 20, (80, 80, 1)).repeat(3, 2), 0, 255).astype(np.uint8)
+    shown = np.zeros((80, 80), np.bool_)
+    shown[30:50, 30:50] = True
+    assert standout(flat, np.where(shown[..., None], 110, flat).astype(np.uint8), shown) == pytest.approx(10)
+    assert standout(flat, np.where(shown[..., None], 120, flat).astype(np.uint8), shown) == pytest.approx(20)
+    assert standout(rough, np.where(shown[..., None], rough + 10, rough).astype(np.uint8), shown) < 1
+    assert np.isnan(standout(flat, flat, ~shown & shown))
+
+
+def test_how_far_a_mark_stands_out_is_measured_before_jpeg(photo):
+    marked = trial(Case("watermark", "stamp", "opaque", 0, 7), photo, FONTS, seed=1)
+    assert marked.standout > 1
+    assert np.isnan(trial(Case("watermark", "", "clean", 0, 0), photo, FONTS, seed=1).standout)
