@@ -41,7 +41,7 @@ LEGEND = (
     "IoU:\nthe detector's own masks that touch the mark, before they are widened. false: regions a picture that "
     "touch no\nmark (real lettering, for `text`). edited: share of pictures that would be changed. harm: share "
     "of all pixels that\nwould be edited more than 8 pixels away from a mark. stands out: levels of 255 by which a "
-    "mark changes its\npixels, for each level (and one more) of the photograph's own fine texture there; below 1 it drowns."
+    "mark changes its\npixels, for each level (and one more) of the photograph's own fine texture there."
 )
 
 
