@@ -271,6 +271,7 @@ def parser() -> argparse.ArgumentParser:
     add("--encoder", metavar="WEIGHTS", help="ADE20K ResNet-50 (name or file) for the perceptual loss")
     add("--compile", action="store_true", help="marks: fuse steps first (minutes; needs a C++ compiler)")
     add("--fonts", type=Path, metavar="FOLDER", help="marks: font files (default: those of every machine)")
+    add("--more", metavar="FOLDER", help="marks: more pictures to train on, none of them held out")
     add("--leave-out", type=Path, metavar="FILE", help=f"marks: {LEAVE_OUT}")
     add(
         "--set",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from jobs.photos import parted
+from jobs.photos import open_photos, parted
 from jobs.train_out import TrainingFolder
 from jobs.train_weights import load_initial
 from models.training.checkpoint import export_weights, load_best
-from models.training.data import load_bank, name_of, names_digest
+from models.training.data import Photo, load_bank, name_of, names_digest
 from models.training.glyphs import Fonts, load_fonts
 from models.training.marks_loop import MarksRecipe, check_recipe, train
 
@@ -36,7 +36,7 @@ def train_here(args: argparse.Namespace, recipe: MarksRecipe) -> None:
     given = {"--workers": args.workers > 1, "--encoder": args.encoder, "--blend": args.blend < 1}
     if wrong := [flag for flag, there in given.items() if there]:
         raise ValueError(f"{recipe.model} is trained without {', '.join(wrong)}")
-    kept, held = parted(args.photos, recipe.validation_share, args.leave_out)
+    kept, held = grounds(args, recipe)
     memory = round(args.memory_gb * 2**30)
     bank = load_bank(kept, recipe.photo_short_side, recipe.source_power, memory)
     checks = load_bank(held, recipe.photo_short_side)
@@ -68,12 +68,18 @@ def train_here(args: argparse.Namespace, recipe: MarksRecipe) -> None:
     )
 
 
+def grounds(args: argparse.Namespace, recipe: MarksRecipe) -> tuple[list[Photo], list[Photo]]:
+    """(to train on, held out): args.photos in parts, and all of args.more to train on."""
+    kept, held = parted(args.photos, recipe.validation_share, args.leave_out)
+    return kept + (open_photos(args.more, "train") if args.more else []), held
+
+
 def ship(args: argparse.Namespace, recipe: MarksRecipe, target: Path) -> None:
     """Write the best averaged weights as safetensors, with where they are from."""
     out = TrainingFolder(args.out)
     out.fetch()
     best = load_best(out.local)
-    kept, _ = parted(args.photos, recipe.validation_share, args.leave_out)
+    kept, _ = grounds(args, recipe)
     fonts = load_fonts(args.fonts)
     size = export_weights(
         best["average"],

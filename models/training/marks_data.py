@@ -58,7 +58,7 @@ class MarkSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         if piece:
             scale = float(rng.uniform(1.3, 2.2))
         side = round(self.size * scale)
-        crop = draw_crop(rng, self.bank, side, (0.6, 2.2))
+        crop = varied(rng, draw_crop(rng, self.bank, side, (0.6, 2.2)))
         chance = rng.random()
         if chance < LETTERED:
             crop = lettered(rng, crop, self.fonts)
@@ -75,6 +75,26 @@ class MarkSamples(Dataset[tuple[Tensor, Tensor, Tensor]]):
             more = render(rng, marked.image, self.fonts, plan_mark(rng), jpeg=False)
             parts = (more.image, marked.mask | more.mask, marked.seen & more.seen)
         return _fitted(parts, self.size)
+
+
+def varied(rng: np.random.Generator, crop: Image) -> Image:
+    """A square of ground (HWC uint8 RGB, not changed) as another place might look: turned by quarters, channels
+    exchanged, lighter or darker, more or less coloured. A few hundred photographs seen a thousand times each are
+    learnt by heart otherwise, and what is like none of them is called overlay."""
+    if rng.random() < 0.4:
+        crop = np.rot90(crop, int(rng.integers(1, 4)))
+    if rng.random() < 0.3:
+        crop = crop[..., rng.permutation(3)]
+    crop = np.ascontiguousarray(crop)
+    if rng.random() < 0.3:
+        grey = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        colour = 0.0 if rng.random() < 0.3 else float(rng.uniform(0, 1.8))
+        crop = np.asarray(cv2.addWeighted(crop, colour, grey, 1 - colour, 0), np.uint8)
+    if rng.random() < 0.5:
+        gamma = np.exp(rng.uniform(-0.6, 0.6) + rng.uniform(-0.15, 0.15, 3))
+        tones = (np.arange(256) / 255)[:, None] ** gamma * 255
+        crop = np.asarray(cv2.LUT(crop, np.round(tones).astype(np.uint8)[:, None]), np.uint8)
+    return crop
 
 
 def _parts(marked: Marked) -> Sample:

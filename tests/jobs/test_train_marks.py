@@ -95,6 +95,18 @@ def test_a_training_starts_from_weights_and_without_some_photographs(tmp_path, p
     assert facts["photographs"] == "3"
 
 
+def test_more_pictures_are_trained_on_and_none_of_them_is_held_out(tmp_path, photos, recipe_file):
+    more, weights = tmp_path / "more", tmp_path / "tiny.safetensors"
+    (more / "walls").mkdir(parents=True)
+    for n in range(20):
+        wall = np.random.default_rng(n).integers(0, 255, (70, 70, 3), np.uint8)
+        cv2.imwrite(str(more / "walls" / f"{n}.png"), wall)
+    command = [str(recipe_file), str(photos), str(tmp_path / "out"), "--threads", "1", "--more", str(more)]
+    assert main([*command, "--export", str(weights)]) == 0
+    with safe_open(weights, "pt") as opened:
+        assert opened.metadata()["photographs"] == "25"
+
+
 def test_weights_of_another_network_start_nothing(tmp_path, photos, recipe_file, capsys):
     first = tmp_path / "first.safetensors"
     command = [str(recipe_file), str(photos), "--threads", "1", "--stop-after", "1"]

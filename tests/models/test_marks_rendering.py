@@ -8,7 +8,7 @@ import pytest
 from models.training import glyphs
 from models.training.figures import KINDS
 from models.training.marks import UNSEEN, plan_mark, render
-from models.training.marks_data import MarkSamples, _piece, lettered
+from models.training.marks_data import MarkSamples, _piece, lettered, varied
 from models.trials import Case, cases, score, standout, trial
 
 FONTS = glyphs.floor_fonts()
@@ -80,6 +80,19 @@ def test_the_same_seed_is_the_same_sample_and_another_is_not(photo):
     assert mask.shape == counted.shape == (1, 64, 64)
     assert (image == again).all()
     assert (image != other).any()
+
+
+def test_ground_is_varied_and_the_photograph_stays(photo):
+    square = np.ascontiguousarray(photo[:128, :128])
+    before = square.copy()
+    some = [varied(np.random.default_rng(seed), square) for seed in range(40)]
+    assert np.array_equal(square, before)
+    assert {one.shape for one in some} == {square.shape}
+    assert {one.dtype for one in some} == {square.dtype}
+    assert np.array_equal(some[3], varied(np.random.default_rng(3), square))
+    assert len({one.tobytes() for one in some}) > 25
+    means = [float(one.mean()) for one in some]
+    assert min(means) < square.mean() - 15 < square.mean() + 15 < max(means)
 
 
 def test_a_piece_is_cut_where_its_mark_is_and_may_hold_nothing_else():
