@@ -86,7 +86,7 @@ def _studied(args: argparse.Namespace, fonts: Fonts) -> Iterator[Study]:
         for k, level in enumerate(("clean", "lettered"))
         for n in range(count)
     ]
-    todo += [(kept, Case("watermark", "", "clean", n, n)) for n in range(min(args.clean, len(kept)))]
+    todo += [(kept, Case("watermark", "", "trained", n, n)) for n in range(min(args.clean, len(kept)))]
     for done, (photos, case) in enumerate(todo):
         yield _one(photos[case.photo], case, fonts, args.seed, overlay, text)
         if done % 25 == 24:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,13 @@ from models.trials import HIT, NEAR, Trial
 FOLDS = 5
 RIDGE = 30.0
 """Of 3 and 30 the better on held-out folds; products of the evidence and small networks on it were no better."""
+CLEAN = ("clean", "trained")
+"""Levels of photographs as they are: held out of the training, and seen by it."""
+MOST = {"clean": 0.02, "trained": 0.02, "lettered": 0.12}
+"""Share of the pictures of each level that may be touched. Photographs that the network was trained on are known to
+it: of those held out it touches several times as many, so each has a limit of its own."""
+HARMED = 0.001
+"""Share of all pixels of photographs as they are that may be touched."""
 MORE = 1.5
 """Logits by which `Rule.more` lies below `Rule.first`."""
 MARGIN = 3
@@ -55,18 +62,27 @@ def study(trial: Trial, photo: str, looks: Looks, lines: Sequence[Line]) -> Stud
 
 
 def fit(
-    studies: Sequence[Study], edited: float = 0.02, lettered: float = 0.12
+    studies: Sequence[Study], most: Mapping[str, float] = MOST, harmed: float = HARMED
 ) -> tuple[Rule, dict[str, float]]:
-    """(the rule, what it does on folds that it was not fitted to). edited, lettered: share of clean photographs, and of
-    those with scene-like lettering, that may be touched: `first` is the lowest score that keeps both, by the scores of
-    rules that did not see the photograph. `more` is MORE below."""
+    """(the rule, what it does on folds that it was not fitted to). most: by level, the share of its pictures that may
+    be touched; harmed: of the pixels of photographs as they are. `first` is the lowest score that keeps all of them, by
+    the scores of rules that did not see the photograph. `more` is MORE below."""
     folds = [zlib.crc32(one.photo.encode()) % FOLDS for one in studies]
     rules = [_weights([s for s, k in zip(studies, folds, strict=True) if k != fold]) for fold in range(FOLDS)]
     apart = [(one, rules[fold]) for one, fold in zip(studies, folds, strict=True)]
-    first = max(_limit(apart, "clean", edited), _limit(apart, "lettered", lettered))
+    there = {one.level for one in studies}
+    first = max((_limit(apart, level, share) for level, share in most.items() if level in there), default=0.0)
+    clean = [(one, rule) for one, rule in apart if one.level in CLEAN]
+    while measured(_at(clean, first)).get("pixels", 0.0) > harmed:
+        first += 0.25
+    told = measured(_at(apart, first))
+    return replace(_weights(studies), first=_chance(first), more=_chance(first - MORE)), told
+
+
+def _at(apart: Sequence[tuple[Study, Rule]], first: float) -> list[tuple[Study, Rule]]:
+    """The same with a limit, as a logit, in every rule."""
     high, low = _chance(first), _chance(first - MORE)
-    told = measured([(one, replace(rule, first=high, more=low)) for one, rule in apart])
-    return replace(_weights(studies), first=high, more=low), told
+    return [(one, replace(rule, first=high, more=low)) for one, rule in apart]
 
 
 def _limit(apart: Sequence[tuple[Study, Rule]], level: str, share: float) -> float:
@@ -79,8 +95,6 @@ def _limit(apart: Sequence[tuple[Study, Rule]], level: str, share: float) -> flo
         ),
         reverse=True,
     )
-    if not tops:
-        return 0.0
     top = min(max(tops[int(share * len(tops))] + 1e-6, 1e-6), 1 - 1e-6)
     return float(np.log(top / (1 - top)))
 
@@ -106,7 +120,8 @@ def _weights(studies: Sequence[Study]) -> Rule:
 
 
 def measured(studies: Sequence[tuple[Study, Rule]]) -> dict[str, float]:
-    """Share of marks found at each level, of clean photographs that are edited, and of pixels harmed."""
+    """Share of marks found at each level, of photographs without one that are edited, and of pixels harmed; "pixels":
+    of all photographs as they are."""
     told: dict[str, list[float]] = {}
     for one, rule in studies:
         mask = decided(one.found, one.shape, rule) > 0
@@ -116,7 +131,10 @@ def measured(studies: Sequence[tuple[Study, Rule]]) -> dict[str, float]:
             told.setdefault(f"{one.level} recall", []).append(float(wide[true].mean() >= HIT))
         else:
             told.setdefault(f"{one.level} edited", []).append(float(mask.any()))
-        told.setdefault(f"{one.level} harm", []).append(float((wide & ~_bits(one.near, one.shape)).mean()))
+        harm = float((wide & ~_bits(one.near, one.shape)).mean())
+        told.setdefault(f"{one.level} harm", []).append(harm)
+        if one.level in CLEAN:
+            told.setdefault("pixels", []).append(harm)
     return {name: float(np.mean(some)) for name, some in sorted(told.items())}
 
 
