@@ -7,7 +7,7 @@ network share it. To add a kind: a word in `rules.Kind`, an entry in `_MAKERS`.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -24,6 +24,7 @@ from pipeline.storage import open_store
 if TYPE_CHECKING:
     from models.detectors.overlay import OverlayMap
     from models.detectors.text import TextDetector
+    from models.detectors.watermark import WatermarkDetector
     from models.regions import Detector
     from models.sam import SamSegmenter
     from pipeline.given import Given
@@ -59,16 +60,24 @@ def weights_of(recipe: Recipe) -> list[str]:
 
 def detectors(recipe: Recipe) -> list[Detector]:
     """The detectors that find."""
-    return [one for kind in _kinds(recipe) for one in _MAKERS[kind].find(recipe)]
+    together, kinds = _apart(recipe)
+    found: list[Detector] = [_written(False, recipe.engine.gpus)] if together else []
+    return found + [one for kind in kinds for one in _MAKERS[kind].find(recipe)]
+
+
+def names_of(found: Sequence[Detector]) -> list[str]:
+    """What rows call these detectors; one that does the work of two has two names."""
+    return [name for one in found for name in getattr(one, "names", (one.name,))]
 
 
 def verifiers(recipe: Recipe) -> list[Verifier]:
     """What checks the result: the finder at another scale and tiling (see its docs for what that independence is
     worth), and another network where there is one."""
-    found: list[Verifier] = []
-    for kind in _kinds(recipe):
-        found += [Verifier(one) for one in _MAKERS[kind].again(recipe)] + _MAKERS[kind].second(recipe)
-    return found
+    together, kinds = _apart(recipe)
+    found = [Verifier(_written(True, recipe.engine.gpus))] if together else []
+    for kind in kinds:
+        found += [Verifier(one) for one in _MAKERS[kind].again(recipe)]
+    return found + [one for kind in _kinds(recipe) for one in _MAKERS[kind].second(recipe)]
 
 
 def check(recipe: Recipe) -> None:
@@ -115,6 +124,17 @@ def _kinds(recipe: Recipe) -> list[Kind]:
             f"this version has no detector of {absent[0]!r}; remove can be {', '.join(_MAKERS)}"
         )
     return kinds
+
+
+TOGETHER: tuple[Kind, ...] = ("text", "watermark")
+"""Kinds that one detector finds in one pass when both are asked for."""
+
+
+def _apart(recipe: Recipe) -> tuple[bool, list[Kind]]:
+    """(are both of TOGETHER asked for, the kinds that have a detector each)."""
+    kinds = _kinds(recipe)
+    together = set(TOGETHER) <= set(kinds)
+    return together, [kind for kind in kinds if not (together and kind in TOGETHER)]
 
 
 # The same networks, shown other pixels: another scale, and tiles cut elsewhere.
@@ -293,10 +313,17 @@ def _nothing(recipe: Recipe) -> list[Any]:
 
 
 @lru_cache(maxsize=4)
-def _watermarks(again: bool, gpus: float) -> Detector:
+def _watermarks(again: bool, gpus: float) -> WatermarkDetector:
     from models.detectors.watermark import WatermarkDetector
 
     return WatermarkDetector(_overlay(again, gpus), _lines(again), name="marks@832" if again else "marks")
+
+
+@lru_cache(maxsize=4)
+def _written(again: bool, gpus: float) -> Detector:
+    from models.detectors.written import WrittenDetector
+
+    return WrittenDetector(_lines(again), _watermarks(again, gpus))
 
 
 _MAKERS: dict[Kind, _Maker] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ SLANTS, SLANTED = (-45.0, 45.0), 480
 network knows lines that are level or upright, and lines across a picture are large."""
 DRAWN = 640
 """Long side of the overlay's map when lines are looked for in it."""
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """Where lines may be in one picture: level or upright, slanted, and in an overlay's map of it."""
+
+    level: list[Line]
+    slanted: list[Line]
+    drawn: list[Line]
 
 
 class TextDetector:
@@ -107,8 +117,7 @@ class TextDetector:
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
         looks = self._overlay(images) if self._overlay is not None else None
-        found = self.lines(images, looks, slanted=True)
-        return [self._regions(image, lines) for image, lines in zip(images, found, strict=True)]
+        return self.regions(images, self.lines(images, looks, slanted=True))
 
     def lines(
         self, images: list[Image], looks: Sequence[Looks] | None = None, slanted: bool = False
@@ -118,21 +127,28 @@ class TextDetector:
         slanted: also those of the picture turned by SLANTS. looks: an overlay's of each image, whose map is searched
         as well, level and slanted.
         """
+        return self.read(images, self.propose(images, looks, slanted))
+
+    def propose(
+        self, images: list[Image], looks: Sequence[Looks] | None = None, slanted: bool = False
+    ) -> list[Proposed]:
+        """The first half of `lines`: where lines may be."""
         found: list[list[Line]] = [[] for _ in images]
         plans = [self._views(image.shape[0], image.shape[1]) for image in images]
         for members, crops in tiles.batches(images, plans, BATCH_PIXELS, on_gpu(self._detector)):
             for (number, view), probability in zip(members, self._maps(crops), strict=True):
                 for quad, score in quads(probability, self.probability, self.box_probability):
                     found[number].append(Line(view.to_image(quad), score))
-        if slanted:
-            for some, image in zip(found, images, strict=True):
-                some += self._slanted(image)
-        lines = [without_twins(some) for some in found]
-        for some, seen in zip(lines, looks or (), strict=looks is not None):
-            some += self._drawn(seen)
-        if self._reader is None:
-            return lines
-        return self._reader(images, lines)
+        drawn = [self._drawn(seen) for seen in looks] if looks is not None else [[] for _ in images]
+        return [
+            Proposed(level, self._slanted(image) if slanted else [], sketched)
+            for image, level, sketched in zip(images, found, drawn, strict=True)
+        ]
+
+    def read(self, images: list[Image], proposed: Sequence[Proposed]) -> list[list[Line]]:
+        """The second half of `lines`: each line once, read where there is a recogniser."""
+        lines = [[*without_twins([*one.level, *one.slanted]), *one.drawn] for one in proposed]
+        return self._reader(images, lines) if self._reader is not None else lines
 
     def _slanted(self, image: Image) -> list[Line]:
         """What is proposed in the turned picture, in the frame of the one that was given."""
@@ -180,6 +196,10 @@ class TextDetector:
         batch = (np.stack(crops)[..., ::-1] / np.float32(255) - MEAN) / STD
         feeds = {"x": np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)}
         return self._detector.run(None, feeds)[0][:, 0]
+
+    def regions(self, images: list[Image], lines: list[list[Line]]) -> list[list[Region]]:
+        """What of each image's lines is text, with its masks."""
+        return [self._regions(image, some) for image, some in zip(images, lines, strict=True)]
 
     def _regions(self, image: Image, lines: list[Line]) -> list[Region]:
         height, width = image.shape[:2]

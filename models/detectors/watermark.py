@@ -56,6 +56,12 @@ class WatermarkDetector:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
         looks = self.overlay(images)
         lines = self.text.lines(images, looks) if self.text else [[] for _ in images]
+        return self.regions(images, looks, lines)
+
+    def regions(
+        self, images: list[Image], looks: Sequence[Looks], lines: Sequence[Sequence[Line]]
+    ) -> list[list[Region]]:
+        """What of each image is overlay, by the U-Net's looks at it and the lines proposed in it."""
         return [self._regions(*one) for one in zip(images, looks, lines, strict=True)]
 
     def _regions(self, image: Image, looks: Looks, lines: Sequence[Line]) -> list[Region]:

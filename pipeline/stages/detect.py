@@ -29,7 +29,7 @@ class Detect:
     def open(self) -> Work:
         detectors = kit.detectors(self.recipe)
         given, marks = finders.given(self.recipe), consensus.opened(self.recipe)
-        names = [detector.name for detector in detectors]
+        names = finders.names_of(detectors)
 
         def detect(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)
