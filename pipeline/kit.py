@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from models.devices import pick
-from pipeline import attached, finders, manifest, provenance
+from pipeline import attached, finders, makers, manifest, provenance
 from pipeline.errors import ConfigError
 from pipeline.finders import detectors as detectors
 from pipeline.finders import verifiers as verifiers
@@ -45,7 +45,7 @@ def check(recipe: Recipe) -> dict[str, str]:
     files = attached.digests(recipe) | _hub_digests(recipe)
     finders.check(recipe)
     if recipe.masks.segmenter in ("sam2", "sam3"):
-        finders.opened(lambda: segmenter(recipe), "masks.checkpoint")
+        makers.opened(lambda: segmenter(recipe), "masks.checkpoint")
     lamas = [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
     sams = [_sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
     sams += [recipe.everything.checkpoint] if "everything" in recipe.remove else []
@@ -70,7 +70,7 @@ def check(recipe: Recipe) -> dict[str, str]:
 def segmenter(recipe: Recipe) -> Segmenter:
     masks, engine = recipe.masks, recipe.engine
     if masks.segmenter == "sam":
-        return finders.sam(_sam_name(recipe), engine.gpus, masks.prompts)
+        return makers.sam(_sam_name(recipe), engine.gpus, masks.prompts)
     if masks.segmenter in ("sam2", "sam3"):
         return _hub_sam(masks.checkpoint or "", engine.gpus, masks.prompts)
     from models.segmenters import SEGMENTERS
@@ -98,7 +98,7 @@ def _hub_digests(recipe: Recipe) -> dict[str, str]:
     """key/name -> sha256 of the models that are folders."""
     from models.hub import digest_of, folder_of
 
-    named = dict(finders.hub_models(recipe))
+    named = dict(makers.hub_models(recipe))
     if recipe.masks.segmenter in ("sam2", "sam3"):
         named["masks.checkpoint"] = recipe.masks.checkpoint or ""
     return {f"{key}/{name.rpartition('/')[2]}": digest_of(folder_of(name)) for key, name in named.items()}

@@ -16,9 +16,9 @@ from PIL import Image as Pil
 from models.masks import short_side
 from models.regions import Image, Mask, Region
 from models.sam import SAM, build_sam
-from pipeline import finders, kit, masks
+from pipeline import finders, kit, makers, masks
 from pipeline.errors import ConfigError
-from pipeline.finders import Verifier
+from pipeline.makers import Verifier
 from pipeline.recipe import Recipe, load
 from pipeline.rows import region_struct
 from pipeline.stages.verify import _beside, _look, _Tools, _wider
@@ -107,7 +107,7 @@ def test_words_are_looked_for_and_the_model_is_in_the_row(tmp_path: Path) -> Non
         ({"masks": {"segmenter": "sam2"}}, "checkpoint"),
         ({"remove": "person", "persons.model": "none.onnx"}, "none.onnx"),
         ({"remove": "watermark"}, "watermark")
-        if "watermark" not in finders._MAKERS
+        if "watermark" not in makers.MAKERS
         else ({"remove": []}, "remove"),
     ],
 )
@@ -239,7 +239,7 @@ def test_another_network_looks_at_the_result(kind: str, name: str) -> None:
     assert second.guard > 0  # Its low word alone is no residue.
 
 
-@pytest.mark.parametrize("kind", sorted(set(finders._MAKERS) - {"everything", "given", "static-watermark"}))
+@pytest.mark.parametrize("kind", sorted(set(makers.MAKERS) - {"everything", "given", "static-watermark"}))
 def test_no_kind_is_verified_by_its_finder_alone(kind: str, tmp_path: Path) -> None:
     """Trap 7. (`given` and `static-watermark` check pixels; of `everything` nothing is left to look for.)"""
     Pil.fromarray(np.asarray(badge())).save(tmp_path / "badge.png")

@@ -19,7 +19,7 @@ from models.detectors.windows import Window, look_at, windows
 from models.masks import grow as grow_mask
 from models.regions import Image, Inpainter, Mask, Region, Segmenter
 from pipeline import consensus, kit, masks, schema
-from pipeline.finders import Verifier
+from pipeline.makers import Verifier
 from pipeline.recipe import Recipe
 from pipeline.rows import (
     asked_for,
