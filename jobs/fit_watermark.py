@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         "--clean",
         type=int,
         default=200,
-        help="photographs of the training looked at as they are (default 200)",
+        help="photographs of the training looked at as they are, spread over their sources (default 200)",
     )
     add(
         "--leave-out",
@@ -86,11 +86,22 @@ def _studied(args: argparse.Namespace, fonts: Fonts) -> Iterator[Study]:
         for k, level in enumerate(("clean", "lettered"))
         for n in range(count)
     ]
-    todo += [(kept, Case("watermark", "", "trained", n, n)) for n in range(min(args.clean, len(kept)))]
+    todo += [(kept, Case("watermark", "", "trained", n, n)) for n in spread(kept, args.clean)]
     for done, (photos, case) in enumerate(todo):
         yield _one(photos[case.photo], case, fonts, args.seed, overlay, text)
         if done % 25 == 24:
             print(f"{done + 1} / {len(todo)} pictures", file=sys.stderr, flush=True)
+
+
+def spread(photos: Sequence[Photo], most: int) -> list[int]:
+    """Numbers of at most so many photographs, one of each source after the other: a rule that has seen flowers only
+    takes what it does not know for overlay."""
+    turns: dict[str, int] = {}
+    ranked = []
+    for number, photo in enumerate(photos):
+        turns[photo.source] = turns.get(photo.source, -1) + 1
+        ranked.append((turns[photo.source], number))
+    return sorted(number for _, number in sorted(ranked)[:most])
 
 
 def _one(photo: Photo, case: Case, fonts: Fonts, seed: int, overlay: OverlayMap, text: TextDetector) -> Study:

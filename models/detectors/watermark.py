@@ -7,6 +7,7 @@ of what the U-Net calls overlay (`models.detectors.candidates`). The rule:
    sizes and from the pixels: an overlay has one colour and one opacity, follows the ground behind it, has sharp
    edges and less texture than what is round it (`models.detectors.evidence`). The weights are fitted to rendered
    marks, scene-like lettering and photographs (`models.detectors.rule`).
+   Pieces that are more than a tenth of the picture together must be surer.
 2. A picture is marked when one candidate reaches `Rule.first`; then those that reach `Rule.more` count as well:
    where one mark is, there are more.
 3. The same words three times or more, equally high and at one angle, are a tiling, whatever the score (`repeated`).
@@ -30,6 +31,10 @@ from models.detectors.rule import Rule
 from models.detectors.text import TextDetector
 from models.marks import Probability
 from models.regions import Image, Region
+
+LARGE, SURER = 0.1, 2.0
+"""Likely pieces of the U-Net's map that are together more than this share of the picture count as so many logits less
+sure: bands and tilings reach it, but a few photographs that would lose a wall of petals are most clean pixels lost."""
 
 
 class WatermarkDetector:
@@ -88,7 +93,7 @@ def judge(image: Image, looks: Looks, lines: Sequence[Line], rule: Rule) -> Prob
 def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> Probability:
     """As `judge`, from the candidates of a picture of this shape."""
     belief, scene = np.zeros(shape[:2], np.float32), np.zeros(shape[:2], np.bool_)
-    told = scores(found, rule)
+    told = scores(found, rule, shape)
     if max(told, default=0.0) < rule.first:
         return belief
     for one, score in zip(found, told, strict=True):
@@ -102,20 +107,31 @@ def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> P
     return belief
 
 
-def scores(found: Sequence[Candidate], rule: Rule) -> list[float]:
-    """How sure it is that each is overlay; what is repeated reaches `rule.first` in any case, a single letter never:
-    specks are read as one."""
+def scores(found: Sequence[Candidate], rule: Rule, shape: tuple[int, ...]) -> list[float]:
+    """How sure it is that each is overlay, in a picture of this shape. What is repeated reaches `rule.first` in any
+    case, a single letter never: specks are read as one. Likely pieces that cover LARGE together must be surer."""
+    told = [rule.score(one.line is not None, one.evidence) for one in found]
+    pieces = [n for n, one in enumerate(found) if one.line is None and told[n] > 0.5]
+    if _covered([found[n] for n in pieces], shape) > LARGE:
+        for n in pieces:
+            told[n] = 1 / (1 + math.exp(SURER) * (1 - told[n]) / told[n])
     tiled = repeated([one.line for one in found if one.line is not None and one.readable])
-    told, number = [], 0
-    for one in found:
-        score = rule.score(one.line is not None, one.evidence)
+    number = 0
+    for n, one in enumerate(found):
         if one.line is not None and one.line.letters == 1:
-            score = min(score, math.nextafter(rule.first, 0))
+            told[n] = min(told[n], math.nextafter(rule.first, 0))
         if one.readable:
-            score = max(score, rule.first) if number in tiled else score
+            told[n] = max(told[n], rule.first) if number in tiled else told[n]
             number += 1
-        told.append(score)
     return told
+
+
+def _covered(found: Sequence[Candidate], shape: tuple[int, ...]) -> float:
+    """Share of the picture."""
+    covered = np.zeros(shape[:2], np.bool_)
+    for one in found:
+        cut(covered, one.box)[one.mask] = True
+    return float(covered.mean())
 
 
 def repeated(lines: Sequence[Line], times: int = 3) -> set[int]:

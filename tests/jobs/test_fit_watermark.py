@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from safetensors.numpy import load_file
 
-from jobs.fit_watermark import main
+from jobs.fit_watermark import main, spread
 from models.detectors.rule import read_rule
+from models.training.data import Photo
 from models.weights import resolve
 from tests.scenes import backdrop
 
@@ -35,3 +36,12 @@ def test_a_rule_is_fitted_and_written_into_the_weights(tmp_path, capsys):
     assert 0 < after.more < after.first < 1
     old, new = load_file(resolve("marks")), load_file(weights)
     assert all(np.array_equal(old[name], new[name]) for name in old)
+
+
+def test_clean_photographs_are_taken_from_every_source_alike():
+    sources = ["flowers"] * 8 + ["streets"] * 2 + ["flowers"] * 4 + ["rooms"]
+    photos = [Photo(f"{n}.jpg", source, bytes) for n, source in enumerate(sources)]
+    chosen = spread(photos, 6)
+    assert [sources[n] for n in chosen].count("flowers") == 3
+    assert {sources[n] for n in chosen} == {"flowers", "streets", "rooms"}
+    assert spread(photos, 99) == list(range(len(photos)))

@@ -14,7 +14,8 @@ SHAPE = (40, 50)
 def study(name, level, evidence, *, marked=False, side=4):
     """A picture with one candidate, `side` pixels wide and high."""
     mask = np.ones((side, side), np.bool_)
-    one = Candidate((5, 5, 5 + side, 5 + side), mask, None, np.zeros_like(mask), False, {"sign": evidence})
+    told = {"sign": evidence, "area": float(np.log10(mask.size / (SHAPE[0] * SHAPE[1])))}
+    one = Candidate((5, 5, 5 + side, 5 + side), mask, None, np.zeros_like(mask), False, told)
     visible = np.zeros(SHAPE, np.bool_)
     if marked:
         visible[5 : 5 + side, 5 : 5 + side] = True
@@ -35,7 +36,7 @@ def test_each_level_of_clean_pictures_keeps_its_limit(pictures):
     rule, told = fit(pictures, {"clean": 0.02, "trained": 0.02}, harmed=1.0)
     assert told["clean edited"] <= 0.02
     assert told["trained edited"] <= 0.02
-    assert told["semi recall"] > 0.6
+    assert told["semi recall"] > 0.4
     strict, fewer = fit(pictures, {"clean": 0.02, "trained": 0.0}, harmed=1.0)
     assert fewer["trained edited"] == 0.0
     assert strict.first >= rule.first
@@ -50,8 +51,8 @@ def test_photographs_held_out_tell_more_than_those_that_the_network_knows(pictur
     assert told["clean edited"] <= 0.02
 
 
-def test_one_picture_half_of_which_would_go_raises_the_limit(pictures):
-    walls = [study(f"w{n}", "clean", 2.2, side=32) for n in range(2)]
+def test_pictures_a_tenth_of_which_would_go_raise_the_limit(pictures):
+    walls = [study(f"w{n}", "clean", 2.2, side=14) for n in range(2)]
     loose, told = fit(pictures + walls, {"clean": 0.05}, harmed=1.0)
     assert told["pixels"] > 0.001
     tight, fewer = fit(pictures + walls, {"clean": 0.05}, harmed=0.001)

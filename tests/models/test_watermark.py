@@ -247,3 +247,21 @@ def test_a_line_of_a_large_part_of_the_picture_must_be_read(picture, text, there
     wide = line(text, 10, 15, width=200, height=40)
     found = candidates(image, looks(np.where(strokes, 0.97, 0.0)), [wide])
     assert any(one.line is wide for one in found) == there
+
+
+def test_pieces_that_cover_much_of_a_picture_together_must_be_surer():
+    """Walls of petals and discs of light: as sure as a mark by themselves, and too much of the picture."""
+    image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    rule = Rule({"bias": -9.0}, {"bias": -2.0, "agreed": 1.0}, first=0.8, more=0.5)
+
+    def found(sides):
+        chance = np.zeros((HEIGHT, WIDTH))
+        for n, side in enumerate(sides):
+            chance[10 : 10 + side, 10 + 75 * n : 10 + 75 * n + side] = 0.98
+        return judge(image, looks(chance), [], rule) > 0
+
+    assert found([20]).sum() == 400
+    assert found([44]).sum() == 44 * 44  # .05 of the picture
+    assert not found([44, 44, 44]).any()
+    sure = Rule(rule.lines, {"bias": 0.0, "agreed": 1.0}, first=0.8, more=0.5)
+    assert (judge(image, looks(np.pad(np.full((120, 200), 0.99), 20)), [], sure) > 0).sum() == 120 * 200
