@@ -31,6 +31,8 @@ MOST = {"clean": 0.02, "trained": 0.02, "lettered": 0.12}
 it: of those held out it touches several times as many, so each has a limit of its own."""
 HARMED = 0.001
 """Share of all pixels of photographs as they are that may be touched."""
+HIGHEST = 9.0
+"""Logit up to which `first` is raised for the sake of pixels."""
 MORE = 1.5
 """Logits by which `Rule.more` lies below `Rule.first`."""
 MARGIN = 3
@@ -73,7 +75,8 @@ def fit(
     there = {one.level for one in studies}
     first = max((_limit(apart, level, share) for level, share in most.items() if level in there), default=0.0)
     clean = [(one, rule) for one, rule in apart if one.level in CLEAN]
-    while measured(_at(clean, first)).get("pixels", 0.0) > harmed:
+    # What stands repeated counts at any score, so the pixels may stay above their limit.
+    while first < HIGHEST and measured(_at(clean, first)).get("pixels", 0.0) > harmed:
         first += 0.25
     told = measured(_at(apart, first))
     return replace(_weights(studies), first=_chance(first), more=_chance(first - MORE)), told

@@ -59,3 +59,9 @@ def test_pictures_a_tenth_of_which_would_go_raise_the_limit(pictures):
     assert fewer["pixels"] <= 0.001
     assert tight.first > loose.first
     assert 0 < fewer["semi recall"] < told["semi recall"]
+
+
+def test_a_limit_that_cannot_be_kept_ends_the_search(pictures):
+    rule, told = fit(pictures[::10], {"clean": 0.05}, harmed=-1.0)
+    assert rule.first > 0.999
+    assert told["pixels"] == 0
