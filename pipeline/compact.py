@@ -146,8 +146,9 @@ def _tables(large: _Large) -> Iterator[pa.Table]:
                     f"{large.output.uri(key)} has gone meanwhile; the same command again"
                 ) from None
             raise
-        table = pq.read_table(pa.BufferReader(data))
-        if table.num_rows != unit.rows or not sealed.seal_holds(data):
+        # The seal first: of damaged pages pyarrow may make an OSError of its own.
+        table = pq.read_table(pa.BufferReader(data)) if sealed.seal_holds(data) else None
+        if table is None or table.num_rows != unit.rows:
             raise RunStopped(
                 f"{large.output.uri(key)} is not as it was written; `cleanplate verify` says what is wrong with it"
             )
