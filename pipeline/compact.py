@@ -146,7 +146,7 @@ def _tables(large: _Large) -> Iterator[pa.Table]:
                     f"{large.output.uri(key)} has gone meanwhile; the same command again"
                 ) from None
             raise
-        # The seal first: of damaged pages pyarrow may make an OSError of its own.
+        # The seal first: at damaged pages pyarrow may raise an OSError of its own.
         table = pq.read_table(pa.BufferReader(data)) if sealed.seal_holds(data) else None
         if table is None or table.num_rows != unit.rows:
             raise RunStopped(

@@ -50,8 +50,12 @@ def _sealed(data: bytes) -> bytes:
 
 
 def seal_holds(data: bytes, footer: pq.FileMetaData | None = None) -> bool:
-    """True when every byte of a part is as `part_bytes` made it. footer: the part's, where it is open already."""
-    footer = footer or pq.read_metadata(pa.BufferReader(data))
+    """True when every byte of a part is as `part_bytes` made it. footer: the part's, where it is open already; one that
+    cannot be opened is not as it was made."""
+    try:
+        footer = footer or pq.read_metadata(pa.BufferReader(data))
+    except (pa.ArrowException, OSError):
+        return False
     seal = (footer.metadata or {}).get(_SEAL.encode(), b"")
     at = data.rfind(seal)
     blank = data[:at] + _BLANK.encode() + data[at + len(_BLANK) :]

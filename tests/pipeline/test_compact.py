@@ -172,10 +172,12 @@ def test_a_late_writer_of_a_replaced_part_changes_nothing(output: LocalStore) ->
     assert [(o.what, o.key) for o in orphans(output)] == [("replaced", f"parts/{name}")]
 
 
-def test_what_is_not_as_it_was_written_is_not_copied(output: LocalStore) -> None:
+@pytest.mark.parametrize("where", [0.5, 1.0])
+def test_what_is_not_as_it_was_written_is_not_copied(output: LocalStore, where: float) -> None:
+    """A bit of a page, and one of the last byte, without which the footer is not found."""
     name = ledger.part_keys(output)[3]
     data = bytearray(output.get(f"parts/{name}"))
-    data[len(data) // 2] ^= 1
+    data[round(where * (len(data) - 1))] ^= 1
     output.put(f"parts/{name}", bytes(data))
     with pytest.raises(RunStopped, match="not as it was written"):
         done(output)
