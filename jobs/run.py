@@ -123,7 +123,7 @@ def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
     from pipeline.errors import ConfigError
 
     if args.new_run:
-        raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
+        raise ConfigError("--review continues the run that was reviewed: leave out --new-run")
     marks = review.read(args.review)
     output, record = runs.open_finished(args.output)
     counts = review.asked(output, marks).counts
