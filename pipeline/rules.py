@@ -20,6 +20,7 @@ Kind = Literal[
     "plate",
     "logo",
     "person",
+    "vehicle",
     "object",
     "everything",
     "given",
@@ -35,6 +36,7 @@ PLURALS = {
     "logos": "logo",
     "persons": "person",
     "people": "person",
+    "vehicles": "vehicle",
     "objects": "object",
     "prompt": "object",
 }
@@ -227,8 +229,9 @@ class Persons(Part):
     """What finds `person`."""
 
     model: str = Field(
-        "blazepose",
-        description="blazepose (needs the extra `persons`), or an ONNX detector of your own (docs/detectors.md)",
+        "nanodet",
+        description="nanodet (shipped), blazepose or both (need the extra `persons`), or an ONNX detector of your own "
+        "(docs/detectors.md)",
     )
     classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0,), description="numbers of the ONNX file's classes that are persons; [] = all"
@@ -241,8 +244,9 @@ class Prompt(Part):
     words: tuple[str, ...] = Field((), description="what must go, in words: [lanyard, computer screen]")
     model: str | None = Field(
         None,
-        description="a folder with OWLv2 or Grounding DINO as transformers saves it, a hub id (name@revision), "
-        "or an ONNX detector of your own, whose class numbers are then the words",
+        description="null = NanoDet (shipped), for COCO's 80 words only; or a folder with OWLv2 or Grounding DINO as "
+        "transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class numbers are "
+        "then the words",
     )
 
 
