@@ -158,6 +158,8 @@ def carry_out(
                 spread = graph.spread_here if here else graph.spread_on_ray
                 missed = recalls.estimate(run.output, run.recipe, spread, size)
                 tell("recall", recall=missed)
+    if said := runs.advice(run):
+        tell("advice", said=said)
     tally = runs.finished(run)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
     code = close(tally, run.output.url, table=not machine)
@@ -215,6 +217,7 @@ def _person(event: str, **fields: Any) -> None:
         ),
         "beside": lambda: beside(fields["left_out"]),
         "engine": lambda: f"on {fields['where']}",
+        "advice": lambda: fields["said"],
         "recall": lambda: (
             "\n".join(map(_recalled, fields["recall"])) or "recall: nothing found in the sample"
         ),
