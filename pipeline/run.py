@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline import attached, card, consensus, cutting, graph, kit, ledger, plan, provenance, review
+from pipeline import attached, card, consensus, cutting, graph, kit, ledger, plan, provenance, review, schema
 from pipeline import recipe as recipes
 from pipeline.containers import Listing
 from pipeline.errors import ConfigError, RunStopped, StorageError
@@ -62,6 +62,7 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
     record = {
         "recipe_digest": digest,
         "source": from_store.url,
+        "parts": schema.VERSION,
         "weights": weights,
         "recipe": recipe.model_dump(mode="json"),
         "code_version": version,
