@@ -217,7 +217,7 @@ def _person(event: str, **fields: Any) -> None:
         ),
         "beside": lambda: beside(fields["left_out"]),
         "engine": lambda: f"on {fields['where']}",
-        "advice": lambda: fields["said"],
+        "advice": lambda: f"{fields['said']}",
         "recall": lambda: (
             "\n".join(map(_recalled, fields["recall"])) or "recall: nothing found in the sample"
         ),
