@@ -165,9 +165,10 @@ class Verify(Part):
 class Consensus(Part):
     """How `static-watermark` finds what many images have in common at one place (docs/consensus.md)."""
 
-    group: Literal["size", "folder"] = Field(
-        "size",
-        description="what is laid over each other: images of one size, or of one folder, brought to one size",
+    group: Literal["auto", "size", "folder", "all"] = Field(
+        "auto",
+        description="what is laid over each other: images of one size; of one folder, or all, brought to one size; "
+        "auto = of one size where these are enough, else of one folder, else all",
     )
     scan: Annotated[int, Field(ge=8)] = Field(
         4000, description="images that are read to find groups; a random sample of the source"
