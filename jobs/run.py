@@ -80,10 +80,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, own)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
-    if not 0 <= args.failed_exit_code <= 255 or args.failed_exit_code in (2, 3):
-        raise ConfigError(
-            f"--failed-exit-code {args.failed_exit_code}: must be 0 to 255, and neither 2 nor 3"
-        )
+    check_exit_code(args.failed_exit_code)
     if args.recall is not None and args.recall < 0:
         raise ConfigError(f"--recall {args.recall}: must be 0 (no estimate) or more")
     if not args.every > 0:
@@ -179,6 +176,8 @@ def carry_out(
                 spread = graph.spread_here if here else graph.spread_on_ray
                 missed = recalls.estimate(run.output, run.recipe, spread, size)
                 tell("recall", recall=missed)
+    if said := runs.advice(run):
+        tell("advice", said=said)
     tally = runs.finished(run)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
     code = close(tally, run.output.url, table=not machine)
@@ -250,6 +249,7 @@ def _person(event: str, **fields: Any) -> None:
         ),
         "beside": lambda: beside(fields["left_out"]),
         "engine": lambda: f"on {fields['where']}",
+        "advice": lambda: f"{fields['said']}",
         "recall": lambda: (
             "\n".join(map(_recalled, fields["recall"])) or "recall: nothing found in the sample"
         ),
