@@ -45,11 +45,8 @@ def add_recipe_flags(parser: argparse.ArgumentParser, parts: Sequence[Part] = AL
 
 def _picture(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add(
-        "--remove",
-        metavar="KINDS",
-        help=f"what to remove, separated by commas: {', '.join(KINDS)}, or one of COCO's 80 words (laptop, ...)",
-    )
+    kinds = f"{', '.join(KINDS)}; or of COCO's 80 words: laptop, dog, ..."
+    add("--remove", metavar="KINDS", help=f"what to remove, separated by commas: {kinds}")
     add("--segmenter", choices=literals("masks.segmenter"), help="what draws the masks (default: auto)")
     add(
         "--checkpoint",
