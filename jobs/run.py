@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--recall",
         type=int,
         metavar="N",
-        help="look at N random rows again to estimate what was missed; default: 1 %% of them, at most 200",
+        help="check N random rows again to estimate what was missed; default: 1 %% of them, 50 to 200",
     )
     parser.add_argument(
         "--failed-exit-code",
@@ -258,9 +258,15 @@ def _person(event: str, **fields: Any) -> None:
 
 
 def _recalled(one: Mapping[str, Any]) -> str:
+    """The lower end first: it is what the sample supports."""
+    from pipeline.recall import ENOUGH
+
+    sample = f"{one['removed']:,} removed, {one['missed']:,} possibly missed in {one['images']:,} images checked again"
+    if one["images"] < ENOUGH:
+        return f"recall of {one['kind']}: too few to tell ({sample}; --recall {ENOUGH} or more)"
     return (
-        f"recall of {one['kind']} at least {one['recall']:.1%} (95 %: {one['low']:.1%} to {one['high']:.1%}; "
-        f"{one['removed']:,} removed, {one['missed']:,} possibly missed in {one['images']:,} images looked at again)"
+        f"recall of {one['kind']}: at least {one['low']:.0%} "
+        f"(95 %: {one['low']:.0%} to {one['high']:.0%}, estimate {one['recall']:.0%}; {sample})"
     )
 
 
