@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.__main__ import parser
+from cleanplate.jobs.__main__ import parser
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -144,7 +144,7 @@ def test_the_image_has_what_kuberays_probes_call() -> None:
 
 
 def test_the_image_copies_what_exists_and_fetches_what_is_known() -> None:
-    from models.weights import known
+    from cleanplate.models.weights.registry import known
 
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     for sources in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
@@ -162,7 +162,7 @@ def test_ray_is_the_same_everywhere() -> None:
 
 
 def test_the_dashboard_asks_for_metrics_that_exist_by_the_names_they_have() -> None:
-    from pipeline.metrics import METRICS
+    from cleanplate.pipeline.engine.metrics import METRICS
 
     board = read("grafana.json")  # JSON is YAML.
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
