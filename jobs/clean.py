@@ -11,14 +11,14 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.recipe import Recipe
+    from cleanplate.pipeline.recipe.recipe import Recipe
 
 FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 """What a picture may be written as, beside its own format."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from jobs.flags import add_recipe_flags
+    from cleanplate.jobs.cli.flags import add_recipe_flags
 
     parser = subparsers.add_parser(
         "clean",
@@ -36,15 +36,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 where a picture failed, was skipped or has something left. Raises ConfigError before any work."""
-    from jobs.flags import recipe_of
-    from pipeline import kit
-    from pipeline.look import one_by_one
-    from pipeline.storage import Object, open_store
+    from cleanplate.jobs.cli.flags import recipe_of
+    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.storage.connect import Object, open_store
+    from cleanplate.pipeline.ui.row_pictures import one_by_one
 
     recipe = recipe_of(args)
     pairs = list(_pairs([Path(name) for name in args.inputs], args.out, recipe))
     recipe = _as_named(recipe, pairs)
-    weights = kit.check(recipe)
+    weights = inpainters.check(recipe)
     listed = []
     for source, _ in pairs:
         store = open_store(str(source.parent))
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _pairs(inputs: list[Path], out: str, recipe: Recipe) -> Iterator[tuple[Path, Path]]:
     """(picture, its output). Raises ConfigError for what is not there and for outputs that would meet."""
-    from pipeline.errors import ConfigError
+    from cleanplate.pipeline.errors import ConfigError
 
     single = len(inputs) == 1 and not inputs[0].is_dir() and not (out.endswith("/") or Path(out).is_dir())
     taken: dict[Path, Path] = {}
@@ -75,9 +75,9 @@ def _pairs(inputs: list[Path], out: str, recipe: Recipe) -> Iterator[tuple[Path,
 
 def _pictures(inputs: list[Path], recipe: Recipe) -> Iterator[tuple[Path, Path]]:
     """(picture, its name below OUT)."""
-    from pipeline import plan
-    from pipeline.errors import ConfigError
-    from pipeline.storage import open_store
+    from cleanplate.pipeline.errors import ConfigError
+    from cleanplate.pipeline.ledger import plan
+    from cleanplate.pipeline.storage.connect import open_store
 
     for given in inputs:
         if given.is_dir():
@@ -91,7 +91,7 @@ def _pictures(inputs: list[Path], recipe: Recipe) -> Iterator[tuple[Path, Path]]
 
 def _as_named(recipe: Recipe, pairs: list[tuple[Path, Path]]) -> Recipe:
     """The recipe with the format that OUT's name asks for. Raises ConfigError for one that is not written."""
-    from pipeline.errors import ConfigError
+    from cleanplate.pipeline.errors import ConfigError
 
     (source, target), *more = pairs
     asked, own = target.suffix.lower(), source.suffix.lower()

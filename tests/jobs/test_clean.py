@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pil
 
-from jobs.__main__ import main
+from cleanplate.jobs.__main__ import main
 
 PHOTOS = Path(__file__).parent.parent.parent / "jobs" / "demo_photos"
 QUICK = ["--remove", "faces", "--inpainter", "telea", "--passes", "0", "--set", "verify.scope=none"]
