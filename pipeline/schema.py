@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+Row = dict[str, Any]
+"""Columns of one image by name: what a part holds of it, or will."""
 STATUSES = ("unchanged", "cleaned", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
 
