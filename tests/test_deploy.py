@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cleanplate.jobs.__main__ import parser
+from cleanplate.jobs.cli.app import parser
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

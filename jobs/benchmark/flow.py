@@ -63,7 +63,11 @@ def photographs(count: int, place: str | None) -> dict[str, bytes]:
 
 def demo_photographs() -> dict[str, bytes]:
     """The demo's JPEGs, name -> bytes."""
-    found = (p for p in resources.files("jobs").joinpath("demo_photos").iterdir() if p.name.endswith(".jpg"))
+    found = (
+        p
+        for p in resources.files("cleanplate.jobs").joinpath("demo_photos").iterdir()
+        if p.name.endswith(".jpg")
+    )
     return {p.name: p.read_bytes() for p in sorted(found, key=lambda p: p.name)}
 
 

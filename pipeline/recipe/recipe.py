@@ -1,6 +1,7 @@
 """The recipe: the whole configuration of a run, validated before any work; its digest is its identity.
 
-Frozen pydantic models (the parts are in `pipeline/recipe/sections.py`); unknown keys are refused. YAML in, and a JSON schema
+Frozen pydantic models (the parts are in `pipeline/recipe/sections.py`); unknown keys are refused. YAML in,
+and a JSON schema
 for editors out (`cleanplate plan --schema`). Loading a recipe executes nothing: YAML is read by the safe loader.
 """
 

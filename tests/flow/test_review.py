@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from test_resume import FLAGS, ROOT, parts, wait_for_parts
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import ray_data
 from cleanplate.pipeline.engine import run as runs

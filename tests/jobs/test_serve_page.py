@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.recipe.recipe import load
 from rigs.bad_images import BAD

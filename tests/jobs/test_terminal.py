@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from rigs.flow_rig import folder, put_photos, rows_of
 
 ROOT = Path(__file__).parent.parent.parent

@@ -50,10 +50,11 @@ class Looks:
 
 
 class OverlayMap:
-    """HWC uint8 RGB images -> Looks each. rule: what was fitted to these weights (`cleanplate.models.detectors.overlay.rule`).
+    """HWC uint8 RGB images -> Looks each. rule: what was fitted to these weights
+    (`cleanplate.models.detectors.overlay.rule`).
 
-    path: weights of `cleanplate.models.detectors.unet`. Holds no state between calls. Raises ValueError for weights of another network
-    and for weights without a rule.
+    path: weights of `cleanplate.models.detectors.unet`. Holds no state between calls. Raises ValueError for
+    weights of another network and for weights without a rule.
     """
 
     def __init__(self, path: Path | str, sight: Sight | None = None, device: str = "cpu") -> None:
