@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
         )
     for left in row["residual"] or []:
         console.print(f"left: {left['kind']}  score {left['score']:.2f}  {left['detector']}", highlight=False)
-    said = [row["status"]]
-    said += [f"inpainter {row['inpainter']}"] if row["inpainter"] else []
-    said += [f"passes {row['passes']}"] if row["passes"] else []
-    said += [f"{row['error']['kind']}: {row['error']['message']}"] if row["error"] else []
-    console.print("   ".join(said), highlight=False, markup=False)
+    parts = [row["status"]]
+    parts += [f"inpainter {row['inpainter']}"] if row["inpainter"] else []
+    parts += [f"passes {row['passes']}"] if row["passes"] else []
+    parts += [f"{row['error']['kind']}: {row['error']['message']}"] if row["error"] else []
+    console.print("   ".join(parts), highlight=False, markup=False)
     console.print(f"picture: {out}", highlight=False)
     return 1 if row["status"] in ("failed", "residual") else 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pil
 
-from cleanplate.jobs.__main__ import main, parser
+from cleanplate.jobs.cli.app import main, parser
 from cleanplate.jobs.commands import completion
 from cleanplate.jobs.evaluate.command import with_default
 from cleanplate.jobs.train import command

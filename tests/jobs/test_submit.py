@@ -50,11 +50,19 @@ def test_the_package_holds_our_source_and_the_recipe_and_runs(tmp_path: Path) ->
     job = prepare([*PLACES, "--recipe", str(recipe)])
     size = make_package(folder, job)
     sent = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"pipeline/engine/ray_data.py", "models/types.py", "jobs/__main__.py", RECIPE} <= sent
-    assert {Path(name).parts[0] for name in sent} == {"pipeline", "models", "jobs", RECIPE}
+    assert {
+        "cleanplate/__main__.py",
+        "cleanplate/pipeline/engine/ray_data.py",
+        "cleanplate/models/types.py",
+        RECIPE,
+    } <= sent
+    assert {Path(name).parts[0] for name in sent} == {"cleanplate", RECIPE}
     # No weights but the small files that the recipe names and our own package carries.
     weights = {name for name in sent if Path(name).suffix not in (".py", ".yaml", ".json", ".txt")}
-    assert weights == {"models/shipped/lama-lite.safetensors", "models/shipped/blazeface-short.tflite"}
+    assert weights == {
+        "cleanplate/models/shipped/lama-lite.safetensors",
+        "cleanplate/models/shipped/blazeface-short.tflite",
+    }
     assert size < 5 * 2**20
     words = [sys.executable, *job.entrypoint]
     said = subprocess.run(
@@ -95,7 +103,7 @@ def test_nothing_of_the_environment_travels(monkeypatch: pytest.MonkeyPatch, tmp
     assert (env["AWS_REGION"], env["AWS_SSE_KMS_KEY_ID"]) == ("eu-west-1", "alias/a"), "no secrets, and named"
     assert (env["ORT_DISABLE_TELEMETRY"], env["RAY_USAGE_STATS_ENABLED"]) == ("1", "0")
     assert sent["entrypoint"] == (
-        "'/opt/my venv/bin/python' -m jobs run s3://bucket/raw s3://bucket/clean --remove faces "
+        "'/opt/my venv/bin/python' -m cleanplate run s3://bucket/raw s3://bucket/clean --remove faces "
         "--failed-exit-code 11 --address auto"
     ), "the interpreter of the head's own Ray"
 
@@ -122,7 +130,7 @@ def test_the_recipe_is_found_in_the_package(
         ([*PLACES, "--here"], "leave out --here"),
         ([*PLACES, "--address", "auto"], "leave out --address"),
         ([*PLACES, "--recipe", "/no/such.yaml"], "cannot read the recipe"),
-        ([*PLACES, "--remove", "cats"], "wrong recipe"),
+        ([*PLACES, "--remove", "unicorns"], "wrong recipe"),
         ([*PLACES, "--inpainter", "mine.safetensors"], "weights 'mine.safetensors'"),
     ],
 )
