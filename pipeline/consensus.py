@@ -25,11 +25,12 @@ import cv2
 import numpy as np
 
 from models.regions import Image, Mask, Region
-from pipeline import exif, images, jpeg, plan
+from pipeline import images, jpeg, plan
 from pipeline.containers import read_images
 from pipeline.errors import CleanplateError, ConfigError, ContractError, RowError, StorageError
 from pipeline.formats import SOF, ImageError, jpeg_segments, sniff
-from pipeline.pixels import exif_block, upright, upright_to_stored
+from pipeline.orientation import orientation_of
+from pipeline.pixels import upright, upright_to_stored
 from pipeline.recipe import Recipe
 from pipeline.rules import Consensus as Rule
 from pipeline.stage import Spread
@@ -293,7 +294,7 @@ class Consensus:
             return picture, None
         done = np.zeros(picture.shape[:2], np.bool_)
         planes = planes_of(row["source"])
-        turn = exif.orientation(exif_block(row["source"], "jpeg")) if planes else 1
+        turn = orientation_of(row["source"], "jpeg") if planes else 1
         for mark in mine:
             picture, rest = self._taken_off(picture, mark, planes, turn)
             x0, y0, x1, y1 = mark.box
