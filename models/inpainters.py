@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from models.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, resize
+from models.devices import subnormals_flushed
 from models.fast import fast_generator
 from models.graphs import graphed
 from models.lama import LamaGenerator, Precision, Predict, start_batch
@@ -118,6 +119,7 @@ class LamaInpainter:
             _paste_all(results, masks, jobs, filled)
         return results
 
+    @subnormals_flushed()
     def _start(self, images: Image, masks: Mask) -> Filled:
         """BHWC uint8 and BHW bool -> what gives BHWC uint8; in halves when memory runs out."""
         if self._refined is not None:

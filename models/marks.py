@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.devices import subnormals_flushed
 from models.fast import bf16_is_native
 from models.regions import Image
 
@@ -119,6 +120,7 @@ def load(path: Path, name: str = "marks") -> MarksNet:
     return net.eval()
 
 
+@subnormals_flushed()
 @torch.inference_mode()
 def probability(net: MarksNet, images: Sequence[Image]) -> Probability:
     """HWC uint8 RGB images of one size -> B x H x W float32 in [0, 1]; inside they are padded to STRIDE.

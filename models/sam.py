@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image as PilImage
 
+from models.devices import subnormals_flushed
 from models.masks import box_mask
 from models.regions import Image, Mask, Region
 from models.sam_package import package as package
@@ -167,6 +168,7 @@ class SamSegmenter:
         transforms = importlib.import_module("segment_anything.utils.transforms")
         self._transform = transforms.ResizeLongestSide(model.image_encoder.img_size)
 
+    @subnormals_flushed()
     @torch.inference_mode()
     def __call__(self, images: list[Image], regions: list[list[Region]]) -> list[list[Mask]]:
         """Images without regions are not encoded; all prompts of an image share its encoding, and prompts of

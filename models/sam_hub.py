@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from models.detectors.prompt import IMAGENET, prepared
+from models.devices import subnormals_flushed
 from models.regions import Image, Mask, Region
 from models.sam import PROMPTS_AT_ONCE, Prompts, fitted, inner_point
 
@@ -53,6 +54,7 @@ class HubSamSegmenter:
             else self._model.config.prompt_encoder_config.image_size
         )
 
+    @subnormals_flushed()
     @torch.inference_mode()
     def __call__(self, images: list[Image], regions: list[list[Region]]) -> list[list[Mask]]:
         """Images without regions are not encoded; all prompts of an image share its encoding."""

@@ -11,6 +11,7 @@ import torch
 
 from models.detectors import tiles
 from models.detectors.faces import iou
+from models.devices import subnormals_flushed
 from models.regions import Image, Mask, Region
 from models.sam import PROMPTS_AT_ONCE, SamSegmenter
 
@@ -41,6 +42,7 @@ class EverythingDetector:
         self.min_iou, self.min_stability = min_iou, min_stability
         self._sam = sam
 
+    @subnormals_flushed()
     @torch.inference_mode()
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels, masks HW bool."""

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from models.devices import subnormals_flushed
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -30,6 +32,19 @@ class Session(Protocol):
     def get_modelmeta(self) -> Any: ...
 
     def get_providers(self) -> list[str]: ...
+
+
+class _Flushed:
+    """A session whose runs flush subnormal numbers in the thread that runs it, whichever that is."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+        self.get_modelmeta, self.get_providers = session.get_modelmeta, session.get_providers
+
+    def run(self, output_names: list[str] | None, feeds: dict[str, Floats]) -> list[Floats]:
+        with subnormals_flushed():
+            return self._session.run(output_names, feeds)
 
 
 def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
@@ -51,11 +66,14 @@ def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
     options.log_severity_level = 3
     # Input sizes change from image to image: the arena would keep the largest plan of each size for ever.
     options.enable_mem_pattern = False
+    # For the session's own threads. That of the first session of a process is also set in the thread that opens it,
+    # and stays there: hence the guard around the opening, and around each run.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     source = model if isinstance(model, bytes) else str(model)
-    session: Session = onnxruntime.InferenceSession(source, options, providers=providers)
-    return session
+    with subnormals_flushed():
+        return _Flushed(onnxruntime.InferenceSession(source, options, providers=providers))
 
 
 def on_gpu(session: Session) -> bool:
@@ -101,6 +119,28 @@ def free_shapes(model: bytes, inputs: dict[str, tuple[int | str, ...]]) -> bytes
     if missing:
         raise ValueError(f"the model has no input named {sorted(missing)}")
     return out
+
+
+def fixed_weights(model: bytes) -> bytes:
+    """A copy of an ONNX model without the inputs that its own initializers fill.
+
+    Old exporters list every weight as an input too (IR version 3 and below), which a caller could then replace:
+    onnxruntime takes such weights for variables, so that it neither folds nor lays them out for its convolutions.
+    CenterFace runs 2.4 times faster with weights that are fixed, with outputs equal to 4e-5.
+    (onnx.proto: GraphProto.initializer 5, input 11; TensorProto.name 8; ValueInfoProto.name 1.) Raises ValueError when
+    the bytes are no protocol buffer.
+    """
+
+    def graph(payload: bytes) -> bytes:
+        fields = list(_fields(payload))
+        filled = {_name(body, 8) for number, body, _ in fields if number == 5}
+        return b"".join(raw for number, body, raw in fields if number != 11 or _name(body, 1) not in filled)
+
+    return _edit(model, 7, graph)
+
+
+def _name(message: bytes, field: int) -> bytes:
+    return next((payload for number, payload, _ in _fields(message) if number == field), b"")
 
 
 def _shaped(tensor: bytes, shape: bytes | None) -> bytes:

@@ -18,6 +18,7 @@ import torch
 
 from models.detectors import tiles
 from models.detectors.faces import iou
+from models.devices import subnormals_flushed
 from models.regions import Image, Region
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -66,6 +67,7 @@ class PromptDetector:
         self._tokens = _tokenized(transformers.AutoTokenizer.from_pretrained(folder), self.words, self.is_owl)
         self._side = int(config.vision_config.image_size) if self.is_owl else SHORT
 
+    @subnormals_flushed()
     @torch.inference_mode()
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
