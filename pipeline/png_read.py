@@ -11,8 +11,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from pipeline import exif
-from pipeline.formats import PNG_MAGIC, ImageError, png_chunk
+from cleanplate.pipeline.images.formats import exif
+from cleanplate.pipeline.images.formats.base import PNG_MAGIC, ImageError, png_chunk
 
 _PIXELS = frozenset([b"IHDR", b"PLTE", b"IDAT", b"IEND"])
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}

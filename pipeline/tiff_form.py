@@ -10,9 +10,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pipeline import exif
-from pipeline.exif import Entry
-from pipeline.formats import ImageError
+from cleanplate.pipeline.images.formats import exif
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.exif import Entry
 
 NONE, PACKBITS, JPEG = 1, 32773, 7
 DEFLATE = frozenset([8, 32946])

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import TiffImagePlugin
 
-from pipeline import exif
-from pipeline.exif import Entry
-from pipeline.formats import ImageError, jpeg_segments
-from pipeline.tiff_form import (
+from cleanplate.pipeline.images.formats import exif
+from cleanplate.pipeline.images.formats.base import ImageError, jpeg_segments
+from cleanplate.pipeline.images.formats.exif import Entry
+from cleanplate.pipeline.tiff_form import (
     ASSOCIATED,
     CMYK,
     DEFLATE,

@@ -8,31 +8,33 @@ import struct
 import zlib
 from collections.abc import Callable
 
-import bad_images
 import numpy as np
 import pytest
-from bad_images import exif_block, jpeg, picture, png_chunk, save, segment
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from tiffs import tiff
 
-from pipeline import bmp, exif, images, png_read
-from pipeline.formats import ImageError, jpeg_segments, png_chunks
+from cleanplate.pipeline import bmp, png_read
+from cleanplate.pipeline.images import encode
+from cleanplate.pipeline.images.formats import exif
+from cleanplate.pipeline.images.formats.base import ImageError, jpeg_segments, png_chunks
+from rigs import bad_images
+from rigs.bad_images import exif_block, jpeg, picture, png_chunk, save, segment
 
 SCENE = bad_images.scene()
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 
-def passed(data: bytes, **options: str) -> images.Encoded:
+def passed(data: bytes, **options: str) -> encode.Encoded:
     """Nothing found."""
-    return images.encode(data, images.decode(data), None, None, **options)  # type: ignore[arg-type]
+    return encode.encode(data, encode.decode(data), None, None, **options)  # type: ignore[arg-type]
 
 
-def edited(data: bytes, **options: str) -> images.Encoded:
+def edited(data: bytes, **options: str) -> encode.Encoded:
     """A box turned to its negative."""
-    decoded = images.decode(data)
+    decoded = encode.decode(data)
     mask = np.zeros((decoded.height, decoded.width), bool)
     mask[8:16, 8:24] = True
-    return images.encode(data, decoded, 255 - decoded.pixels, mask, **options)  # type: ignore[arg-type]
+    return encode.encode(data, decoded, 255 - decoded.pixels, mask, **options)  # type: ignore[arg-type]
 
 
 def shown(data: bytes) -> np.ndarray:
@@ -74,12 +76,12 @@ def test_the_thumbnail_of_a_raw_file_is_not_taken_for_the_photograph(
     how: dict[str, object], order: str
 ) -> None:
     with pytest.raises(ImageError, match="raw file") as caught:
-        images.decode(subifd_raw(order, **how))  # type: ignore[arg-type]
+        encode.decode(subifd_raw(order, **how))  # type: ignore[arg-type]
     assert caught.value.kind == "unsupported"
 
 
 def test_a_reduced_picture_below_a_photograph_is_no_raw_file() -> None:
-    assert images.decode(subifd_raw("<", reduced=False, size=(8, 12))).width == 24
+    assert encode.decode(subifd_raw("<", reduced=False, size=(8, 12))).width == 24
 
 
 @pytest.mark.parametrize("size", [0, 54, 3000, 10_000_000])
@@ -99,9 +101,9 @@ def test_a_profile_in_a_bmp_stays_with_the_picture(mode: str) -> None:
     data = bmp.write_bmp(stored, mode, dpi=(300, 300), icc=bad_images.icc())
     with Image.open(io.BytesIO(data)) as opened:
         assert (np.asarray(opened.convert(mode)) == np.asarray(picture(mode))).all()
-    assert images.decode(data).icc == bad_images.icc()
-    assert images.decode(passed(data).data).icc == bad_images.icc()
-    assert images.decode(edited(data).data).icc == bad_images.icc()
+    assert encode.decode(data).icc == bad_images.icc()
+    assert encode.decode(passed(data).data).icc == bad_images.icc()
+    assert encode.decode(edited(data).data).icc == bad_images.icc()
 
 
 def png_with(*chunks: bytes) -> bytes:
@@ -130,7 +132,7 @@ def png_with(*chunks: bytes) -> bytes:
 def test_a_chunk_that_a_reader_may_skip_never_fails_a_png(chunk: bytes) -> None:
     data = png_with(chunk)
     for out in (passed(data).data, edited(data).data):
-        again = images.decode(out)
+        again = encode.decode(out)
         assert (again.pixels[20:] == SCENE[20:]).all()
         assert again.mode == "RGB"
         assert all(right for _, _, right in png_read.checked_chunks(out)), (
@@ -145,7 +147,7 @@ def test_damage_in_what_makes_the_pixels_is_never_shown(depth: int) -> None:
     spoilt = bytearray(data)
     spoilt[len(data) // 2] ^= 1
     with pytest.raises(ImageError, match="checksum") as caught:
-        images.decode(bytes(spoilt))
+        encode.decode(bytes(spoilt))
     assert caught.value.kind == "corrupt"
     chunks = list(png_chunks(data))
     body = b"".join(b for k, b in chunks if k == b"IDAT")
@@ -156,7 +158,7 @@ def test_damage_in_what_makes_the_pixels_is_never_shown(depth: int) -> None:
     ):
         parts = [png_chunk(b"IHDR", chunks[0][1]), png_chunk(b"IDAT", wrong), png_chunk(b"IEND", b"")]
         with pytest.raises(ImageError) as caught:
-            images.decode(data[:8] + b"".join(parts))
+            encode.decode(data[:8] + b"".join(parts))
         assert caught.value.kind in (kind, "corrupt")
 
 
@@ -165,7 +167,7 @@ def test_bytes_between_jpeg_segments_are_skipped_as_libjpeg_skips_them(junk: byt
     data = jpeg()
     at = data.index(b"\xff\xdb")
     spoilt = data[:at] + junk + data[at:]
-    assert (images.decode(spoilt).stored == images.decode(data).stored).all()
+    assert (encode.decode(spoilt).stored == encode.decode(data).stored).all()
     assert passed(spoilt).data == data
     out = edited(spoilt)
     assert (out.pixels_equal, out.jpeg_blocks_equal) == (True, True)
@@ -177,11 +179,11 @@ def test_a_jpeg_without_its_end_marker_is_shown_when_nothing_else_is_missing(
 ) -> None:
     data = jpeg(**options)
     for cut in (1, 2):
-        assert (images.decode(data[:-cut]).stored == images.decode(data).stored).all()
+        assert (encode.decode(data[:-cut]).stored == encode.decode(data).stored).all()
         assert passed(data[:-cut]).data == data
     for cut in (60, len(data) // 4, len(data) // 2):
         with pytest.raises(ImageError) as caught:
-            images.decode(data[:-cut])
+            encode.decode(data[:-cut])
         assert caught.value.kind == "truncated"
 
 
@@ -204,15 +206,15 @@ def test_an_orientation_of_any_integer_type_turns_the_picture(
 ) -> None:
     values = [6, 3, 3, 3, 3][:count]
     data = with_exif(order, kind, count, struct.pack(order + code, *values))
-    decoded = images.decode(data)
+    decoded = encode.decode(data)
     assert (decoded.orientation, decoded.pixels.shape) == (6, (96, 64, 3))
     if count == 1 and kind != 1:
         assert (decoded.pixels == shown(data)).all()
     for out in (passed(data), edited(data)):
-        assert images.decode(out.data).orientation == 6
-        assert (shown(out.data) == images.decode(out.data).pixels).all(), "other viewers turn it the same way"
+        assert encode.decode(out.data).orientation == 6
+        assert (shown(out.data) == encode.decode(out.data).pixels).all(), "other viewers turn it the same way"
     upright = passed(data, orientation="bake")
-    assert images.decode(upright.data).orientation == 1
+    assert encode.decode(upright.data).orientation == 1
     assert np.abs(shown(upright.data).astype(int) - decoded.pixels).mean() < 2, (
         "decoders round turned blocks otherwise"
     )
@@ -269,16 +271,16 @@ ELSEWHERE = {
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_an_orientation_that_stands_elsewhere_is_obeyed_and_survives(name: str, policy: str) -> None:
     data = ELSEWHERE[name]
-    decoded = images.decode(data)
+    decoded = encode.decode(data)
     assert decoded.orientation == 6
     assert (decoded.pixels == shown(data)).all(), "this is what a viewer shows"
     out = passed(data, metadata=policy)
     assert (shown(out.data) == decoded.pixels).all()
-    assert out.data == images.encode(out.data, images.decode(out.data), None, None, metadata=policy).data
+    assert out.data == encode.encode(out.data, encode.decode(out.data), None, None, metadata=policy).data
     changed = edited(data, metadata=policy)
     assert changed.pixels_equal
-    assert (shown(changed.data) == images.decode(changed.data).pixels).all()
-    assert images.decode(changed.data).pixels.shape == (96, 64, 3)
+    assert (shown(changed.data) == encode.decode(changed.data).pixels).all()
+    assert encode.decode(changed.data).pixels.shape == (96, 64, 3)
     if policy != "keep":
         assert b"xmpmeta" not in out.data + changed.data
     if name.startswith("jpeg"):
@@ -314,10 +316,10 @@ def test_what_a_format_cannot_hold_is_an_error_of_its_own(target: str, size: tup
 def test_one_limit_of_pixels_holds_and_it_is_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = save(picture().quantize(16) if name == "GIF" else picture(), name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own: an error beyond twice as many
-    assert images.decode(data).width == 96
+    assert encode.decode(data).width == 96
     assert Image.MAX_IMAGE_PIXELS == 100, "what others set is theirs"
     with pytest.raises(ImageError) as caught:
-        images.decode(data, max_pixels=96 * 64 - 1)
+        encode.decode(data, max_pixels=96 * 64 - 1)
     assert caught.value.kind == "too_large"
 
 
@@ -341,7 +343,7 @@ def test_a_cause_is_a_sentence_and_no_class_of_a_library(name: str) -> None:
         for at in rng.integers(0, len(data), 12):
             spoilt[at] = rng.integers(0, 256)
         try:
-            images.decode(bytes(spoilt))
+            encode.decode(bytes(spoilt))
         except ImageError as error:
             causes.add(str(error))
     for cause in causes:

@@ -6,13 +6,14 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-import bad_images
 import numpy as np
 import pytest
-from bad_images import exif_block, jpeg, picture, png_chunk, save, segment
 from tiffs import DEFLATE, LZW, PACKBITS, lzw, packbits, tiff
 
-from pipeline import bmp, images
+from cleanplate.pipeline import bmp
+from cleanplate.pipeline.images import encode
+from rigs import bad_images
+from rigs.bad_images import exif_block, jpeg, picture, png_chunk, save, segment
 
 MARK = b"PLANTED-MARKER-4711"
 SCENE = bad_images.scene()
@@ -246,16 +247,16 @@ CASES = {
 def test_scrub_leaves_nothing_that_was_planted(name: str, policy: str) -> None:
     data = CASES[name]
     assert MARK[:10] in data or "rows" in name or "old" in name
-    decoded = images.decode(data)
-    out = images.encode(data, decoded, None, None, metadata=policy)
+    decoded = encode.decode(data)
+    out = encode.encode(data, decoded, None, None, metadata=policy)
     assert MARK[:10] not in out.data
     assert out.metadata_dropped
-    assert (images.decode(out.data).stored == decoded.stored).all()
-    again = images.encode(out.data, images.decode(out.data), None, None, metadata=policy)
+    assert (encode.decode(out.data).stored == decoded.stored).all()
+    again = encode.encode(out.data, encode.decode(out.data), None, None, metadata=policy)
     assert (again.data, again.metadata_dropped) == (out.data, [])
     mask = np.zeros((decoded.height, decoded.width), bool)
     mask[8:16, 8:24] = True
-    changed = images.encode(data, decoded, 255 - decoded.pixels, mask, metadata=policy)
+    changed = encode.encode(data, decoded, 255 - decoded.pixels, mask, metadata=policy)
     assert MARK[:10] not in changed.data
     assert changed.pixels_equal
 
@@ -265,7 +266,7 @@ def test_the_padding_of_a_bmps_rows_is_empty_afterwards() -> None:
     start, stride = struct.unpack_from("<I", data, 10)[0], 288
     for y in range(64):
         data[start + y * stride + 285 : start + (y + 1) * stride] = b"XYZ"
-    out = images.encode(bytes(data), images.decode(bytes(data)), None, None)
+    out = encode.encode(bytes(data), encode.decode(bytes(data)), None, None)
     assert b"XYZ" not in out.data
     assert out.metadata_dropped == [bmp.GAP]
-    assert (images.decode(out.data).pixels == bad_images.scene(95)).all()
+    assert (encode.decode(out.data).pixels == bad_images.scene(95)).all()

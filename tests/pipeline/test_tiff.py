@@ -13,8 +13,8 @@ import tifffile
 from PIL import Image
 from tiffs import DEFLATE, LZW, NONE, OLD_DEFLATE, PACKBITS, tiff
 
-from pipeline import images, pixels
-from pipeline.formats import ImageError
+from cleanplate.pipeline.images import decode, encode
+from cleanplate.pipeline.images.formats.base import ImageError
 
 Array = npt.NDArray[np.unsignedinteger]
 RNG = np.random.default_rng(7)
@@ -111,14 +111,14 @@ def every(form: object, bits: int) -> Iterator[tuple[str, bytes, Array, Array, i
 def test_every_layout_shows_the_array_that_it_was_made_of(form: object, bits: int) -> None:
     count = 0
     for name, data, array, shown, orientation in every(form, bits):
-        found = images.decode(data)
+        found = encode.decode(data)
         assert found.bits == (8 if form is palette and bits == 8 else bits), name
-        right = pixels.upright(shown, orientation)
+        right = decode.upright(shown, orientation)
         assert found.pixels.shape == right.shape, name
         off = np.abs(found.pixels.astype(int) - right.astype(int)).max()
         assert off <= (1 if form in (premultiplied, palette) else 0), name
         if form not in (negative, palette):
-            assert (found.stored == pixels.upright(array, orientation)).all(), name
+            assert (found.stored == decode.upright(array, orientation)).all(), name
         count += 1
     assert count >= (5 if form is palette and bits == 16 else 21)
 
@@ -135,22 +135,22 @@ def test_a_second_reader_finds_the_same_samples_in_these_files(form: object, bit
         elif form in (rgb, grey, with_alpha, cmyk) and bits == 8 and "'planar': 1" in name:
             with Image.open(io.BytesIO(data)) as picture:
                 third = np.asarray(picture)
-            assert (third.reshape(-1) == pixels.upright(array, orientation).reshape(-1)).all(), name
+            assert (third.reshape(-1) == decode.upright(array, orientation).reshape(-1)).all(), name
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("form", FORMS)
 def test_an_edit_is_written_where_the_mask_says_and_read_by_others(form: object, bits: int) -> None:
     for name, data, _, _, _ in list(every(form, bits))[::6]:
-        before = images.decode(data)
+        before = encode.decode(data)
         mask = np.zeros((before.height, before.width), bool)
         mask[3:9, 4:12] = True
         edited = RNG.integers(0, 256, before.pixels.shape).astype(np.uint8)
-        out = images.encode(data, before, edited, mask)
+        out = encode.encode(data, before, edited, mask)
         assert (out.format, out.pixels_equal, out.inside_changed) == ("tiff", True, True), name
         written = tifffile.imread(io.BytesIO(out.data)).reshape(before.stored.shape)
         assert (written[~mask] == before.stored[~mask]).all(), name
-        after = images.decode(out.data)
+        after = encode.decode(out.data)
         assert (after.stored == written).all(), name
         if form in (rgb, with_alpha, cmyk, palette):
             assert np.abs(after.pixels[mask].astype(int) - edited[mask].astype(int)).max() <= 1, name
@@ -190,7 +190,7 @@ REFUSED = {
 def test_what_is_not_read_right_is_refused_with_its_reason(name: str) -> None:
     data, words = REFUSED[name]
     with pytest.raises(ImageError, match=words) as caught:
-        images.decode(data)
+        encode.decode(data)
     assert caught.value.kind == "unsupported"
 
 
@@ -202,14 +202,14 @@ def test_a_strip_that_is_missing_or_short_is_never_filled_with_something() -> No
         279: [270] * 14 + [20],
     }.items():
         with pytest.raises(ImageError) as caught:
-            images.decode(strip(2, 3, 16, block=(5, 0), planar=2, order=order, more={tag: (4, values)}))
+            encode.decode(strip(2, 3, 16, block=(5, 0), planar=2, order=order, more={tag: (4, values)}))
         assert caught.value.kind == "truncated"
     with pytest.raises(ImageError, match="outside the file"):
-        images.decode(whole[:-100])
+        encode.decode(whole[:-100])
     for compression in (LZW, DEFLATE, PACKBITS):
         data = strip(2, 3, compression=compression)
         with pytest.raises(ImageError) as caught:
-            images.decode(data[:-40])
+            encode.decode(data[:-40])
         assert caught.value.kind == "truncated"
         short = bytearray(data)
         short[short.index(struct.pack("<HHI", 279, 4, 1)) + 8 :][:0] = b""
@@ -217,31 +217,31 @@ def test_a_strip_that_is_missing_or_short_is_never_filled_with_something() -> No
         (size,) = struct.unpack_from("<I", short, at)
         struct.pack_into("<I", short, at, size - 40)
         with pytest.raises(ImageError):
-            images.decode(bytes(short))
+            encode.decode(bytes(short))
 
 
 def test_no_sizes_of_strips_are_needed_where_nothing_is_packed() -> None:
     data, shown, _ = rgb(8)
-    found = images.decode(tiff(data, 2, block=(5, 0), more={279: (4, [0] * 5)}))
+    found = encode.decode(tiff(data, 2, block=(5, 0), more={279: (4, [0] * 5)}))
     assert (found.pixels == shown).all()
 
 
 @pytest.mark.parametrize("kind", [1, 3, 4])
 def test_the_orientation_may_have_any_integer_type(kind: int) -> None:
     array, shown, _ = rgb(16)
-    assert (images.decode(tiff(array, 2, more={274: (kind, [6])})).pixels == pixels.upright(shown, 6)).all()
+    assert (encode.decode(tiff(array, 2, more={274: (kind, [6])})).pixels == decode.upright(shown, 6)).all()
 
 
 def test_an_orientation_that_stands_in_xmp_alone_is_obeyed_and_not_applied_twice() -> None:
     array, shown, _ = rgb(8)
     data = tiff(array, 2, more={700: (1, b'<x tiff:Orientation="8"/>')})
-    before = images.decode(data)
-    assert (before.pixels == pixels.upright(shown, 8)).all()
+    before = encode.decode(data)
+    assert (before.pixels == decode.upright(shown, 8)).all()
     mask = np.zeros((before.height, before.width), bool)
     mask[2:5, 2:5] = True
     for policy in ("scrub", "keep"):
-        out = images.encode(data, before, 255 - before.pixels, mask, metadata=policy)
-        assert (images.decode(out.data).pixels[~mask] == before.pixels[~mask]).all()
+        out = encode.encode(data, before, 255 - before.pixels, mask, metadata=policy)
+        assert (encode.decode(out.data).pixels[~mask] == before.pixels[~mask]).all()
         with Image.open(io.BytesIO(out.data)) as picture:
             assert (np.asarray(picture)[~mask] == before.pixels[~mask]).all()
 
@@ -264,10 +264,10 @@ def test_pictures_of_few_bits_are_shown_and_the_note_says_what_became_of_them(
     shown = colours.T[values] if photometric == 3 else np.repeat(plain[..., None], 3, axis=2)
     for compression in (NONE, DEFLATE, PACKBITS, LZW):
         data = tiff(row[..., None], photometric, compression=compression, more=more)
-        found = images.decode(data)
+        found = encode.decode(data)
         assert (found.pixels == shown).all(), compression
     mask = np.zeros((height, width), bool)
     mask[2:5, 3:7] = True
-    out = images.encode(data, found, 255 - found.pixels, mask)
+    out = encode.encode(data, found, 255 - found.pixels, mask)
     held = "palette" if photometric == 3 else "bilevel" if bits == 1 else f"{bits}-bit grey"
     assert str(out.note).startswith(f"{held} pixels written as")
