@@ -25,14 +25,13 @@ from PIL import Image as PillowImage
 from PIL.ImageFile import ImageFile
 
 from cleanplate.models.types import Image
-from cleanplate.pipeline import bmp, png_read
 from cleanplate.pipeline.errors import ran_out_of_memory
-from cleanplate.pipeline.images.formats import heif, isobmff, jpeg_blocks
+from cleanplate.pipeline.images.formats import bmp, heif, isobmff, jpeg_blocks, png_read
 from cleanplate.pipeline.images.formats.base import ImageError, jpeg_ends, jpeg_segments, webp_chunks
+from cleanplate.pipeline.images.formats.orientation import ISO, orientation_of
 from cleanplate.pipeline.images.formats.table import Header, header
-from cleanplate.pipeline.orientation import ISO, orientation_of
-from cleanplate.pipeline.tiff_form import form as tiff_form
-from cleanplate.pipeline.tiff_read import decode_tiff, dpi_of, icc_of
+from cleanplate.pipeline.images.formats.tiff_form import form as tiff_form
+from cleanplate.pipeline.images.formats.tiff_read import decode_tiff, dpi_of, icc_of
 
 T = TypeVar("T", bound=np.generic)
 Stored = npt.NDArray[np.unsignedinteger]

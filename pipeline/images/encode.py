@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cleanplate.models.types import Image, Mask
-from cleanplate.pipeline import bmp
 from cleanplate.pipeline.images.c2pa_manifest import Marks, Sign
 from cleanplate.pipeline.images.decode import (
     ALPHA,
@@ -26,12 +25,12 @@ from cleanplate.pipeline.images.decode import (
     upright,
     upright_to_stored,
 )
-from cleanplate.pipeline.images.formats import exif, jpeg_blocks, jpeg_rotate, png
+from cleanplate.pipeline.images.formats import bmp, exif, jpeg_blocks, jpeg_rotate, png
 from cleanplate.pipeline.images.formats.base import KINDS, ImageError, webp_chunks
+from cleanplate.pipeline.images.formats.orientation import ISO, exif_block
 from cleanplate.pipeline.images.formats.policy import POLICIES, Policy, clean, policy_of
 from cleanplate.pipeline.images.formats.tiff import write_tiff
 from cleanplate.pipeline.images.merge import all_equal, merge
-from cleanplate.pipeline.orientation import ISO, exif_block
 
 __all__ = ["FORMATS", "KINDS", "POLICIES", "Decoded", "Encoded", "ImageError", "decode", "encode"]
 

@@ -93,7 +93,7 @@ def summary(output: Store, record: dict[str, Any], facts: Facts) -> dict[str, An
 
 def document(title: str, blocks: Iterable[str]) -> str:
     """The HTML around the data blocks, with its policy."""
-    folder = resources.files("pipeline").joinpath("page")
+    folder = resources.files("cleanplate.pipeline").joinpath("ui", "static")
 
     def text(name: str) -> str:
         return folder.joinpath(name).read_text("utf-8")

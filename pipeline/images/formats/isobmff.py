@@ -76,7 +76,8 @@ def ending(data: bytes) -> int:
 
     A box of a known kind that reaches over the end is a cut file, not a tail.
     """
-    start, seen = 0, set()
+    start = 0
+    seen: set[bytes] = set()
     while start + 8 <= len(data):
         kind = data[start + 4 : start + 8]
         try:

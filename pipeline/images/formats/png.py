@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from cleanplate.pipeline.images.formats.base import PNG_MAGIC, png_chunk, png_chunks
-from cleanplate.pipeline.png_read import checked_chunks
+from cleanplate.pipeline.images.formats.png_read import checked_chunks
 
 Stored = npt.NDArray[np.unsignedinteger]
 

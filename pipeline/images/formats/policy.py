@@ -17,8 +17,7 @@ from __future__ import annotations
 import struct
 from typing import Literal
 
-from cleanplate.pipeline import bmp
-from cleanplate.pipeline.images.formats import exif, heif, isobmff
+from cleanplate.pipeline.images.formats import bmp, exif, heif, isobmff
 from cleanplate.pipeline.images.formats.base import (
     PNG_MAGIC,
     SOF,
@@ -28,10 +27,10 @@ from cleanplate.pipeline.images.formats.base import (
     png_chunk,
     webp_chunks,
 )
+from cleanplate.pipeline.images.formats.orientation import exif_block, orientation_of
+from cleanplate.pipeline.images.formats.png_read import checked_chunks, raw_size, trimmed
 from cleanplate.pipeline.images.formats.tiff import clean_tiff
 from cleanplate.pipeline.images.formats.xmp import PACKET, PNG_XMP, XMP, with_exif
-from cleanplate.pipeline.orientation import exif_block, orientation_of
-from cleanplate.pipeline.png_read import checked_chunks, raw_size, trimmed
 
 Policy = Literal["scrub", "keep", "strip"]
 POLICIES: tuple[Policy, ...] = ("scrub", "keep", "strip")

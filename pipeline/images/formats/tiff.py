@@ -15,9 +15,17 @@ import numpy.typing as npt
 from cleanplate.pipeline.images.formats import exif
 from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.images.formats.exif import Entry
+from cleanplate.pipeline.images.formats.tiff_form import (
+    ASSOCIATED,
+    ICC,
+    SUB_IFDS,
+    UNASSOCIATED,
+    XMP,
+    form,
+    numbers,
+)
+from cleanplate.pipeline.images.formats.tiff_read import used_bytes
 from cleanplate.pipeline.images.formats.xmp import PACKET, marked
-from cleanplate.pipeline.tiff_form import ASSOCIATED, ICC, SUB_IFDS, UNASSOCIATED, XMP, form, numbers
-from cleanplate.pipeline.tiff_read import used_bytes
 
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD, _C2PA = 0x8769, 0x8825, 0xA005, 0xCD41
 _OFFSETS = {273: 279, 324: 325, 513: 514}

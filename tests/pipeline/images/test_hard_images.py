@@ -11,14 +11,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
-from tiffs import tiff
 
-from cleanplate.pipeline import bmp, png_read
 from cleanplate.pipeline.images import encode
-from cleanplate.pipeline.images.formats import exif
+from cleanplate.pipeline.images.formats import bmp, exif, png_read
 from cleanplate.pipeline.images.formats.base import ImageError, jpeg_segments, png_chunks
 from rigs import bad_images
 from rigs.bad_images import exif_block, jpeg, picture, png_chunk, save, segment
+from rigs.tiffs import tiff
 
 SCENE = bad_images.scene()
 XMP = b"http://ns.adobe.com/xap/1.0/\0"

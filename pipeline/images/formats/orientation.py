@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from cleanplate.pipeline import png_read
-from cleanplate.pipeline.images.formats import exif, isobmff
+from cleanplate.pipeline.images.formats import exif, isobmff, png_read
 from cleanplate.pipeline.images.formats.base import jpeg_segments, webp_chunks
-from cleanplate.pipeline.tiff_form import form as tiff_form
+from cleanplate.pipeline.images.formats.tiff_form import form as tiff_form
 
 ISO = ("avif", "heif")
 """Formats whose orientation is the container's, applied by the decoder; an EXIF orientation says nothing there."""

@@ -18,7 +18,7 @@ from PIL import TiffImagePlugin
 from cleanplate.pipeline.images.formats import exif
 from cleanplate.pipeline.images.formats.base import ImageError, jpeg_segments
 from cleanplate.pipeline.images.formats.exif import Entry
-from cleanplate.pipeline.tiff_form import (
+from cleanplate.pipeline.images.formats.tiff_form import (
     ASSOCIATED,
     CMYK,
     DEFLATE,

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 import tifffile
 from PIL import Image
-from tiffs import DEFLATE, LZW, NONE, OLD_DEFLATE, PACKBITS, tiff
 
 from cleanplate.pipeline.images import decode, encode
 from cleanplate.pipeline.images.formats.base import ImageError
+from rigs.tiffs import DEFLATE, LZW, NONE, OLD_DEFLATE, PACKBITS, tiff
 
 Array = npt.NDArray[np.unsignedinteger]
 RNG = np.random.default_rng(7)

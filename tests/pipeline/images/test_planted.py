@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tiffs import DEFLATE, LZW, PACKBITS, lzw, packbits, tiff
 
-from cleanplate.pipeline import bmp
 from cleanplate.pipeline.images import encode
+from cleanplate.pipeline.images.formats import bmp
 from rigs import bad_images
 from rigs.bad_images import exif_block, jpeg, picture, png_chunk, save, segment
+from rigs.tiffs import DEFLATE, LZW, PACKBITS, lzw, packbits, tiff
 
 MARK = b"PLANTED-MARKER-4711"
 SCENE = bad_images.scene()
