@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from PIL import ExifTags
 
+from cleanplate.pipeline.errors import CleanplateError
+
 ORIENTATION = 0x0112
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD, _SUB_IFDS = 0x8769, 0x8825, 0xA005, 0x014A
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -67,7 +69,7 @@ class Entry:
         return len(self.value) == _SIZES.get(self.kind, 1) * self.count
 
 
-class ExifError(ValueError):
+class ExifError(CleanplateError, ValueError):
     """The block cannot be read as EXIF."""
 
 
