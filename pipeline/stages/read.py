@@ -62,7 +62,7 @@ class Read:
             if error.kind == "unreachable" and not self.last:
                 raise
             row["error"] = error_of(self.name, error)
-        except (RowError, ImageError) as error:
+        except RowError as error:
             row["error"] = error_of(self.name, error)
         return row
 

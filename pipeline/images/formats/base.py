@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cleanplate.pipeline.errors import RowError
+
 KINDS = (
     "empty",
     "not_an_image",
@@ -24,18 +26,11 @@ KINDS = (
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
-class ImageError(Exception):
+class ImageError(RowError):
     """An image that cannot be handled: data for its row, not a fault of the program.
 
     kind: one of `KINDS`. The message is short and never contains bytes of the file.
     """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return ImageError, (self.kind, str(self))
 
 
 def sniff(data: bytes) -> str | None:

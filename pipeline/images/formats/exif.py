@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from PIL import ExifTags
 
+from cleanplate.pipeline.errors import CleanplateError
+
 ORIENTATION = 0x0112
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD, _SUB_IFDS = 0x8769, 0x8825, 0xA005, 0x014A
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
@@ -70,7 +72,7 @@ class Entry:
         return len(self.value) == _SIZES.get(self.kind, 1) * self.count
 
 
-class ExifError(ValueError):
+class ExifError(CleanplateError, ValueError):
     """The block cannot be read as EXIF."""
 
 

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from cleanplate.pipeline.errors import CleanplateError
+
 CODED = frozenset(
     [b"hvc1", b"hev1", b"lhv1", b"av01", b"grid", b"iovl", b"iden", b"tmap", b"avc1", b"jpeg", b"j2k1"]
 )
@@ -16,7 +18,7 @@ TOP = frozenset([b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", 
 """Kinds of boxes at the top of a file."""
 
 
-class BoxError(ValueError):
+class BoxError(CleanplateError, ValueError):
     """The boxes cannot be read. cut: because the file ends early."""
 
     def __init__(self, message: str, cut: bool = False) -> None:
