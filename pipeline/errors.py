@@ -3,7 +3,7 @@
     CleanplateError
     ├── ConfigError      wrong use, found before any work starts: exit code 2, message says what to change
     ├── StorageError     an object store said no; `kind` tells how
-    │                      missing, forbidden -> that row fails
+    │                      missing, forbidden, replaced -> that row fails
     │                      unreachable        -> retried; then the unit stays uncommitted and a later pass takes it
     ├── RowError         this image cannot be processed: its row gets status "failed" and the run goes on
     ├── ContractError    a stage broke its promise (lost a row, changed the schema): our bug, the run stops
@@ -48,7 +48,8 @@ class ConfigError(CleanplateError):
 class StorageError(CleanplateError):
     """An object store refused or failed.
 
-    kind: "missing", "forbidden", "unreachable" (transient: retried) or "other".
+    kind: "missing", "forbidden", "replaced" (the object is no longer the version that was asked for), "unreachable"
+    (transient: retried) or "other".
     """
 
     def __init__(self, kind: str, message: str) -> None:

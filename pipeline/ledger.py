@@ -169,13 +169,16 @@ def unseen(output: Store, planned: Iterable[plan.Planned]) -> Iterator[plan.Plan
 
 
 def failed(output: Store) -> Iterator[plan.Planned]:
-    """The rows whose newest attempt failed, planned for one more; what a review asked for holds on."""
+    """The rows whose newest attempt failed, planned for one more; what a review asked for holds on. Not those whose
+    source was replaced: that version is gone, and the plan has the new one."""
     from pipeline.storage import Object
 
-    names = ["image_id", "source_uri", "source_version", "source_bytes", "attempt", "status"]
+    names = ["image_id", "source_uri", "source_version", "source_bytes", "attempt", "status", "error"]
     reviews = plan.reviews(output)
     for table in rows(output, names):
         for row in table.filter(pc.equal(table["status"], "failed")).to_pylist():
+            if row["error"]["kind"] == "replaced":
+                continue
             item = Object("", row["source_bytes"], row["source_version"])
             review = reviews.get(row["image_id"])
             yield plan.Planned(row["source_uri"], item, row["attempt"] + 1, review)
