@@ -1,4 +1,4 @@
-"""`cleanplate COMMAND ...`, the same as `python -m jobs COMMAND ...`.
+"""`cleanplate COMMAND ...`, the same as `python -m cleanplate COMMAND ...`.
 
 Exit codes: 0 complete, 1 complete with failed or residual rows, 2 wrong use, 3 stopped before the end.
 """
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
 
-from jobs.parser import Parser
-from pipeline.errors import CleanplateError, ConfigError, RunStopped, StorageError
+from cleanplate.jobs.cli.parser import Parser
+from cleanplate.pipeline.errors import CleanplateError, ConfigError, RunStopped, StorageError
 
 COMPLETE, COMPLETE_WITH_ERRORS, WRONG_USE, STOPPED = 0, 1, 2, 3
 
@@ -65,16 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["train"]:  # Its own parser: it needs torch, which every other command starts without.
-        from jobs import train
+        from cleanplate.jobs.train import command
 
-        return train.main(words[1:])
-    from jobs.evaluate import with_default
+        return command.main(words[1:])
+    from cleanplate.jobs.evaluate.command import with_default
 
     args = parser().parse_args(with_default(words))
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # Not so under nohup, which must go on.
             signal.signal(number, _interrupt)
-    from models.fetch import WeightsError
+    from cleanplate.models.weights.fetch import WeightsError
 
     try:
         return int(args.run(args))

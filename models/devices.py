@@ -105,7 +105,7 @@ def describe() -> dict[str, str]:
     why there is none. Starts no GPU context beyond asking for names and memory."""
     import torch
 
-    from models.fast import bf16_is_native
+    from cleanplate.models.lama.fast.generator import bf16_is_native
 
     # The cores that this process may use: a container or a batch system often gives fewer than there are.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,6 @@
 """Clean image datasets: find what must go, mask it, fill it, verify that it is gone, and say so in every row.
 
-    from pipeline import Recipe, clean, find, run_here
+    from cleanplate import Recipe, clean, find, run_here
 
     regions = find(image)                       # what is there; image: HWC uint8 RGB, or a PIL image
     cleaned = clean(image)                      # found, masked, filled and verified
@@ -17,30 +17,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.regions import Region as Region
-    from pipeline.api import Cleaned as Cleaned
-    from pipeline.api import clean as clean
-    from pipeline.api import examine as examine
-    from pipeline.api import find as find
-    from pipeline.api import mask_of as mask_of
-    from pipeline.api import read as read
-    from pipeline.api import run_here as run_here
-    from pipeline.api import run_on_ray as run_on_ray
-    from pipeline.recipe import Recipe as Recipe
-    from pipeline.recipe import load as load_recipe
+    from cleanplate.models.types import Region as Region
+    from cleanplate.pipeline.api import Cleaned as Cleaned
+    from cleanplate.pipeline.api import clean as clean
+    from cleanplate.pipeline.api import examine as examine
+    from cleanplate.pipeline.api import find as find
+    from cleanplate.pipeline.api import mask_of as mask_of
+    from cleanplate.pipeline.api import read as read
+    from cleanplate.pipeline.api import run_here as run_here
+    from cleanplate.pipeline.api import run_on_ray as run_on_ray
+    from cleanplate.pipeline.recipe.recipe import Recipe as Recipe
+    from cleanplate.pipeline.recipe.recipe import load as load_recipe
 
 _WHERE = {
-    "Cleaned": "pipeline.api",
-    "Recipe": "pipeline.recipe",
-    "Region": "models.regions",
-    "clean": "pipeline.api",
-    "examine": "pipeline.api",
-    "find": "pipeline.api",
-    "load_recipe": "pipeline.recipe:load",
-    "mask_of": "pipeline.api",
-    "read": "pipeline.api",
-    "run_here": "pipeline.api",
-    "run_on_ray": "pipeline.api",
+    "Cleaned": "cleanplate.pipeline.api",
+    "Recipe": "cleanplate.pipeline.recipe.recipe",
+    "Region": "cleanplate.models.types",
+    "clean": "cleanplate.pipeline.api",
+    "examine": "cleanplate.pipeline.api",
+    "find": "cleanplate.pipeline.api",
+    "load_recipe": "cleanplate.pipeline.recipe.recipe:load",
+    "mask_of": "cleanplate.pipeline.api",
+    "read": "cleanplate.pipeline.api",
+    "run_here": "cleanplate.pipeline.api",
+    "run_on_ray": "cleanplate.pipeline.api",
 }
 __all__ = [
     "Cleaned",

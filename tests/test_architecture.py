@@ -33,19 +33,24 @@ def test_imports_go_down_only(path: Path) -> None:
 def test_ray_is_imported_in_two_places_and_torch_in_models_only() -> None:
     with_ray = {str(p.relative_to(ROOT)) for p in FILES if "ray" in imported(p)}
     assert with_ray <= {
-        "pipeline/graph.py",
-        "jobs/submit.py",
-        "jobs/stop.py",
-        "jobs/train.py",
+        "pipeline/engine/ray_data.py",
+        "jobs/commands/submit.py",
+        "jobs/commands/stop.py",
+        "jobs/train/command.py",
         # Scaling is measured on a Cluster of ray.cluster_utils, which only a job may start.
-        "jobs/benchmark_flow.py",
+        "jobs/benchmark/flow.py",
     }
     outside = {
         str(p.relative_to(ROOT))
         for p in FILES
         if "torch" in imported(p) and p.relative_to(ROOT).parts[0] != "models"
     }
-    assert outside <= {"jobs/train.py", "jobs/train_marks.py", "jobs/evaluate.py", "jobs/benchmark.py"}
+    assert outside <= {
+        "jobs/train/command.py",
+        "jobs/train/marks.py",
+        "jobs/evaluate/command.py",
+        "jobs/benchmark/command.py",
+    }
     upward = {str(p) for p in FILES if p.is_relative_to(ROOT / "models") and imported(p) & {"ray", "pyarrow"}}
     assert not upward
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.detectors import tiles
-from models.detectors.faces import iou
-from models.devices import subnormals_flushed
-from models.regions import Image, Mask, Region
-from models.sam import PROMPTS_AT_ONCE, SamSegmenter
+from cleanplate.models.detectors import tiles
+from cleanplate.models.detectors.faces import iou
+from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.segmenters.sam import PROMPTS_AT_ONCE, SamSegmenter
+from cleanplate.models.types import Image, Mask, Region
 
 STABILITY_OFFSET = 1.0
 """Of the logits, as the authors' generator."""

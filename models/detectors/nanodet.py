@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.detectors import tiles
-from models.detectors.coco import NAMES
-from models.detectors.faces import iou
-from models.regions import Image, Region
+from cleanplate.models.detectors import tiles
+from cleanplate.models.detectors.coco import NAMES
+from cleanplate.models.detectors.faces import iou
+from cleanplate.models.types import Image, Region
 
 SIDE = 416
 """Long side of what the network sees; it was trained on squares of this."""

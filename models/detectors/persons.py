@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.detectors import tiles
-from models.detectors.blaze import anchors, square_of, squares
-from models.devices import subnormals_flushed
-from models.regions import Image, Mask, Region
+from cleanplate.models.detectors import tiles
+from cleanplate.models.detectors.blazeface import anchors, square_of, squares
+from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.types import Image, Mask, Region
 
 SIDE = 224
 CUT_SIDE = 256

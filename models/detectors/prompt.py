@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.detectors import tiles
-from models.detectors.faces import iou
-from models.devices import subnormals_flushed
-from models.regions import Image, Region
+from cleanplate.models.detectors import tiles
+from cleanplate.models.detectors.faces import iou
+from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.types import Image, Region
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.crops import CropSettings, plan_crops
-from models.regions import Detector, Image, Mask, Region
+from cleanplate.models.inpainters.crops import CropSettings, plan_crops
+from cleanplate.models.types import Detector, Image, Mask, Region
 
 Window = tuple[int, int, int, int]
 """xyxy pixels of an image, integers, half open."""

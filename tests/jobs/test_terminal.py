@@ -16,9 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from flow_rig import folder, put_photos, rows_of
 
-from jobs.__main__ import main
+from cleanplate.jobs.__main__ import main
+from rigs.flow_rig import folder, put_photos, rows_of
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = ["--remove", "faces", "--inpainter", "telea", "--set", "units.rows=2"]

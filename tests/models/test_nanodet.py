@@ -12,12 +12,12 @@ import torch
 from PIL import Image as Pil
 from safetensors.numpy import load_file, save_file
 
-from jobs.convert_nanodet import content
-from models.detectors.coco import ANIMALS, NAMES, PERSON, VEHICLES, number_of
-from models.detectors.nanodet import NanoDetDetector, Wanted, load, once
-from models.labelled import iou
-from models.regions import Image
-from models.weights import resolve
+from cleanplate.jobs.convert_nanodet import content
+from cleanplate.models.detectors.coco import ANIMALS, NAMES, PERSON, VEHICLES, number_of
+from cleanplate.models.detectors.nanodet import NanoDetDetector, Wanted, load, once
+from cleanplate.models.evaluation.labelled import iou
+from cleanplate.models.types import Image
+from cleanplate.models.weights.registry import resolve
 
 PHOTOS = Path(__file__).parents[2] / "jobs" / "demo_photos"
 GRAPH = Path(__file__).parents[1] / "data" / "nanodet_graph.npz"

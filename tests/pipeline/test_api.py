@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flow_rig import FACES, folder, put_photos
 from PIL import Image as Pil
 
 import pipeline
-from pipeline import Cleaned, Recipe, Region, clean, examine, find, load_recipe, mask_of, read, run_here
-from pipeline.errors import ConfigError, RowError
+from cleanplate import Cleaned, Recipe, Region, clean, examine, find, load_recipe, mask_of, read, run_here
+from cleanplate.pipeline.errors import ConfigError, RowError
+from rigs.flow_rig import FACES, folder, put_photos
 
 PHOTO = Path("jobs/demo_photos/astronaut.jpg")
 RECIPE = {key: value for key, value in FACES.items() if not key.startswith(("engine", "units"))}
@@ -145,7 +145,9 @@ def test_the_package_names_what_it_has() -> None:
 
 
 def test_the_api_needs_no_jobs_package(tmp_path: Path) -> None:
-    code = "import sys\nfrom pipeline import Recipe, clean, find, run_here\nassert 'jobs' not in sys.modules"
+    code = (
+        "import sys\nfrom cleanplate import Recipe, clean, find, run_here\nassert 'jobs' not in sys.modules"
+    )
     subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:pipeline", "-c", code], check=True, timeout=240
     )

@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flow_rig import rows_of
 from PIL import Image
 
-from pipeline import ledger, run
-from pipeline.audit import audit
-from pipeline.recipe import Recipe, load
-from pipeline.storage import Store, open_store
+from cleanplate.pipeline.engine import run
+from cleanplate.pipeline.ledger import ledger
+from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.recipe.recipe import Recipe, load
+from cleanplate.pipeline.storage.connect import Store, open_store
+from rigs.flow_rig import rows_of
 
 
 def picture(seed: int) -> bytes:
