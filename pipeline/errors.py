@@ -8,6 +8,7 @@
     ├── RowError         this image cannot be processed: its row gets status "failed" and the run goes on
     ├── ContractError    a stage broke its promise (lost a row, changed the schema): our bug, the run stops
     └── RunStopped       the run ended before every unit was committed: exit code 3, the same command goes on
+        └── DamagedError a file of the output is not as it was written: which one, and what to do about it
 
 `cleanplate.pipeline.images.encode.ImageError` (undecodable bytes) is a RowError; `cleanplate.models.weights.registry.WeightsError` (weights that
 are missing or not what the table says) is treated like ConfigError. Foreign errors are mapped once, where
@@ -77,6 +78,10 @@ class ContractError(CleanplateError):
 
 class RunStopped(CleanplateError):
     """Some units are not committed; running the same command again takes them up."""
+
+
+class DamagedError(RunStopped):
+    """A file of the output cannot be read as it was written. The message names it and says what to do."""
 
 
 _NO_MEMORY = ("memory", "bad_alloc")

@@ -20,7 +20,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from cleanplate.pipeline.factory import inpainters
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.formats.base import ImageError
@@ -91,7 +90,7 @@ def _sample(output: Store, size: int) -> list[tuple[str, str]]:
 
     def hashed() -> Iterator[tuple[str, str, str]]:
         for part in ledger.part_keys(output):
-            table = ledger.open_part(output, part).read(["image_id", "attempt", "status"])
+            table = ledger.read_part(output, part, ["image_id", "attempt", "status"])
             for row in table.to_pylist():
                 if row["status"] in ("unchanged", "cleaned", "residual"):
                     name = f"recall {row['image_id']} {row['attempt']}".encode()

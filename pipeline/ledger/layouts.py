@@ -20,9 +20,8 @@ from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.errors import StorageError
+from cleanplate.pipeline.errors import DamagedError, RowError, StorageError
 from cleanplate.pipeline.images.formats.base import SUFFIXES
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.stages.stage import Row
@@ -152,10 +151,15 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
 
 def _taken_over(output: Store, key: str) -> pa.Table:
     """The rows of the shard that another attempt at this unit put: they tell what its pictures are."""
-    for member in tar_file.members(RangeFile(output, key)):
-        if member.name == _ROWS:
-            return pq.read_table(pa.BufferReader(output.get_range(key, member.at, member.size)))
-    raise StorageError("other", f"{output.uri(key)} is no shard of cleanplate")
+    try:
+        for member in tar_file.members(RangeFile(output, key)):
+            if member.name == _ROWS and part_file.seal_holds(
+                data := output.get_range(key, member.at, member.size)
+            ):
+                return pq.read_table(pa.BufferReader(data))
+    except RowError:
+        pass  # Not a tar, or half of one.
+    raise DamagedError(f"{output.uri(key)} is damaged: {part_file.MAKE_ANEW}")
 
 
 def _pointing(table: pa.Table, paths: list[str | None]) -> pa.Table:

@@ -12,13 +12,13 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.ledger import compactions, part_file, plan
@@ -106,16 +106,24 @@ def commit(output: Store, unit: str, table: pa.Table) -> bool:
 
 
 def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.Table:
-    """A part, or some columns of it, of which only these are fetched. name: as `part_keys` gives it."""
+    """A part, or some columns of it, of which only these are fetched. name: as `part_keys` gives it. Raises
+    DamagedError."""
     key = part_key(name)
-    if columns is None:
-        return pq.read_table(pa.BufferReader(output.get(key)))
-    return pq.read_table(RangeFile(output, key), columns=columns)
+    with part_file.reading(output, key):
+        file = pa.BufferReader(output.get(key)) if columns is None else RangeFile(output, key)
+        return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
 
-def open_part(output: Store, name: str) -> pq.ParquetFile:
-    """A part whose columns and row groups are fetched only as they are read."""
-    return pq.ParquetFile(RangeFile(output, part_key(name)), pre_buffer=True)
+@contextmanager
+def open_part(output: Store, name: str) -> Iterator[pq.ParquetFile]:
+    """A part whose columns and row groups are fetched only as they are read. Raises DamagedError, also at a read in the
+    `with`."""
+    key = part_key(name)
+    with (
+        part_file.reading(output, key),
+        pq.ParquetFile(RangeFile(output, key), pre_buffer=True, page_checksum_verification=True) as file,
+    ):
+        yield file
 
 
 def rows(output: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -266,9 +274,9 @@ def claim(output: Store, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_record(output: Store) -> dict[str, Any]:
-    """The record of the run in this output. Raises StorageError "missing" when there is none."""
-    stored = json.loads(output.get(RUN_FILE))
-    return dict(stored)
+    """The record of the run in this output. Raises StorageError "missing" when there is none, DamagedError."""
+    with part_file.reading(output, RUN_FILE, part_file.FROM_A_COPY):
+        return dict(json.loads(output.get(RUN_FILE)))
 
 
 def check_part(table: pa.Table) -> None:

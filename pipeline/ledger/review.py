@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow import BufferReader, array
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.ledger import ledger, plan
 from cleanplate.pipeline.storage.connect import Object, Store
+from pyarrow import array
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 REDO_GROW = 0.25
 """How much wider a redo makes masks, as a share of a box's shorter side; a redo of a redo adds it again."""
@@ -155,9 +153,8 @@ def _planned(output: Store, images: set[str]) -> dict[str, dict[int, _Known]]:
     for generation in plan.generations(output):
         units = plan.read_index(output, generation)
         for key in sorted({unit.file for unit in units}):
-            file = pq.ParquetFile(BufferReader(output.get(key)))
             for unit in (unit for unit in units if unit.file == key):
-                table = file.read_row_group(unit.row_group)
+                table = plan.read_unit(output, unit)
                 for row in table.filter(pc.is_in(table["image_id"], wanted)).to_pylist():
                     item = Object("", row["source_bytes"], row["source_version"])
                     found.setdefault(row["image_id"], {})[row["attempt"]] = _Known(
