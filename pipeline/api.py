@@ -3,8 +3,8 @@
 The functions take a recipe in any form: a `Recipe`, the path of a YAML file, or its keys as a mapping
 (`{"remove": ["face"], "inpaint.name": "telea"}`); None is the default recipe. Single images go through the same
 stages as a run, with models loaded once a process; nothing is stored. Errors are raised: ConfigError for a wrong
-recipe or place, cleanplate.models.weights.registry.WeightsError for weights that cannot be had, RowError for an image that cannot be
-processed, ValueError for an array that is not what a docstring says.
+recipe or place, cleanplate.models.weights.registry.WeightsError for weights that cannot be had, RowError for
+an image that cannot be processed, ValueError for an array that is not what a docstring says.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@
     └── RunStopped       the run ended before every unit was committed: exit code 3, the same command goes on
         └── DamagedError a file of the output is not as it was written: which one, and what to do about it
 
-`cleanplate.pipeline.images.encode.ImageError` (undecodable bytes) is a RowError; `cleanplate.models.weights.registry.WeightsError` (weights that
+`cleanplate.pipeline.images.encode.ImageError` (undecodable bytes) is a RowError;
+`cleanplate.models.weights.registry.WeightsError` (weights that
 are missing or not what the table says) is treated like ConfigError. Foreign errors are mapped once, where
 they enter: object stores in `s3_store.py`, decoders in `images.py`.
 """

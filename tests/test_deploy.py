@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cleanplate.jobs.__main__ import parser
+from cleanplate.jobs.cli.app import parser
 from cleanplate.jobs.commands import weights
 from cleanplate.pipeline.engine.metrics import METRICS, RUN_METRICS
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image as Pil
 
-from cleanplate.jobs.__main__ import main, parser
+from cleanplate.jobs.cli.app import main, parser
 from cleanplate.jobs.evaluate.command import with_default
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage.connect import open_store

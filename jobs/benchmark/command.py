@@ -139,7 +139,7 @@ def _chosen(args: argparse.Namespace) -> list[str]:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from cleanplate.models.lama.fast.generator import bf16_is_native
+    from cleanplate.models.devices import bf16_is_native
     from cleanplate.models.lama.fast.int8 import splitting_pays
 
     return {

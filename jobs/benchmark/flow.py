@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from cleanplate.models.detectors.windows import look_at, windows
+from cleanplate.models.detectors.views.windows import look_at, windows
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import ray_data
 from cleanplate.pipeline.engine import run as runs
@@ -63,7 +63,11 @@ def photographs(count: int, place: str | None) -> dict[str, bytes]:
 
 def demo_photographs() -> dict[str, bytes]:
     """The demo's JPEGs, name -> bytes."""
-    found = (p for p in resources.files("jobs").joinpath("demo_photos").iterdir() if p.name.endswith(".jpg"))
+    found = (
+        p
+        for p in resources.files("cleanplate.jobs").joinpath("demo_photos").iterdir()
+        if p.name.endswith(".jpg")
+    )
     return {p.name: p.read_bytes() for p in sorted(found, key=lambda p: p.name)}
 
 

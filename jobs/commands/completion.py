@@ -34,7 +34,7 @@ def script(shell: str) -> str:
     """The completion script of one of SHELLS."""
     import shtab
 
-    from cleanplate.jobs.__main__ import parser
+    from cleanplate.jobs.cli.app import parser
 
     top = parser()
     _tell_words(top, _words())

@@ -118,7 +118,7 @@ def make_input(folder: Path, seed: int = 0) -> dict[str, Mask]:
     """
     masks: dict[str, Mask] = {}
     for source, name, mark in PHOTOS:
-        data = resources.files("jobs").joinpath("demo_photos", source).read_bytes()
+        data = resources.files("cleanplate.jobs").joinpath("demo_photos", source).read_bytes()
         photo = Pil.open(io.BytesIO(data)).convert("RGB")
         mask = np.zeros((photo.height, photo.width), bool)
         if source == "astronaut.jpg":

@@ -70,7 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 complete, 1 complete with failed or residual rows. Raises what `cleanplate.jobs.__main__` turns into 2 and 3."""
+    """0 complete, 1 complete with failed or residual rows. Raises what `cleanplate.jobs.cli.app` turns into 2 and 3."""
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.pipeline.engine import ray_data
     from cleanplate.pipeline.engine import run as runs

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.resources
 import os
 import re
 import shlex
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cleanplate.pipeline.recipe.recipe import Recipe
 
-PACKAGES = ("pipeline", "models", "jobs")
 SENT = (".py", ".yaml", ".json", ".txt")
 """Suffixes of what travels: a list of what goes, because a list of what stays is never complete."""
 LIMIT = 32 * 2**20
@@ -136,7 +136,7 @@ def prepare(words: Sequence[str]) -> Job:
 
     Raises ConfigError for what no node could do: another command, a path relative to this folder, --here.
     """
-    from cleanplate.jobs.__main__ import parser
+    from cleanplate.jobs.cli.app import parser
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.jobs.commands.run import check_exit_code
     from cleanplate.pipeline.errors import ConfigError
@@ -156,7 +156,7 @@ def prepare(words: Sequence[str]) -> Job:
     sent = _with_sent_recipe(words)
     if args.failed_exit_code == 1:
         sent += ["--failed-exit-code", str(FAILED_ROWS)]
-    entrypoint = ("-m", "jobs", *sent, "--address", "auto")
+    entrypoint = ("-m", "cleanplate", *sent, "--address", "auto")
     return Job(entrypoint, Path(args.recipe) if args.recipe else None, shipped)
 
 
@@ -231,12 +231,10 @@ def make_package(folder: Path, job: Job, *, code: bool = True) -> int:
     """Lay out in `folder` what is sent; returns its bytes. Raises ConfigError when that is more than LIMIT."""
     from cleanplate.pipeline.errors import ConfigError
 
-    root = Path(__file__).resolve().parent.parent
-    files = list(job.shipped) if code else []
-    for package in PACKAGES if code else ():
-        files += [path for path in sorted((root / package).rglob("*")) if _is_sent(path)]
+    package = _package_folder()
+    files = [*job.shipped, *_sources(package)] if code else []
     for path in files:
-        target = folder / path.resolve().relative_to(root)
+        target = folder / path.relative_to(package.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     if job.recipe:
@@ -245,6 +243,19 @@ def make_package(folder: Path, job: Job, *, code: bool = True) -> int:
     if size > LIMIT:
         raise ConfigError(f"the package has {size:,} bytes, more than {LIMIT:,}: use --installed")
     return size
+
+
+def _package_folder() -> Path:
+    """The folder `cleanplate`, as it is imported here. In a checkout it holds links to pipeline, models and jobs."""
+    return Path(str(importlib.resources.files("cleanplate")))
+
+
+def _sources(package: Path) -> list[Path]:
+    """What travels of the package, by its name there: links are followed, so that no link is sent."""
+    walked = os.walk(package, followlinks=True)
+    return sorted(
+        path for folder, _, names in walked for path in map(Path(folder).joinpath, names) if _is_sent(path)
+    )
 
 
 def _is_sent(path: Path) -> bool:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cleanplate.jobs.cli.console import wide
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from cleanplate.jobs.cli.console import wide
 
 if TYPE_CHECKING:
     from cleanplate.pipeline.ledger.audit import Audit

@@ -41,7 +41,7 @@ from cleanplate.pipeline.errors import ConfigError, StorageError
 if TYPE_CHECKING:
     import pyarrow.fs
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 REFUSED, DIVERGED = 2, 3
 Form = TypeVar("Form", TrainRecipe, MarksRecipe)
 log = logging.getLogger("cleanplate.train")

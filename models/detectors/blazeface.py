@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.faces import iou
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.devices import subnormals_flushed
 from cleanplate.models.types import Image, Region
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.onnx_session import Floats, fixed_weights, free_shapes, on_gpu, open_session
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Region
 
 STRIDE = 4

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.logo_blend import CLOSE, QUICK, Looked, Pose, Render, evenly
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Mask, Region
 
 COARSE = 40

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.onnx_session import open_session
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Region
 
 Form = Literal["yolox", "detr", "nms"]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.lettering.letters import Lettering, StrokeFinder
 from cleanplate.models.detectors.lettering.lines import (
     Line,
@@ -37,6 +36,7 @@ from cleanplate.models.detectors.lettering.strokes import text_mask
 from cleanplate.models.detectors.onnx_session import Floats, on_gpu, open_session
 from cleanplate.models.detectors.overlay.evidence import window
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Mask, Region
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -62,7 +62,8 @@ class TextDetector:
     """Detector of lines of text, kind 'text', with the strokes of each line as `Region.mask`.
 
     det_path, rec_path: PP-OCRv6 small detector and recogniser (ONNX); no `rec_path`, no verification.
-    strokes_path: weights of `cleanplate.models.detectors.lettering.letters`; with them lines that cannot be read may count, those that read
+    strokes_path: weights of `cleanplate.models.detectors.lettering.letters`; with them lines that cannot be
+    read may count, those that read
         badly must look like lettering, and masks are its strokes.
     min_score: drops regions below it. Region.score is the detector's mean probability in the line, or, with a
         recogniser, the mean of that and of the reading's score (of a line that cannot be read: of its strokes').
@@ -108,7 +109,8 @@ class TextDetector:
         self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
 
     def with_overlay(self, overlay: OverlayMap) -> TextDetector:
-        """The same detector, which also looks for lines where the U-Net of `cleanplate.models.detectors.unet` sees something laid over the
+        """The same detector, which also looks for lines where the U-Net of
+        `cleanplate.models.detectors.unet` sees something laid over the
         picture. Its map is a drawing of letters without the ground they lie on, in which lines are found that the
         ground hides; whether they are text is told by the map and, as of all others, by the picture itself."""
         found = copy.copy(self)

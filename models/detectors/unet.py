@@ -19,8 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cleanplate.models.devices import subnormals_flushed
-from cleanplate.models.lama.fast.generator import bf16_is_native
+from cleanplate.models.devices import bf16_is_native, subnormals_flushed
 from cleanplate.models.types import Image
 
 STRIDE = 32

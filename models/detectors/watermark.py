@@ -5,8 +5,8 @@ of what the U-Net calls overlay (`cleanplate.models.detectors.overlay.candidates
 
 1. Each candidate gets a score, the chance that it is overlay, from what the U-Net says about its pixels at several
    sizes and from the pixels: an overlay has one colour and one opacity, follows the ground behind it, has sharp
-   edges and less texture than what is round it (`cleanplate.models.detectors.overlay.evidence`). The weights are fitted to rendered
-   marks, scene-like lettering and photographs (`cleanplate.models.detectors.overlay.rule`).
+   edges and less texture than what is round it (`cleanplate.models.detectors.overlay.evidence`). The weights
+   are fitted to rendered marks, scene-like lettering and photographs (`cleanplate.models.detectors.overlay.rule`).
    Pieces that are more than a tenth of the picture together must be surer.
 2. A picture is marked when one candidate reaches `Rule.first`; then those that reach `Rule.more` count as well:
    where one mark is, there are more.

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.inpainters.crops import CropSettings, hole_boxes, plan_crops
 from cleanplate.models.inpainters.inpainters import LamaInpainter, growth_of
-from cleanplate.models.lama.fast.generator import bf16_is_native, fast_generator
+from cleanplate.models.lama.fast.generator import fast_generator
 from cleanplate.models.lama.generator import (
     LamaGenerator,
     LamaParams,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.evaluation.speed import (
     WHOLE,
     blobs,
@@ -25,7 +26,7 @@ from cleanplate.models.evaluation.speed import (
 from cleanplate.models.inpainters.crops import CropSettings
 from cleanplate.models.inpainters.inpainters import LamaInpainter
 from cleanplate.models.lama.fast.convs import conv
-from cleanplate.models.lama.fast.generator import bf16_is_native, fast_generator
+from cleanplate.models.lama.fast.generator import fast_generator
 from cleanplate.models.lama.fast.int8 import digits, split_conv, splitting_pays
 from cleanplate.models.lama.generator import (
     LAMA,
@@ -151,7 +152,8 @@ def limit(name: str, side: int, rounds: int) -> dict[str, Any]:
 
 
 def crop_costs(model: LamaGenerator, sides: Sequence[int], seconds: float) -> dict[str, Any]:
-    """What a square crop costs by its side, a third of it being hole, and the two numbers of `cleanplate.models.inpainters.crops.cost`
+    """What a square crop costs by its side, a third of it being hole, and the two numbers of
+    `cleanplate.models.inpainters.crops.cost`
     fitted to it by least squares, for each precision. seconds: later sides are left out when it is over."""
     end, found = time.perf_counter() + seconds, dict[str, Any]()
     for precision in precisions():

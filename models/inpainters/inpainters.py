@@ -41,11 +41,12 @@ class LamaInpainter:
 
     model: a loaded generator; it is moved to `device` and put into eval mode here.
     precision: 'bf16' runs the convolutions in bf16, which may change a grey level; it pays only where
-        cleanplate.models.lama.fast.generator.bf16_is_native says so (8 times slower was seen on a CPU without).
+        cleanplate.models.devices.bf16_is_native says so (8 times slower was seen on a CPU without).
     fast: uses cleanplate.models.lama.fast.generator (Fourier generators only): the same to rounding, in less time.
     prefill: the generator was trained to correct a pyramid fill (cleanplate.models.lama.prefill), as lama-lite was.
     refine: crops large enough for a second scale are refined, one by one, in the weights' own precision
-        (cleanplate.models.lama.refine; settings.px_budget bounds the memory); None: never. Smaller crops go the usual way.
+        (cleanplate.models.lama.refine; settings.px_budget bounds the memory); None: never. Smaller crops go
+        the usual way.
     batch: how many crops of one size go through at once; None is 16 on a GPU and 1 on a CPU, where more
         gains nothing. When memory runs out, the batch is halved; at 1 the error is raised.
     """

@@ -92,8 +92,8 @@ def perceptual_loss(
 ) -> Tensor:
     """High receptive field perceptual loss: the sum over the encoder's maps of their mean squared distance.
 
-    encoder: cleanplate.models.lama.perceptual.DilatedResNet50 in eval mode, its weights frozen; it sees ImageNet-normalised
-    images. The paper writes a mean over the maps; the released code, and this, take the sum.
+    encoder: cleanplate.models.lama.perceptual.DilatedResNet50 in eval mode, its weights frozen; it sees
+    ImageNet-normalised images. The paper writes a mean over the maps; the released code, and this, take the sum.
     """
     with torch.no_grad():
         wanted = encoder(normalise(target))

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from cleanplate.models.detectors.prompt import IMAGENET, prepared
 from cleanplate.models.devices import subnormals_flushed
 from cleanplate.models.segmenters.sam import PROMPTS_AT_ONCE, Prompts, fitted, inner_point
 from cleanplate.models.types import Image, Mask, Region
+from cleanplate.models.weights.hub import IMAGENET, prepared
 
 CLASSES = {
     "sam2": "Sam2Model",

@@ -11,7 +11,8 @@ and aW = sum c_k W_k: pixels between two colours, or half covered, need nothing 
 images below the mark, these better levels L, these better colours, and so on; the colour errs high where the opacity
 errs low, so the mean of two rounds is nearer than either.
 
-Brightness and colour differences (models/static_watermark/ycc.py) are weighed apart: images vary less in colour. In JPEG files colour
+Brightness and colour differences (models/static_watermark/ycc.py) are weighed apart: images vary less in
+colour. In JPEG files colour
 is mostly stored at half the size: there it tells the colours, but not where the edges are.
 """
 

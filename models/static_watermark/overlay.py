@@ -2,7 +2,8 @@
 
     J = (1 - a) I + a W          a: opacity, W: colour, I: the picture, J: what the file holds
 
-models/static_watermark/matte.py finds a and W from many pictures; models/static_watermark/overlay_jpeg.py undoes the blend in a JPEG's own planes.
+models/static_watermark/matte.py finds a and W from many pictures; models/static_watermark/overlay_jpeg.py
+undoes the blend in a JPEG's own planes.
 """
 
 from __future__ import annotations

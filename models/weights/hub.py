@@ -8,10 +8,20 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+
+from cleanplate.models.types import Image
 from cleanplate.models.weights.fetch import WeightsError
 
+if TYPE_CHECKING:
+    import torch
+
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of RGB in [0, 1]."""
 
 
 def folder_of(model: str) -> Path:
@@ -54,3 +64,14 @@ def digest_of(folder: Path) -> str:
         with path.open("rb") as opened:
             told.update(f"{path.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
     return told.hexdigest()
+
+
+def prepared(image: Image, size: tuple[int, int], statistics: tuple[Any, Any]) -> torch.Tensor:
+    """HWC uint8 RGB -> 1 x 3 x size fp32, stretched to (height, width), with mean and deviation taken out."""
+    import torch
+
+    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(image, size[::-1], interpolation=how).astype(np.float32) / np.float32(255)
+    normal = (resized - np.float32(statistics[0])) / np.float32(statistics[1])
+    return torch.from_numpy(np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32))

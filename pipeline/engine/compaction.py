@@ -2,7 +2,8 @@
 
 Units are small because a kill, a retry and a slow image each cost one; whoever reads ten million images wants parts of
 256 MB. A compaction copies the rows of committed units, in the order of the units' names, into large parts, and then
-writes its index (`pipeline/ledger/compactions.py`) by one conditional put. Killed before that, it has changed nothing; the same
+writes its index (`pipeline/ledger/compactions.py`) by one conditional put. Killed before that, it has
+changed nothing; the same
 command makes the same names again and passes over what is there. Of two at once the first to write its index wins, and
 the other begins again with what is left. The units' own parts stay until `cleanplate verify --sweep`.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from cleanplate.pipeline.errors import DamagedError, RunStopped, StorageError
 from cleanplate.pipeline.ledger import compactions, ledger, part_file, plan
 from cleanplate.pipeline.ledger.compactions import FOLDER, Held

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+
+from cleanplate.pipeline.stages.rows import views
 
 PACKED = pa.schema(
     [("name", pa.string()), ("start", pa.float64()), ("payload", pa.large_binary()), ("failure", pa.string())]
@@ -33,17 +34,6 @@ def _write(table: pa.Table, sink: Any) -> None:
 def unpack(packed: pa.Table) -> pa.Table:
     (payload,) = views(packed["payload"].slice(0, 1))
     return pa.ipc.open_stream(payload).read_all()
-
-
-def views(column: pa.ChunkedArray) -> list[pa.Buffer | None]:
-    """The values of a large_binary column as buffers that share its memory; a scalar would be a copy."""
-    found: list[pa.Buffer | None] = []
-    for chunk in filter(len, column.chunks):
-        _, ends, data = chunk.buffers()
-        at = np.frombuffer(ends, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
-        there = chunk.is_valid().to_pylist()
-        found += [data.slice(a, b - a) if ok else None for a, b, ok in zip(at, at[1:], there, strict=False)]
-    return found
 
 
 def packed_row(name: str, start: float, payload: bytes | pa.Buffer, failure: str = "") -> pa.Table:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from cleanplate.pipeline.factory import inpainters
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.formats.base import ImageError

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine import ray_data
+from cleanplate.pipeline.engine import estimate_watermarks, ray_data
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
 from cleanplate.pipeline.factory import attachments, inpainters, static_watermark
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
@@ -137,7 +137,7 @@ def execute(
     """
     go = ray_data.run_on_ray if engine == "ray" else ray_data.run_here
     if units and static_watermark.KIND in run.recipe.remove:
-        index = static_watermark.prepare(
+        index = estimate_watermarks.prepare(
             run.output, run.recipe, ray_data.spread_on_ray if engine == "ray" else ray_data.spread_here
         )
         event(run, "consensus", groups=index)
@@ -160,7 +160,7 @@ def advice(run: Run) -> str | None:
     if static_watermark.KIND not in run.recipe.remove:
         return None
     try:
-        return static_watermark.advice(run.output, run.recipe.consensus)
+        return estimate_watermarks.advice(run.output, run.recipe.consensus)
     except StorageError as error:
         if error.kind == "missing":  # No unit, no index.
             return None

@@ -1,4 +1,5 @@
-"""What a recipe's kinds mean: the detectors that find, and those that look again afterwards (`pipeline/factory/kinds.py`).
+"""What a recipe's kinds mean: the detectors that find, and those that look again afterwards
+(`pipeline/factory/kinds.py`).
 
 Everything is imported and loaded when a stage opens, in the worker that will run it.
 """

@@ -1,4 +1,5 @@
-"""What a recipe's words mean: which segmenter and inpainter, made of which weights (detectors: `pipeline/factory/detectors.py`).
+"""What a recipe's words mean: which segmenter and inpainter, made of which weights (detectors:
+`pipeline/factory/detectors.py`).
 
 With it the only place of the pipeline that names models. Everything is imported and loaded when a stage opens, in the
 worker that will run it; stages that share a worker share the loaded model.
@@ -37,7 +38,8 @@ def weights_of(recipe: Recipe) -> tuple[str, ...]:
 def check(recipe: Recipe) -> dict[str, str]:
     """Fetch, hash and open every file that the recipe needs, and hash the files attached to it: name -> sha256.
 
-    Opening costs seconds here and saves a cluster from finding out. Raises cleanplate.models.weights.registry.WeightsError for a
+    Opening costs seconds here and saves a cluster from finding out. Raises
+    cleanplate.models.weights.registry.WeightsError for a
     missing or wrong file, ConfigError for one that holds another model than the recipe's word asks for.
     """
     from cleanplate.models.lama import generator
@@ -133,10 +135,10 @@ def inpainter(
 
     refine_pixels: above 0, LaMa refines what is large, at most so many pixels at a time. Raises WeightsError.
     """
+    from cleanplate.models.devices import bf16_is_native
     from cleanplate.models.inpainters import inpainters
     from cleanplate.models.inpainters.crops import CropSettings
     from cleanplate.models.lama import generator
-    from cleanplate.models.lama.fast.generator import bf16_is_native
     from cleanplate.models.lama.refine import RefineSettings
     from cleanplate.models.weights import registry
     from cleanplate.models.weights.checkpoints import load_notes, load_tensors

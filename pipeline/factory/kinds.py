@@ -116,7 +116,7 @@ def _second_faces() -> Detector:
 
 @lru_cache(maxsize=2)
 def _blazepose(again: bool) -> Detector:
-    from cleanplate.models.detectors.persons import PersonDetector
+    from cleanplate.models.detectors.objects.persons import PersonDetector
     from cleanplate.models.weights.registry import resolve
 
     files = resolve("blazepose"), resolve("selfie")
@@ -134,7 +134,7 @@ def _onnx(file: str, kind: str, classes: tuple[int, ...], low: float | None) -> 
 
 def _person_by_face() -> Detector:
     """CenterFace: another network, trained on other pictures, for persons who look this way."""
-    from cleanplate.models.detectors.variants import SignOf
+    from cleanplate.models.detectors.views.variants import SignOf
 
     return SignOf("person", _faces(False))
 
@@ -170,7 +170,7 @@ def _weights_of_persons(recipe: Recipe) -> list[str]:
 
 def things(recipe: Recipe, again: bool) -> Detector:
     """NanoDet for all that the recipe asks of it: one pass finds every kind, so all kinds have this same detector."""
-    from cleanplate.models.detectors import coco
+    from cleanplate.models.detectors.objects import coco
 
     asked: dict[Kind, tuple[int, ...]] = {
         "person": (coco.PERSON,) if recipe.persons.model in ("nanodet", "both") else (),
@@ -189,7 +189,7 @@ def things(recipe: Recipe, again: bool) -> Detector:
 
 
 def _persons_by_nanodet(gpus: float) -> Detector:
-    from cleanplate.models.detectors.coco import PERSON
+    from cleanplate.models.detectors.objects.coco import PERSON
 
     return _nanodet(((PERSON, "person", None),), False, gpus)
 
@@ -197,7 +197,7 @@ def _persons_by_nanodet(gpus: float) -> Detector:
 @lru_cache(maxsize=4)
 def _nanodet(wanted: tuple[tuple[int, str, float | None], ...], again: bool, gpus: float) -> Detector:
     """Again: everything mirrored, shown larger, and tiles cut elsewhere."""
-    from cleanplate.models.detectors.nanodet import MIN_SCORE, SIDE, NanoDetDetector, Wanted
+    from cleanplate.models.detectors.objects.nanodet import MIN_SCORE, SIDE, NanoDetDetector, Wanted
     from cleanplate.models.weights.registry import resolve
 
     classes = {number: Wanted(kind, MIN_SCORE if low is None else low) for number, kind, low in wanted}
@@ -211,7 +211,7 @@ def _nanodet(wanted: tuple[tuple[int, str, float | None], ...], again: bool, gpu
 
 def _mirrored(detector: Detector) -> Detector:
     """For networks that fix the size of what they see: no other scale is to be had."""
-    from cleanplate.models.detectors.variants import Mirrored
+    from cleanplate.models.detectors.views.variants import Mirrored
 
     return Mirrored(detector)
 
@@ -267,7 +267,7 @@ def prompt(recipe: Recipe) -> Detector:
 
 @lru_cache(maxsize=2)
 def _words(model: str, words: tuple[str, ...], low: float | None, gpus: float) -> Detector:
-    from cleanplate.models.detectors.prompt import PromptDetector
+    from cleanplate.models.detectors.objects.prompt import PromptDetector
     from cleanplate.models.weights.hub import folder_of
 
     return PromptDetector(folder_of(model), words, low, pick(gpus), name=model.rpartition("/")[2])
@@ -287,7 +287,7 @@ def sam(name: str, gpus: float, prompts: Literal["boxes", "points", "both"]) -> 
 
 
 def _everything(recipe: Recipe) -> Detector:
-    from cleanplate.models.detectors.everything import EverythingDetector
+    from cleanplate.models.detectors.objects.everything import EverythingDetector
 
     rule = recipe.everything
     network = sam(rule.checkpoint, recipe.engine.gpus, recipe.masks.prompts)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import CleanplateError, ConfigError, ContractError, DamagedError, StorageError
 from cleanplate.pipeline.ledger import audit_rows, compactions, layouts, ledger, part_file, plan

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.storage.connect import Store
 

@@ -1,4 +1,5 @@
-"""Cutting a listing into units, and storing them as a generation of the plan (pipeline/ledger/plan.py tells what that is).
+"""Cutting a listing into units, and storing them as a generation of the plan (pipeline/ledger/plan.py tells
+what that is).
 
 Streamed into buckets by the first byte of the image id (of images in containers: of the piece of the container that
 they lie in, so that a unit's rows can be fetched together), spilled to temporary files, so that the driver's memory
@@ -19,6 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import RunStopped
 from cleanplate.pipeline.ledger.plan import CONTAINERS, INDEX, Planned, Unit, index_key, read_index

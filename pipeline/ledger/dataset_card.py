@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import yaml
+
 from cleanplate.models.weights import registry as weight_table
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import DamagedError

@@ -20,13 +20,13 @@ from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import DamagedError, RowError, StorageError
-from cleanplate.pipeline.images.formats.base import SUFFIXES
 from cleanplate.pipeline.ledger import part_file
-from cleanplate.pipeline.stages.stage import Row
+from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.storage import tar_file
-from cleanplate.pipeline.storage.address import Inner, inner_of, key_of
+from cleanplate.pipeline.storage.address import SUFFIXES, Inner, inner_of, key_of
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.range_file import RangeFile
 

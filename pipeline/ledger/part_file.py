@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from cleanplate.pipeline.errors import DamagedError
 from cleanplate.pipeline.storage.connect import Store
 

@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ConfigError, ContractError
 from cleanplate.pipeline.ledger import part_file
@@ -75,7 +76,9 @@ def listed(
     told: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
     """
     items = (item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude))
-    found = containers.images_of(source, items, recipe.source, told or Listing())
+    found = containers.images_of(
+        source, items, recipe.source.format, recipe.source.image_column, told or Listing()
+    )
     for uri, item in itertools.islice(found, limit):
         yield Planned(uri, item)
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow.compute as pc
+from pyarrow import array
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.ledger import ledger, plan
 from cleanplate.pipeline.storage.connect import Object, Store
-from pyarrow import array
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 REDO_GROW = 0.25
 """How much wider a redo makes masks, as a share of a box's shorter side; a redo of a redo adds it again."""

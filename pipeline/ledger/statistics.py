@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import DamagedError, StorageError
 from cleanplate.pipeline.ledger import compactions, ledger

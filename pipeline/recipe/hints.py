@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from cleanplate.models.detectors.coco import NAMES
+from cleanplate.models.detectors.objects.coco import NAMES
 
 _PREFIX = "Value error, "
 OTHER_WORDS = (

@@ -33,7 +33,7 @@ def code_version() -> str:
         version = metadata.version("cleanplate")
     except metadata.PackageNotFoundError:
         version = "0+unpacked"
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return version
     said = _git(root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")

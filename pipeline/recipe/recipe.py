@@ -1,6 +1,7 @@
 """The recipe: the whole configuration of a run, validated before any work; its digest is its identity.
 
-Frozen pydantic models (the parts are in `pipeline/recipe/sections.py`); unknown keys are refused. YAML in, and a JSON schema
+Frozen pydantic models (the parts are in `pipeline/recipe/sections.py`); unknown keys are refused. YAML in,
+and a JSON schema
 for editors out (`cleanplate plan --schema`). Loading a recipe executes nothing: YAML is read by the safe loader.
 """
 
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from cleanplate.models.detectors import coco
+from cleanplate.models.detectors.objects import coco
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.recipe.hints import explained
 from cleanplate.pipeline.recipe.run_sections import Engine, Limits, Output, Source, Units

@@ -1,4 +1,5 @@
-"""The parts of a recipe that say what is read, how it is written, and where the work is done; see pipeline/recipe/sections.py."""
+"""The parts of a recipe that say what is read, how it is written, and where the work is done; see
+pipeline/recipe/sections.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The parts of a recipe, each a frozen pydantic model: what may be written under its key, and what that means.
 
-`pipeline/recipe/recipe.py` puts them together. A key's description is its line in docs/recipe.md. What is read, written and
-run, and not what is removed, stands in `pipeline/recipe/run_sections.py`.
+`pipeline/recipe/recipe.py` puts them together. A key's description is its line in docs/recipe.md. What is
+read, written and run, and not what is removed, stands in `pipeline/recipe/run_sections.py`.
 """
 
 from __future__ import annotations

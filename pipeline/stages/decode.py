@@ -17,8 +17,9 @@ import pyarrow as pa
 from cleanplate.models.types import Image
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.stages.rows import decode
-from cleanplate.pipeline.stages.stage import Needs, Row, Work
+from cleanplate.pipeline.stages.stage import Needs, Work
 
 _ADDS = schema.columns("pixels")
 _READS = ["source", "width", "height"]

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cleanplate.models.types import Image, Mask, Region
-from cleanplate.pipeline.engine.packing import views
 from cleanplate.pipeline.images import encode, rle
 
 KEPT_PIXELS = 64_000_000
@@ -174,3 +173,14 @@ def _cheaper_together(a: tuple[int, int, int, int], b: tuple[int, int, int, int]
 
 def _area(box: tuple[int, int, int, int]) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def views(column: pa.ChunkedArray) -> list[pa.Buffer | None]:
+    """The values of a large_binary column as buffers that share its memory; a scalar would be a copy."""
+    found: list[pa.Buffer | None] = []
+    for chunk in filter(len, column.chunks):
+        _, ends, data = chunk.buffers()
+        at = np.frombuffer(ends, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        there = chunk.is_valid().to_pylist()
+        found += [data.slice(a, b - a) if ok else None for a, b, ok in zip(at, at[1:], there, strict=False)]
+    return found

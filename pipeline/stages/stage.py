@@ -26,9 +26,9 @@ from cleanplate.pipeline.errors import (
     redacted,
 )
 from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.stages import rows
 
-Row = dict[str, Any]
 Work = Callable[[pa.Table], pa.Table]
 """Healthy rows in; the same rows, in any order, with more columns out. A row may be given an `error`."""
 Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]

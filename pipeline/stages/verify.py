@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cleanplate.models.detectors.windows import Window, look_at, windows
+from cleanplate.models.detectors.views.windows import Window, look_at, windows
 from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Image, Inpainter, Mask, Region, Segmenter
 from cleanplate.pipeline import schema

@@ -15,12 +15,12 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ContractError, RowError
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.images.c2pa_manifest import Sign, signer
-from cleanplate.pipeline.images.formats.base import SUFFIXES
 from cleanplate.pipeline.recipe.provenance import code_version
 from cleanplate.pipeline.recipe.recipe import Output
+from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.stages.rows import decoded, paste_patches
-from cleanplate.pipeline.stages.stage import Needs, Row, Work
-from cleanplate.pipeline.storage.address import inner_of, key_of
+from cleanplate.pipeline.stages.stage import Needs, Work
+from cleanplate.pipeline.storage.address import SUFFIXES, inner_of, key_of
 
 _ADDS = schema.columns(
     *("image", "output_format", "output_sha256", "edited_rle", "untouched", "metadata_dropped", "note")

@@ -23,10 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
-from cleanplate.pipeline.images.formats.base import SUFFIXES
-from cleanplate.pipeline.recipe.run_sections import Source
 from cleanplate.pipeline.storage import arrow_file, tar_file
-from cleanplate.pipeline.storage.address import Inner, Kind, inner_of
+from cleanplate.pipeline.storage.address import SUFFIXES, Inner, Kind, inner_of
 from cleanplate.pipeline.storage.connect import Object, Store, place_of, read_uri
 from cleanplate.pipeline.storage.range_file import RangeFile
 
@@ -54,7 +52,7 @@ class Listing:
 
 
 def images_of(
-    store: Store, items: Iterator[Object], source: Source, told: Listing
+    store: Store, items: Iterator[Object], form: str, column: str | None, told: Listing
 ) -> Iterator[tuple[str, Object]]:
     """(uri, what the plan must know of it) of every image that the listing leads to.
 
@@ -62,13 +60,13 @@ def images_of(
     1,000 objects is named and begins like one; then what is neither container nor image (README.md, state.json, a
     sample's caption) is left out and counted by its suffix. In any other source every object is a row.
     """
-    if source.format == "objects":
+    if form == "objects":
         yield from ((store.uri(item.key), item) for item in items)
         return
     kinds: tuple[Kind, ...] = ("parquet", "arrow", "tar")
     plain = True  # pictures beside the containers are rows too
-    if source.format != "auto":
-        kinds, plain = (_FORMATS[source.format],), False
+    if form != "auto":
+        kinds, plain = (_FORMATS[form],), False
     else:
         first = list(itertools.islice(items, _SAMPLE))
         items = itertools.chain(first, items)
@@ -76,7 +74,7 @@ def images_of(
             kinds = ()
     for item in items:
         if (kind := _kind(item.key)) and kind in kinds:
-            yield from _inside(store, item, kind, source.image_column, told)
+            yield from _inside(store, item, kind, column, told)
         elif not kinds or (plain and _is_image(item.key)):
             yield store.uri(item.key), item
         else:

@@ -1,6 +1,7 @@
 """What a run shows while it goes: a live panel in a terminal or a notebook, plain lines in a log, JSON for machines.
 
-The state is counted from receipts and from the engine's queues (cleanplate.pipeline.engine.queues); a ticker shows it, so that
+The state is counted from receipts and from the engine's queues (cleanplate.pipeline.engine.queues); a ticker
+shows it, so that
 time passes on screen also while a long unit holds every worker. docs/progress.md tells the JSON's fields.
 """
 

@@ -18,6 +18,7 @@ from importlib import resources
 from typing import Any
 
 import yaml
+
 from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.ledger import compactions, ledger, plan, statistics
 from cleanplate.pipeline.ledger.statistics import Facts
@@ -102,7 +103,7 @@ def summary(output: Store, record: dict[str, Any], facts: Facts) -> dict[str, An
 
 def document(title: str, blocks: Iterable[str]) -> str:
     """The HTML around the data blocks, with its policy."""
-    folder = resources.files("pipeline").joinpath("page")
+    folder = resources.files("cleanplate.pipeline").joinpath("ui", "static")
 
     def text(name: str) -> str:
         return folder.joinpath(name).read_text("utf-8")

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image as Pil
+
 from cleanplate.models.types import Image, Mask
 from cleanplate.pipeline.errors import CleanplateError, DamagedError, StorageError
 from cleanplate.pipeline.images import encode
@@ -22,7 +24,6 @@ from cleanplate.pipeline.ledger.statistics import Pick, name_of
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.ui import row_pictures
 from cleanplate.pipeline.ui.contact_sheet import RED, SheetRow
-from PIL import Image as Pil
 
 LONG_SIDE = 640
 """Pixels of a picture's long side on the page; a close-up's too, at full resolution."""

@@ -205,7 +205,7 @@ def _run(
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
-    from cleanplate.jobs.__main__ import main
+    from cleanplate.jobs.cli.app import main
 
     code = _with_stages(words, stages) if stages else main(words)
     sys.stdout.flush()
@@ -215,7 +215,7 @@ def _run(
 
 def _with_stages(words: list[str], stages: ray_data.Stages) -> int:
     """The command with other stages, which no flag can name."""
-    from cleanplate.jobs.__main__ import parser
+    from cleanplate.jobs.cli.app import parser
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.pipeline.engine import run as runs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.storage.connect import open_store
 from rigs.bad_images import BAD, GOOD
 from rigs.flow_rig import check_complete, clean, faces, folder, rows_of

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from cleanplate.jobs.__main__ import main
-from cleanplate.models.lama.fast.generator import bf16_is_native
+from cleanplate.jobs.cli.app import main
+from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.lama.generator import LAMA, build_generator
 from cleanplate.models.segmenters.sam import SAM, build_sam
 from cleanplate.pipeline.recipe.recipe import Recipe

@@ -38,7 +38,7 @@ FLAGS = [
 
 def start(source: str, output: str) -> subprocess.Popen[bytes]:
     """`cleanplate run` as its users start it, in a process group of its own."""
-    command = [sys.executable, "-m", "jobs", "run", source, output, *FLAGS]
+    command = [sys.executable, "-m", "cleanplate", "run", source, output, *FLAGS]
     return subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -135,7 +135,7 @@ def test_killed_runs_of_every_layout_end_in_one_picture_a_row(tmp_path: Path, la
     source, output = folder(tmp_path / "in"), tmp_path / "out"
     files = put_photos(source, 40)
     flags = [*FLAGS, "--here", "--output-layout", layout]
-    command = [sys.executable, "-m", "jobs", "run", source, str(output), *flags]
+    command = [sys.executable, "-m", "cleanplate", "run", source, str(output), *flags]
     top = output / ("images" if layout == "files" else "shards")
     kills = 0
     for _ in range(12):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from test_resume import FLAGS, ROOT, parts, wait_for_parts
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import ray_data
 from cleanplate.pipeline.engine import run as runs
@@ -240,7 +240,18 @@ def test_kill_9_in_the_middle_of_a_review(tmp_path: Path) -> None:
     marks = [{"image_id": row["image_id"], "attempt": 1, "mark": "redo"} for row in rows]
     path = tmp_path / "marks.json"
     path.write_text(json.dumps({"recipe_digest": rows[0]["recipe_digest"], "marks": marks}))
-    command = [sys.executable, "-m", "jobs", "run", source, output, "--here", *FLAGS, "--review", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "cleanplate",
+        "run",
+        source,
+        output,
+        "--here",
+        *FLAGS,
+        "--review",
+        str(path),
+    ]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_for_parts(output, 7, first)
     os.kill(first.pid, signal.SIGKILL)

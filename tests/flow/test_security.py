@@ -11,11 +11,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import pipeline.s3_store
 import pytest
 from PIL import Image as Pil
 
-from cleanplate.jobs.__main__ import main
+import cleanplate.pipeline.storage.s3
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.engine import log
 from cleanplate.pipeline.errors import ConfigError, StorageError, redacted
 from cleanplate.pipeline.images import encode
@@ -32,7 +32,7 @@ SECRET = "hunter2-in-the-url"
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment with credentials and, until a test sets another, an endpoint that does not exist."""
-    monkeypatch.setattr(pipeline.s3_store, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(cleanplate.pipeline.storage.s3, "PATIENCE_S", 0.0)
     for name, value in aws_environment("http://127.0.0.1:9").items():
         monkeypatch.setenv(name, value)
     return monkeypatch

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from cleanplate.pipeline.engine import ray_data
+from cleanplate.pipeline.engine import estimate_watermarks, ray_data
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import ConfigError, ContractError
 from cleanplate.pipeline.factory import static_watermark
@@ -100,7 +100,7 @@ def assert_the_pass_ran_elsewhere(source: str, output: str, recipe: Recipe) -> N
             workers.add(pid)
             yield made
 
-    static_watermark.prepare(run.output, run.recipe, spread)
+    estimate_watermarks.prepare(run.output, run.recipe, spread)
     assert workers
     assert os.getpid() not in workers
 
@@ -135,11 +135,11 @@ def test_a_pass_that_was_killed_is_done_again_and_holds_once_it_is_done(tmp_path
     def dies(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """With the artefacts written, and before the index."""
         yield from map(function, items)
-        if function is static_watermark._estimate:
+        if function is estimate_watermarks._estimate:
             raise Killed
 
     with pytest.raises(Killed):
-        static_watermark.prepare(run.output, run.recipe, dies)
+        estimate_watermarks.prepare(run.output, run.recipe, dies)
     left = marks_of(output)
     assert len(left) == 2
     assert "consensus/index.json" not in left
@@ -153,7 +153,7 @@ def test_a_pass_that_was_killed_is_done_again_and_holds_once_it_is_done(tmp_path
     def refuses(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         raise AssertionError("the pass is done once")
 
-    known = static_watermark.prepare(run.output, run.recipe, refuses)
+    known = estimate_watermarks.prepare(run.output, run.recipe, refuses)
     assert marks_of(output)["consensus/index.json"] == index
     # An artefact that is not what the index says is refused: its rows would be cleaned by something else.
     key = f"consensus/{hashlib.sha256(b'240x160').hexdigest()[:16]}-{known['240x160']['sha256'][:12]}.npz"
@@ -178,21 +178,21 @@ def test_pictures_of_many_sizes_are_grouped_by_size_else_folder_else_all() -> No
     rule = load(None, RECIPE | {"consensus.min_images": 8}).consensus
     sizes = {"a": [(9, 9)] * 8 + [(9, n) for n in range(10, 13)], "b": [(9, 10 + n) for n in range(9)]}
     found = [
-        static_watermark.Sampled(f"{f}/{n:02}.png", size)
+        estimate_watermarks.Sampled(f"{f}/{n:02}.png", size)
         for f, some in sizes.items()
         for n, size in enumerate(some)
     ]
-    groups = {name: len(group) for name, group in static_watermark._groups(found, rule).items()}
+    groups = {name: len(group) for name, group in estimate_watermarks._groups(found, rule).items()}
     assert groups.pop("9x9") == 8
     assert (groups.pop("a"), groups.pop("b")) == (11, 9), "a folder counts with all its images"
     assert all(count < 8 for count in groups.values()), (
         "a size that is too small is counted, and 'all' not needed"
     )
-    lone = [*found, static_watermark.Sampled("c/0.png", (5, 5))]
-    assert len(static_watermark._groups(lone, rule)["all"]) == 21
+    lone = [*found, estimate_watermarks.Sampled("c/0.png", (5, 5))]
+    assert len(estimate_watermarks._groups(lone, rule)["all"]) == 21
     by_size = load(None, RECIPE | BY_SIZE | {"consensus.min_images": 8}).consensus
-    assert "a" not in static_watermark._groups(found, by_size)
-    drawn_from = static_watermark._mixed([s for s in found if s.uri.startswith("a")], 6)
+    assert "a" not in estimate_watermarks._groups(found, by_size)
+    drawn_from = estimate_watermarks._mixed([s for s in found if s.uri.startswith("a")], 6)
     assert len({s.size for s in drawn_from}) == 4, "each size in turn"
 
 
@@ -246,10 +246,10 @@ def test_a_turned_jpeg_is_taken_off_in_its_own_frame(orientation: int, tmp_path:
     Pil.fromarray(np.ascontiguousarray(stored)).save(sink, "JPEG", quality=95, exif=exif.tobytes())
     box = (90, 100, 240, 150)
     mark = Mark(box, alpha[100:150, 90:240], colour[100:150, 90:240], (240, 160))
-    data = static_watermark._packed([mark], 40)
+    data = static_watermark.packed([mark], 40)
     digest = hashlib.sha256(data).hexdigest()
     store = open_store(str(tmp_path))
-    store.put(static_watermark._key("240x160", digest), data)
+    store.put(static_watermark.key_of("240x160", digest), data)
     index = {"240x160": {"images": 40, "marks": 1, "sha256": digest}}
     lookup = static_watermark.Consensus(
         static_watermark.placed(load(None, RECIPE), store).consensus, json.dumps(index).encode()

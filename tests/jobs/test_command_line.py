@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cleanplate.jobs.__main__ import main, parser
+from cleanplate.jobs.cli.app import main, parser
 from cleanplate.jobs.commands import completion
 from cleanplate.jobs.evaluate.command import with_default
 from cleanplate.jobs.train import command

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.jobs.cli.doctor_checks import _lacking, _written
 from cleanplate.pipeline.storage.connect import LocalStore
 from rigs.s3server import Bucket, free_ports

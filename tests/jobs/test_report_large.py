@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.ledger import cut, ledger, plan
 from cleanplate.pipeline.recipe.recipe import Recipe

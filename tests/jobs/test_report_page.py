@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.ledger import review
 from rigs.bad_images import BAD
 from rigs.chromium import browser, errors, needs_chromium, screen, wait_for

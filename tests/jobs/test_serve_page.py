@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.recipe.recipe import load
 from rigs.bad_images import BAD
@@ -31,7 +31,7 @@ class Server:
     """A running `cleanplate serve` and its link."""
 
     def __init__(self, *words: str) -> None:
-        command = [sys.executable, "-u", "-m", "jobs", "serve", "--no-open", "--port", "0", *words]
+        command = [sys.executable, "-u", "-m", "cleanplate", "serve", "--no-open", "--port", "0", *words]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

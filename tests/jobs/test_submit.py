@@ -50,11 +50,19 @@ def test_the_package_holds_our_source_and_the_recipe_and_runs(tmp_path: Path) ->
     job = prepare([*PLACES, "--recipe", str(recipe)])
     size = make_package(folder, job)
     sent = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"pipeline/engine/ray_data.py", "models/types.py", "jobs/__main__.py", RECIPE} <= sent
-    assert {Path(name).parts[0] for name in sent} == {"pipeline", "models", "jobs", RECIPE}
+    assert {
+        "cleanplate/__main__.py",
+        "cleanplate/pipeline/engine/ray_data.py",
+        "cleanplate/models/types.py",
+        RECIPE,
+    } <= sent
+    assert {Path(name).parts[0] for name in sent} == {"cleanplate", RECIPE}
     # No weights but the small files that the recipe names and our own package carries.
     weights = {name for name in sent if Path(name).suffix not in (".py", ".yaml", ".json", ".txt")}
-    assert weights == {"models/shipped/lama-lite.safetensors", "models/shipped/blazeface-short.tflite"}
+    assert weights == {
+        "cleanplate/models/shipped/lama-lite.safetensors",
+        "cleanplate/models/shipped/blazeface-short.tflite",
+    }
     assert size < 5 * 2**20
     words = [sys.executable, *job.entrypoint]
     said = subprocess.run(

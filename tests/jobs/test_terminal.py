@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from rigs.flow_rig import folder, put_photos, rows_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,7 +31,7 @@ class Terminal:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs", *words],
+            [sys.executable, "-m", "cleanplate", *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -180,13 +180,13 @@ def test_the_server_comes_back_with_its_data_after_a_kill(s3: Bucket) -> None:
 def seen_by_a_worker() -> dict[str, str]:
     assert scenes.ENDINGS  # a test module, imported where the worker is
 
-    import pipeline
+    import cleanplate
 
     return {
         "node": ray.get_runtime_context().get_node_id(),
         "cpus": os.environ["OMP_NUM_THREADS"],
         "endpoint": os.environ["AWS_ENDPOINT_URL"],
-        "pipeline": pipeline.__path__[0],
+        "cleanplate": cleanplate.__path__[0],
     }
 
 
@@ -194,7 +194,7 @@ def test_ray_workers_see_our_code_and_the_s3_of_the_rig(ray_local: None, s3_faul
     seen = ray.get(seen_by_a_worker.remote())
     assert seen["endpoint"] == s3_faults.endpoint
     assert seen["cpus"] == "1"
-    assert seen["pipeline"] == str(Path(__file__).parents[2] / "pipeline")
+    assert seen["cleanplate"] == str(Path(__file__).parents[2] / "cleanplate")
 
 
 @pytest.mark.slow

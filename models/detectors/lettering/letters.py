@@ -1,7 +1,8 @@
 """The strokes of a line of text, by a small network that sees the line straightened.
 
 A text detector tells where a line is; how high its letters are, and that they run from left to right, is then known.
-So the line is straightened to a strip of one height with some of what is round it, and a U-Net (`cleanplate.models.detectors.unet`, the
+So the line is straightened to a strip of one height with some of what is round it, and a U-Net
+(`cleanplate.models.detectors.unet`, the
 model `strokes`) gives each pixel of the strip the chance of being lettering. It needs not be able to read: what
 it calls strokes in a line that no recogniser reads (another script, a decorative face) is text, and a line in which
 it sees nothing is none.

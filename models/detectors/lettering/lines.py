@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.onnx_session import Floats
+from cleanplate.models.detectors.views import tiles
 
 Quad = npt.NDArray[np.float64]
 """4x2 corners x, y in image pixels: of the line's start, top first, then clockwise."""

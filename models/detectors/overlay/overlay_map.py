@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.detectors import tiles, unet
+from cleanplate.models.detectors import unet
 from cleanplate.models.detectors.overlay.rule import read_rule
 from cleanplate.models.detectors.unet import Probability
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Mask
 
 BATCH_PIXELS = 4 * 640 * 640
@@ -50,10 +51,11 @@ class Looks:
 
 
 class OverlayMap:
-    """HWC uint8 RGB images -> Looks each. rule: what was fitted to these weights (`cleanplate.models.detectors.overlay.rule`).
+    """HWC uint8 RGB images -> Looks each. rule: what was fitted to these weights
+    (`cleanplate.models.detectors.overlay.rule`).
 
-    path: weights of `cleanplate.models.detectors.unet`. Holds no state between calls. Raises ValueError for weights of another network
-    and for weights without a rule.
+    path: weights of `cleanplate.models.detectors.unet`. Holds no state between calls. Raises ValueError for
+    weights of another network and for weights without a rule.
     """
 
     def __init__(self, path: Path | str, sight: Sight | None = None, device: str = "cpu") -> None:

@@ -59,7 +59,8 @@ def read_rule(path: Path) -> Rule:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     if text is None:
         raise ValueError(
-            f"{path} holds no rule that tells overlay from scene; fit one: python -m cleanplate.jobs.train.fit_watermark PHOTOS {path}"
+            f"{path} holds no rule that tells overlay from scene; fit one: "
+            f"python -m cleanplate.jobs.train.fit_watermark PHOTOS {path}"
         )
     return Rule(**json.loads(text))
 

@@ -2,21 +2,23 @@
 
 What is gained, and where (measured in docs/notebook.md):
 
-* batch norm is folded into the convolutions, whose ReLU and sums are fused into them (`cleanplate.models.lama.fast.convs`);
+* batch norm is folded into the convolutions, whose ReLU and sums are fused into them
+(`cleanplate.models.lama.fast.convs`);
 * all maps are channels-last (NHWC in memory), which is what CPU and GPU convolutions like best;
 * the Fourier transform gets planes (NCHW), which it likes best: turning the maps, as matrices, costs less
   than that saves;
 * the last convolution has three outputs, too few to fill a vector: neighbours along a row are computed as one
   pixel of twelve channels;
-* on a CPU the 3x3 convolutions of 'fp32' take a quarter of the products (`cleanplate.models.lama.fast.winograd`); where it has a matrix
-  unit for bf16 and integers only (Intel AMX) they are put together from exact 8-bit ones (`cleanplate.models.lama.fast.int8`);
+* on a CPU the 3x3 convolutions of 'fp32' take a quarter of the products
+(`cleanplate.models.lama.fast.winograd`); where it has a matrix
+  unit for bf16 and integers only (Intel AMX) they are put together from exact 8-bit ones
+  (`cleanplate.models.lama.fast.int8`);
 * with `holes_only` only the box round the holes is decoded: behind the blocks nothing looks further than a
   few pixels. Exact; on a crop round a hole it saves more than half of the decoder.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -107,18 +109,6 @@ def _within(pixels: Span, before: int, after: int, side: int) -> tuple[Span, int
     """The pixels grown at both ends, cut to 0..side, and how much was cut off at each end."""
     low, high = pixels[0] - before, pixels[1] + after
     return (max(low, 0), min(high, side)), max(-low, 0), max(high - side, 0)
-
-
-def bf16_is_native(device: str | torch.device) -> bool:
-    """Whether the device multiplies bf16 in hardware; where it does not, 'bf16' is slower than 'fp32'."""
-    if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Who holds oneDNN back (by its own variable) has no bf16, whatever the processor has.
-    told = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
-    if not any(word in told.upper() for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")):
-        return False
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
 
 
 def fast_generator(

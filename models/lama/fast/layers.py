@@ -1,7 +1,7 @@
 """The FFC layers of the fast generator's blocks, in the form that is fastest where they run.
 
-`fast_ffc` chooses by processor and width: plain convolutions, Winograd's (`cleanplate.models.lama.fast.winograd`) or split ones
-(`cleanplate.models.lama.fast.int8`).
+`fast_ffc` chooses by processor and width: plain convolutions, Winograd's
+(`cleanplate.models.lama.fast.winograd`) or split ones (`cleanplate.models.lama.fast.int8`).
 """
 
 from __future__ import annotations

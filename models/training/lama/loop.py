@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cleanplate.models.lama.fast.generator import bf16_is_native
+from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.training.checkpoint import write_whole
 from cleanplate.models.training.data import PhotoBank
 from cleanplate.models.training.lama.batches import Batch, Batches

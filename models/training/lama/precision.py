@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cleanplate.models.lama.fast.generator import bf16_is_native
+from cleanplate.models.devices import bf16_is_native
 
 TrainPrecision = Literal["fp32", "bf16"]
 

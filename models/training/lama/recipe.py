@@ -18,7 +18,8 @@ from cleanplate.models.training.lama.masks import MASKS
 from cleanplate.models.training.lama.precision import TrainPrecision
 
 SEGMENTATION = "segmentation"
-"""The kind of mask that is cut from the crop itself (cleanplate.models.training.lama.objects) and so has no parameters."""
+"""The kind of mask that is cut from the crop itself (cleanplate.models.training.lama.objects) and so has no
+parameters."""
 _LATER = {"precision": "fp32", "shape": None, "best_by": "hole_psnr"}
 _STRICT = {"extra": "forbid"}  # for pydantic, which jobs use to read recipes: an unknown key is an error
 

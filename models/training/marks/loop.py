@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from cleanplate.models.detectors.unet import MARKS, STRIDE, MarksNet, build, probability
-from cleanplate.models.lama.fast.generator import bf16_is_native
+from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.training.checkpoint import (
     load_checkpoint,
     recipes_of,

@@ -1,4 +1,5 @@
-"""Fitting the rule that tells overlay from scene (`cleanplate.models.detectors.overlay.rule`) to rendered marks and photographs."""
+"""Fitting the rule that tells overlay from scene (`cleanplate.models.detectors.overlay.rule`) to rendered
+marks and photographs."""
 
 from __future__ import annotations
 

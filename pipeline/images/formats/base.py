@@ -21,17 +21,6 @@ KINDS = (
     "out_of_memory",
 )
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-SUFFIXES = {
-    "jpeg": ("jpg", "jpeg", "jpe", "jfif"),
-    "png": ("png",),
-    "gif": ("gif",),
-    "webp": ("webp",),
-    "bmp": ("bmp", "dib"),
-    "tiff": ("tif", "tiff"),
-    "avif": ("avif",),
-    "heif": ("heic", "heif"),
-}
-"""Format -> the name suffixes that fit it, the one for new names first."""
 
 
 class ImageError(Exception):

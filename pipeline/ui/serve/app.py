@@ -126,7 +126,7 @@ async def _file(request: Request) -> Response:
 
 
 def _text(name: str) -> str:
-    return resources.files("pipeline").joinpath("page", name).read_text("utf-8")
+    return resources.files("cleanplate.pipeline").joinpath("ui", "static", name).read_text("utf-8")
 
 
 # --- what there is ---

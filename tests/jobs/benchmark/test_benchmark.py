@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
+from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.evaluation import speed, speed_limits
-from cleanplate.models.lama.fast.generator import bf16_is_native
 from cleanplate.models.lama.generator import LAMA
 
 QUICK = "inpaint,crops,exact,limit,memory,margins,pipeline,overhead"

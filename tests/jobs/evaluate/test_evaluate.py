@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.jobs.evaluate.instances import load_instances
 from cleanplate.models.lama.generator import LAMA, build_generator
 from cleanplate.models.training.checkpoint import export_weights

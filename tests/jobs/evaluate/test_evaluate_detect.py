@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.jobs.evaluate.detect_tables import by_standout
 from rigs.scenes import backdrop
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import ImageDraw, ImageFont
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from rigs.scenes import backdrop
 
 BOX = (120, 90, 260, 130)

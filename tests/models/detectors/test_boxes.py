@@ -110,7 +110,7 @@ def test_a_person_is_found_and_cut_out(
     weights_path: Callable[[str], Path], photo: Callable[[str], Image]
 ) -> None:
     pytest.importorskip("ai_edge_litert")
-    from cleanplate.models.detectors.persons import PersonDetector
+    from cleanplate.models.detectors.objects.persons import PersonDetector
 
     detector = PersonDetector(weights_path("blazepose"), weights_path("selfie"))
     astronaut = photo("astronaut.jpg")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cleanplate.models.detectors.variants import Mirrored, SignOf
+from cleanplate.models.detectors.views.variants import Mirrored, SignOf
 from cleanplate.models.types import Image, Region
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cleanplate.models.detectors.prompt import PromptDetector, prepared
+from cleanplate.models.detectors.objects.prompt import PromptDetector, prepared
 from cleanplate.models.types import Image, Region
 from cleanplate.models.weights.hub import digest_of, folder_of
 from cleanplate.models.weights.registry import WeightsError

@@ -15,7 +15,6 @@ import pytest
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.lettering.letters import Lettering
 from cleanplate.models.detectors.lettering.lines import Line, quads, shared
 from cleanplate.models.detectors.lettering.reading import is_text, reads_in_map, strip
@@ -23,6 +22,7 @@ from cleanplate.models.detectors.onnx_session import free_shapes
 from cleanplate.models.detectors.overlay.overlay_map import Looks
 from cleanplate.models.detectors.plates import PlateDetector, is_plate
 from cleanplate.models.detectors.text import TextDetector
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.segmenters.classic import SEGMENTERS
 from cleanplate.models.segmenters.masks import grow
 from cleanplate.models.types import Image, Mask, Region

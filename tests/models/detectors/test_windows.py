@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cleanplate.models.detectors.windows import look_at, windows
+from cleanplate.models.detectors.views.windows import look_at, windows
 from cleanplate.models.types import Image, Region
 
 

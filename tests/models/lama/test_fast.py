@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.evaluation.speed import random_generator
 from cleanplate.models.inpainters.crops import CropSettings
 from cleanplate.models.inpainters.inpainters import LamaInpainter
-from cleanplate.models.lama.fast.generator import bf16_is_native, fast_generator
+from cleanplate.models.lama.fast.generator import fast_generator
 from cleanplate.models.lama.generator import (
     LamaGenerator,
     LamaParams,

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from cleanplate.models.lama.fast.generator import bf16_is_native
+from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.lama.generator import LAMA, LamaParams, build_generator, params_of
 from cleanplate.models.lama.losses import LossWeights
 from cleanplate.models.training.checkpoint import (

@@ -134,7 +134,10 @@ def test_every_entry_is_pinned_and_says_what_it_is() -> None:
 
 
 def test_nothing_is_made_on_import(tmp_path: Path) -> None:
-    code = "import cleanplate.models.weights.registry, cleanplate.models.weights.fetch, sys; sys.exit('torch' in sys.modules or 'boto3' in sys.modules)"
+    code = (
+        "import sys, cleanplate.models.weights.registry, cleanplate.models.weights.fetch\n"
+        "sys.exit('torch' in sys.modules or 'boto3' in sys.modules)"
+    )
     env = {**os.environ, "HOME": str(tmp_path), "CLEANPLATE_WEIGHTS": str(tmp_path / "w")}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
     assert list(tmp_path.iterdir()) == []
@@ -560,7 +563,10 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
     import pty
 
     ours, theirs = pty.openpty()
-    code = "from cleanplate.models.weights.fetch import on_stderr\nwith on_stderr('tiny') as tick:\n    tick(1048576, 2097152)"
+    code = (
+        "from cleanplate.models.weights.fetch import on_stderr\n"
+        "with on_stderr('tiny') as tick:\n    tick(1048576, 2097152)"
+    )
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     subprocess.run([sys.executable, "-c", code], stderr=theirs, env=env, check=True)
     os.close(theirs)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.engine import ray_data, recall
 from cleanplate.pipeline.engine.compaction import Made, compact
 from cleanplate.pipeline.errors import RunStopped

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pil
 
-from cleanplate.jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.engine import ray_data, recall
 from cleanplate.pipeline.storage.connect import open_store
 from rigs.bad_images import BAD

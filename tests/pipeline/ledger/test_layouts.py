@@ -19,13 +19,12 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import ConfigError, RowError
 from cleanplate.pipeline.images import encode
-from cleanplate.pipeline.images.formats.base import SUFFIXES
 from cleanplate.pipeline.ledger import layouts, ledger
 from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.ledger.orphans import sweep
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import tar_file
-from cleanplate.pipeline.storage.address import Inner, inner_of, key_of, order_of
+from cleanplate.pipeline.storage.address import SUFFIXES, Inner, inner_of, key_of, order_of
 from cleanplate.pipeline.storage.connect import LocalStore, open_store
 from cleanplate.pipeline.storage.range_file import RangeFile
 from rigs.bad_images import animated, jpeg, picture, save

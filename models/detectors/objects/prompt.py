@@ -11,18 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.faces import iou
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.devices import subnormals_flushed
 from cleanplate.models.types import Image, Region
+from cleanplate.models.weights.hub import IMAGENET, prepared
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SHORT, LONG = 800, 1333
 Rows = npt.NDArray[np.float64]
 """N x 6: x0, y0, x1, y1 in image pixels, score, number of the words."""
@@ -109,15 +108,6 @@ class PromptDetector:
         tokens = out.logits[0].sigmoid()
         scores = torch.stack([tokens[:, start:stop].amax(1) for start, stop in spans], 1)
         return _rows(out.pred_boxes[0], scores, (height, width))
-
-
-def prepared(image: Image, size: tuple[int, int], statistics: tuple[Any, Any]) -> torch.Tensor:
-    """HWC uint8 RGB -> 1 x 3 x size fp32, stretched to (height, width), with mean and deviation taken out."""
-    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(image, size[::-1], interpolation=how).astype(np.float32) / np.float32(255)
-    normal = (resized - np.float32(statistics[0])) / np.float32(statistics[1])
-    return torch.from_numpy(np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32))
 
 
 def _rows(boxes: torch.Tensor, scores: torch.Tensor, size: tuple[int, int]) -> Rows:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cleanplate.models.detectors import tiles
 from cleanplate.models.detectors.faces import iou
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.devices import subnormals_flushed
 from cleanplate.models.segmenters.sam import PROMPTS_AT_ONCE, SamSegmenter
 from cleanplate.models.types import Image, Mask, Region

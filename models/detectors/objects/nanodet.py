@@ -2,7 +2,7 @@
 
 RangiLyu/nanodet (Apache-2.0), an anchor-free detector in one stage: each cell of three grids gives the chance of each
 word, and for each side of a box a distribution over 11 distances (Li et al. 2020, arXiv:2006.04388). The weights are
-converted from the package that carries them by `python -m jobs.convert_nanodet`.
+converted from the package that carries them by `python -m cleanplate.jobs.train.convert_nanodet`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cleanplate.models.detectors import tiles
-from cleanplate.models.detectors.coco import NAMES
 from cleanplate.models.detectors.faces import iou
+from cleanplate.models.detectors.objects.coco import NAMES
+from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Region
 
 SIDE = 416

@@ -12,9 +12,9 @@ import torch
 from PIL import Image as Pil
 from safetensors.numpy import load_file, save_file
 
-from cleanplate.jobs.convert_nanodet import content
-from cleanplate.models.detectors.coco import ANIMALS, NAMES, PERSON, VEHICLES, number_of
-from cleanplate.models.detectors.nanodet import NanoDetDetector, Wanted, load, once
+from cleanplate.jobs.train.convert_nanodet import content
+from cleanplate.models.detectors.objects.coco import ANIMALS, NAMES, PERSON, VEHICLES, number_of
+from cleanplate.models.detectors.objects.nanodet import NanoDetDetector, Wanted, load, once
 from cleanplate.models.evaluation.labelled import iou
 from cleanplate.models.types import Image
 from cleanplate.models.weights.registry import resolve

