@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -151,14 +152,12 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
 
 def _taken_over(output: Store, key: str) -> pa.Table:
     """The rows of the shard that another attempt at this unit put: they tell what its pictures are."""
-    try:
+    with suppress(RowError):  # Not a tar, or half of one.
         for member in tar_file.members(RangeFile(output, key)):
-            if member.name == _ROWS and part_file.seal_holds(
-                data := output.get_range(key, member.at, member.size)
-            ):
-                return pq.read_table(pa.BufferReader(data))
-    except RowError:
-        pass  # Not a tar, or half of one.
+            if member.name == _ROWS:
+                data = output.get_range(key, member.at, member.size)
+                if part_file.seal_holds(data):
+                    return pq.read_table(pa.BufferReader(data))
     raise DamagedError(f"{output.uri(key)} is damaged: {part_file.MAKE_ANEW}")
 
 
