@@ -17,7 +17,6 @@ from PIL import Image as Pil
 
 from cleanplate.models.types import Image, Mask
 from cleanplate.pipeline.errors import CleanplateError, DamagedError, StorageError
-from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.ledger.layouts import with_bytes
 from cleanplate.pipeline.ledger.ledger import open_part
 from cleanplate.pipeline.ledger.statistics import Pick, name_of
@@ -130,7 +129,7 @@ def _story(row: dict[str, Any]) -> SheetRow:
     for less in _STRIPPED:
         try:
             return row_pictures.story({**row, **less})
-        except (CleanplateError, encode.ImageError, ValueError, TypeError, KeyError, OSError):
+        except (CleanplateError, ValueError, TypeError, KeyError, OSError):
             continue
     return SheetRow(None, None, None, "", str(row["status"]))
 
