@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.ledger import compactions, part_file, plan
+from cleanplate.pipeline.recipe.recipe import differences
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.range_file import RangeFile
 
@@ -251,15 +252,25 @@ def claim(output: Store, record: dict[str, Any]) -> dict[str, Any]:
     if (version := stored.get("parts", "part/1")) != record["parts"]:
         raise ConfigError(
             f"{output.url} was begun by cleanplate {stored.get('code_version')}, whose rows have other columns "
-            f"({version}, now {record['parts']}); go on with that version, or choose another output"
+            f"({version}, now {record['parts']}); use that version, or choose another output"
         )
     for name, what in (("recipe_digest", "another recipe"), ("source", "another source")):
         if stored.get(name) != record[name]:
             raise ConfigError(
-                f"{output.url} holds a run of {what} ({stored.get(name)}, not {record[name]}); "
-                "choose another output, or say --new-run to give this one a folder of its own"
+                f"{output.url} holds a run of {what} ({_differing(stored, record, name)}); "
+                "choose another output, or give this one a folder of its own there: --new-run"
             )
     return stored
+
+
+def _differing(stored: Mapping[str, Any], record: Mapping[str, Any], name: str) -> str:
+    """In what two runs differ: the keys of their recipes and their weights, where the records tell."""
+    if name != "recipe_digest":
+        return f"{stored.get(name)}, not {record[name]}"
+    told = differences(stored.get("recipe") or {}, record.get("recipe") or {})
+    told = told or differences(stored.get("weights") or {}, record.get("weights") or {}, "weights.")
+    rest = f" and {len(told) - 5} more" if len(told) > 5 else ""
+    return f"{', '.join(told[:5])}{rest}" if told else f"{stored.get(name)}, not {record[name]}"
 
 
 def read_record(output: Store) -> dict[str, Any]:

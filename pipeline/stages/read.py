@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
-from cleanplate.pipeline.images.decode import ISO, decode, exif_block
-from cleanplate.pipeline.images.formats import exif
 from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.orientation import orientation_of
 from cleanplate.pipeline.images.formats.table import header
 from cleanplate.pipeline.recipe.recipe import Limits
 from cleanplate.pipeline.stages.stage import Needs, Work, error_of
@@ -77,9 +76,6 @@ def probe(data: bytes, max_pixels: int) -> dict[str, Any]:
     head = header(data)
     if head.width * head.height > max_pixels:
         raise ImageError("too_large", f"{head.width} x {head.height} pixels, the limit is {max_pixels}")
-    if head.format == "tiff":  # Its orientation is a tag that only a decoder reads.
-        height, width = decode(data, max_pixels=max_pixels).pixels.shape[:2]
-    else:
-        turned = head.format not in ISO and exif.orientation(exif_block(data, head.format)) >= 5
-        width, height = (head.height, head.width) if turned else (head.width, head.height)
+    turned = orientation_of(data, head.format) >= 5
+    width, height = (head.height, head.width) if turned else (head.width, head.height)
     return {"source_format": head.format, "width": width, "height": height}

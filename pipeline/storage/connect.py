@@ -27,7 +27,7 @@ def open_store(url: str) -> Store:
     scheme = urlsplit(url).scheme if "://" in url else ""
     if scheme and redacted(url) != url:
         raise ConfigError(
-            f"{redacted(url)!r}: a location must not hold credentials, because rows and logs tell it. "
+            f"{redacted(url)!r}: a location must not hold credentials: it is written to logs and rows. "
             "Use the environment, a profile or a role"
         )
     if scheme == "s3":

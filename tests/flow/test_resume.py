@@ -112,7 +112,7 @@ def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 3, said
-    assert f"go on with: cleanplate run {source} {output}" in said
+    assert f"run the same command again to continue: cleanplate run {source} {output}" in said
     kept = parts(output)
     assert kept
     assert len(kept) < 12

@@ -168,7 +168,9 @@ export function recall(data) {
     spread.firstChild.style.left = `${100 * one.low}%`;
     spread.firstChild.style.width = `${100 * (one.high - one.low)}%`;
     spread.lastChild.style.left = `${100 * one.recall}%`;
-    return [kindName(one.kind), spread, percent(one.recall, 1), `${percent(one.low, 1)} to ${percent(one.high, 1)}`, one.images ? count(one.images) : "–"];
+    const few = one.images && one.images < 50;
+    const least = few ? "too few to tell" : `at least ${percent(one.low, 0)}`;
+    return [kindName(one.kind), spread, least, `${percent(one.low, 0)} to ${percent(one.high, 0)}`, one.images ? count(one.images) : "–"];
   });
   const columns = [{ title: "Kind" }, { title: "0 to 100 %" }, ...["Recall", "95 % interval", "Images"].map((title) => ({ title, number: true }))];
   const methods = [...new Set(data.recall.map((one) => one.method).filter(Boolean))];
