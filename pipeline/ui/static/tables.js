@@ -87,7 +87,7 @@ function notices(data) {
     said.push(`The run is not complete: ${count(data.committed)} of ${many(data.planned, "planned row")} are committed. The same command goes on.`);
   }
   if (data.unreadable.length) {
-    said.push(`${many(data.unreadable.length, "part")} could not be read and are not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
+    said.push(`${many(data.unreadable.length, "part")} could not be read, rows not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
   }
   return said.map((text) => make("p", { class: "notice" }, text));
 }
