@@ -5,6 +5,22 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
+
+_listener: Callable[[], None] | None = None
+
+
+def watch(listener: Callable[[], None] | None) -> None:
+    """Call `listener` at each sign of progress of this process; None: nobody listens any more."""
+    global _listener
+    _listener = listener
+
+
+def progressed() -> None:
+    """Say that one pass of a network, or the work on one image, has ended. Whoever watches this process for hangs
+    would otherwise not know a long batch on a slow machine from a call that never returns."""
+    if _listener is not None:
+        _listener()
 
 
 def pick(gpus: float) -> str:

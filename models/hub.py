@@ -9,7 +9,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from models.fetch import WeightsError
+from models.fetch import WeightsError, expanded
 
 WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
 
@@ -19,7 +19,7 @@ def folder_of(model: str) -> Path:
 
     Raises WeightsError when it cannot be had or holds no safetensors.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     if not path.is_dir():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", model):
             raise WeightsError(f"no folder {model}, and that is no name of the hub (owner/name@revision)")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models import devices
 from models.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, resize
 from models.fast import fast_generator
 from models.graphs import graphed
@@ -181,10 +182,11 @@ def check_pairs(images: list[Image], masks: list[Mask]) -> None:
 def _each(images: list[Image], masks: list[Mask], fill: Callable[[Image, Mask], Image]) -> list[Image]:
     """Applies `fill` to every image with a hole and keeps its result inside the hole only."""
     check_pairs(images, masks)
-    return [
-        np.where(mask[..., None], fill(image, mask), image) if mask.any() else image.copy()
-        for image, mask in zip(images, masks, strict=True)
-    ]
+    filled = []
+    for image, mask in zip(images, masks, strict=True):
+        filled.append(np.where(mask[..., None], fill(image, mask), image) if mask.any() else image.copy())
+        devices.progressed()
+    return filled
 
 
 def _each_box(image: Image, mask: Mask, change: Callable[[Image], Image]) -> Image:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import devices
 from models.fast import bf16_is_native
 from models.regions import Image
 
@@ -133,4 +134,5 @@ def probability(net: MarksNet, images: Sequence[Image]) -> Probability:
     batch = functional.pad(batch, (0, right, 0, below), mode="replicate")
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         logits = net(batch)
+    devices.progressed()
     return np.asarray(torch.sigmoid(logits.float())[:, 0, :height, :width].cpu().numpy(), np.float32)

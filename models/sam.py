@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image as PilImage
 
+from models import devices
 from models.masks import box_mask
 from models.regions import Image, Mask, Region
 from models.sam_package import package as package
@@ -189,6 +190,7 @@ class SamSegmenter:
         for start in range(0, len(images), step):
             inputs = [self._input(image) for image in images[start : start + step]]
             batch = self._encode(inputs)
+            devices.progressed()
             for n, one in enumerate(inputs):
                 yield batch[n : n + 1], (one.shape[1], one.shape[2])
 

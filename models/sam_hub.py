@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from models import devices
 from models.detectors.prompt import IMAGENET, prepared
 from models.regions import Image, Mask, Region
 from models.sam import PROMPTS_AT_ONCE, Prompts, fitted, inner_point
@@ -62,6 +63,7 @@ class HubSamSegmenter:
         height, width = image.shape[:2]
         pixels = prepared(image, (self._side, self._side), IMAGENET).to(self._device)
         encoded = self._model.get_image_embeddings(pixels)
+        devices.progressed()
         scale = np.array([self._side / width, self._side / height], np.float32)
         masks = []
         for start in range(0, len(regions), PROMPTS_AT_ONCE):

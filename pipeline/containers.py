@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models import devices
 from pipeline import arrows, tars
 from pipeline.errors import CleanplateError, RowError, StorageError
 from pipeline.formats import SUFFIXES
@@ -238,6 +239,7 @@ def read_images(uris: Sequence[str], *, give_up: bool = False) -> list[Fetched]:
                     found[n] = value
             else:
                 found[numbers[0]] = _member(inner)
+            devices.progressed()
         except CleanplateError as error:
             if give_up and isinstance(error, StorageError) and error.kind == "unreachable":
                 raise

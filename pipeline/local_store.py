@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-from pipeline.errors import StorageError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.store import Object
 
 
@@ -19,7 +19,13 @@ class LocalStore:
     are percent-quoted in uris."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(os.path.abspath(root.expanduser()))
+        try:
+            self.root = Path(os.path.abspath(root.expanduser()))
+        except RuntimeError as error:
+            home = root.parts[0]
+            raise ConfigError(
+                f"no home folder for {home} (of {root}): write the path out, or set HOME"
+            ) from error
         self.url = str(self.root)
 
     def reach(self) -> None:

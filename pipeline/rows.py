@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models import devices
 from models.regions import Image, Mask, Region
 from pipeline import images, masks
 from pipeline.packing import views
@@ -56,6 +57,7 @@ def decode(row: dict[str, Any]) -> images.Decoded:
     """As `decoded`, and not kept."""
     # Its size has been held against the recipe's limit by `read`.
     found = images.decode(row["source"], max_pixels=row["width"] * row["height"])
+    devices.progressed()
     if (found.height, found.width) != (row["height"], row["width"]):
         raise images.ImageError(
             "corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise"

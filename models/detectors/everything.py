@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from models import devices
 from models.detectors import tiles
 from models.detectors.faces import iou
 from models.regions import Image, Mask, Region
@@ -57,6 +58,7 @@ class EverythingDetector:
         for start in range(0, len(grid), PROMPTS_AT_ONCE):
             some = self._sam.placed(grid[start : start + PROMPTS_AT_ONCE], shape)
             logits, quality = self._sam.prompted(encoded, some, None, True)
+            devices.progressed()
             logits, quality = logits.flatten(0, 1), quality.flatten()
             good = (quality >= self.min_iou) & (stability(logits) >= self.min_stability)
             masks = self._sam.full(logits[good], size, shape)

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from models import devices
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -54,8 +56,21 @@ def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
     wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     source = model if isinstance(model, bytes) else str(model)
-    session: Session = onnxruntime.InferenceSession(source, options, providers=providers)
-    return session
+    return _Watched(onnxruntime.InferenceSession(source, options, providers=providers))
+
+
+class _Watched:
+    """A Session each of whose passes is a sign of progress."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+        self.get_modelmeta, self.get_providers = session.get_modelmeta, session.get_providers
+
+    def run(self, output_names: list[str] | None, feeds: dict[str, Floats]) -> list[Floats]:
+        outputs = self._session.run(output_names, feeds)
+        devices.progressed()
+        return outputs
 
 
 def on_gpu(session: Session) -> bool:

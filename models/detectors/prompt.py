@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from models import devices
 from models.detectors import tiles
 from models.detectors.faces import iou
 from models.regions import Image, Region
@@ -74,6 +75,7 @@ class PromptDetector:
     def _regions(self, image: Image) -> list[Region]:
         height, width = image.shape[:2]
         rows = self._owl(image) if self.is_owl else self._dino(image)
+        devices.progressed()
         rows[:, 0:4] = np.clip(rows[:, 0:4], 0, [width, height, width, height])
         rows = rows[(rows[:, 4] >= self.min_score) & (rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
         kept = tiles.suppress(len(rows), rows[:, 4].tolist(), lambda a, b: iou(rows[a], rows[b]), 0.6)

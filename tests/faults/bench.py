@@ -67,7 +67,7 @@ class Start:
         self.process.join()
 
     def said(self) -> str:
-        return self.log.read_text(errors="replace")[-3000:]
+        return self.log.read_text(errors="replace")[-20000:]
 
 
 @dataclass

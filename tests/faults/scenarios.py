@@ -109,6 +109,31 @@ def node_killed(bench: Bench, output: str) -> str:
     return "1 of 2 nodes killed"
 
 
+def nodes_lost(bench: Bench, output: str) -> str:
+    """kill -9 of a node that nobody replaces, then of the last one."""
+    # More workers than one node holds: those of the dead one, restarted on the other, take its every CPU.
+    flags = ["--workers", "5", "--set", "engine.wait_for_nodes=10"]
+    start = bench.start(output, flags=flags)
+    bench.wait_for_parts(output, 1, start)
+    bench.cluster.remove_node(bench.cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    complete(start)
+    said = start.said()
+    assert "too few for 5 workers" in said, said
+    second = f"{output}-2"
+    start = bench.start(second, flags=flags)
+    bench.wait_for_parts(second, 1, start)
+    bench.cluster.remove_node(bench.cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    code = start.wait()
+    assert code == 3, f"exit code {code}:\n{start.said()}"
+    assert "has 0 CPUs" in start.said(), start.said()
+    bench.add_node()
+    bench.add_node()
+    complete(bench.start(second))
+    verdict = bench.compare(second, {})
+    assert verdict.good, verdict
+    return "went on with fewer workers; with no node left, exit code 3"
+
+
 def server_killed(bench: Bench, output: str) -> str:
     """kill -9 of the S3 server, started again."""
     start = bench.start(output)
@@ -295,7 +320,8 @@ def poison(bench: Bench, output: str) -> str:
 
 def hung_image(bench: Bench, output: str) -> str:
     """An image over which its worker never returns."""
-    complete(bench.start(output, hanging, flags=["--set", "engine.patience=60"]))
+    complete(bench.start(output, hanging, flags=["--set", "engine.patience=20"]))
+    assert "engine.patience" in bench.starts[-1].said(), bench.starts[-1].said()
     return "poison.jpg failed"
 
 
@@ -348,6 +374,7 @@ SCENARIOS = (
     Scenario(driver_killed, BOTH),
     Scenario(actors_killed, ("ray",)),
     Scenario(node_killed, ("ray",)),
+    Scenario(nodes_lost, ("ray",)),
     Scenario(server_killed, BOTH),
     Scenario(two_at_once, BOTH),
     Scenario(late_writer, BOTH),
@@ -365,6 +392,6 @@ SCENARIOS = (
     Scenario(out_of_memory, BOTH, {"heavy.jpg": "out_of_memory"}),
     Scenario(killed_for_memory, ("ray",), {"heavy.jpg": "crashed"}, settings=_a_little_memory),
     Scenario(poison, ("ray",), {"poison.jpg": "crashed"}),
-    Scenario(hung_image, ("ray",), {"poison.jpg": "crashed"}),
+    Scenario(hung_image, ("ray",), {"poison.jpg": "hung"}),
     Scenario(compaction_killed, BOTH),
 )

@@ -1,43 +1,43 @@
-"""The witness: an image is guilty after two deaths alone; a lost node blames nobody."""
+"""What ends workers: an image is guilty after two deaths alone; a lost node or a slow machine blames nobody."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.witness import SILENT, Case, Witness
+from pipeline.witness import LONGER, SILENT, Attempts, Death, Verdict
 
 
-def attempt(witness: Witness, images: list[str], poison: set[str], size: int = 4) -> bool:
+def attempt(attempts: Attempts, images: list[str], poison: set[str], size: int = 4) -> bool:
     """One attempt at a unit, as a worker makes it; False when it died."""
-    case = witness.begin("u")
-    healthy = [i for i in images if i not in case.guilty]
-    if not case.careful:
+    verdict = attempts.begin("u")
+    healthy = [i for i in images if i not in verdict.guilty]
+    if not verdict.careful:
         if poison & set(healthy):
             return False
-        witness.end("u")
+        attempts.end("u")
         return True
     for at in range(0, len(images), size):
         batch = images[at : at + size]
-        together = [i for i in batch if i not in case.alone]
-        for chosen in [together, *([i] for i in batch if i in case.alone)]:
+        together = [i for i in batch if i not in verdict.alone]
+        for chosen in [together, *([i] for i in batch if i in verdict.alone)]:
             if chosen:
-                witness.at("u", chosen)
+                attempts.announce("u", chosen)
                 if poison & set(chosen) & set(healthy):
                     return False
-    witness.at("u", [])
-    witness.end("u")
+    attempts.announce("u", [])
+    attempts.end("u")
     return True
 
 
-def deaths(poison: set[str]) -> tuple[int, Case]:
-    witness = Witness()
+def deaths(poison: set[str]) -> tuple[int, Verdict]:
+    attempts = Attempts()
     images = [f"i{n}" for n in range(12)]
     count = 0
     while True:
-        before = witness.begin("other") if count > 100 else None
+        before = attempts.begin("other") if count > 100 else None
         assert before is None, "never ends"
-        if attempt(witness, images, poison):
-            return count, witness.begin("u")
+        if attempt(attempts, images, poison):
+            return count, attempts.begin("u")
         count += 1
 
 
@@ -51,60 +51,115 @@ def test_each_further_one_costs_two_or_three_more() -> None:
 
 
 def test_a_finished_unit_is_forgotten() -> None:
-    assert deaths({"i5"})[1] == Case()
+    assert deaths({"i5"})[1] == Verdict()
 
 
 def test_a_node_that_goes_down_once_blames_nobody() -> None:
-    witness = Witness()
-    witness.begin("u")
-    assert witness.begin("u") == Case(careful=True)
-    witness.at("u", ["a", "b"])
-    assert witness.begin("u") == Case(careful=True, alone=frozenset("ab"))
-    witness.at("u", ["a"])
-    assert witness.begin("u").guilty == frozenset()
-    witness.at("u", ["a"])
-    assert witness.begin("u").guilty == {"a"}
+    attempts = Attempts()
+    attempts.begin("u")
+    assert attempts.begin("u") == Verdict(careful=True)
+    attempts.announce("u", ["a", "b"])
+    assert attempts.begin("u") == Verdict(careful=True, alone=frozenset("ab"))
+    attempts.announce("u", ["a"])
+    assert attempts.begin("u").guilty == frozenset()
+    attempts.announce("u", ["a"])
+    assert attempts.begin("u").guilty == {"a"}
 
 
 def test_a_death_after_the_last_image_blames_nobody() -> None:
-    witness = Witness()
-    witness.begin("u")
-    witness.begin("u")
-    witness.at("u", ["a"])
-    witness.at("u", [])
-    case = witness.begin("u")
-    assert not case.alone
-    assert not case.guilty
+    attempts = Attempts()
+    attempts.begin("u")
+    attempts.begin("u")
+    attempts.announce("u", ["a"])
+    attempts.announce("u", [])
+    verdict = attempts.begin("u")
+    assert not verdict.alone
+    assert not verdict.guilty
 
 
 def test_workers_that_die_before_any_image_are_given_up() -> None:
-    witness = Witness()
-    cases = [witness.begin("u") for _ in range(SILENT + 1)]
-    assert not any(case.hopeless for case in cases[:-1])
-    assert cases[-1].hopeless
+    attempts = Attempts()
+    verdicts = [attempts.begin("u") for _ in range(SILENT + 1)]
+    assert not any(verdict.hopeless for verdict in verdicts[:-1])
+    assert verdicts[-1].hopeless
 
 
-def test_a_witness_that_is_killed_too_knows_it_all_again(tmp_path: Path) -> None:
-    notes = tmp_path / "notes"
+def test_a_memory_that_is_killed_too_knows_it_all_again(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
     images = [f"i{n}" for n in range(12)]
-    ended = [attempt(Witness(str(notes)), images, {"i5"}) for _ in range(5)]  # A new process each time.
+    ended = [attempt(Attempts(str(journal)), images, {"i5"}) for _ in range(5)]  # A new process each time.
     assert ended == [False] * 4 + [True]
     assert deaths({"i5"})[0] == 4
-    assert Witness(str(notes)).begin("u") == Case()  # What has ended is past.
+    assert Attempts(str(journal)).begin("u") == Verdict()  # What has ended is past.
 
 
-def test_a_note_that_was_being_written_is_no_note(tmp_path: Path) -> None:
-    notes = tmp_path / "notes"
-    Witness(str(notes)).begin("u")
-    with notes.open("a") as file:
+def test_a_line_that_was_being_written_is_ignored(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    Attempts(str(journal)).begin("u")
+    with journal.open("a") as file:
         file.write('["end", "')
-    again = Witness(str(notes))
-    assert again.begin("u") == Case(careful=True)
-    assert Witness(str(notes)).begin("u") == Case(careful=True)
+    again = Attempts(str(journal))
+    assert again.begin("u") == Verdict(careful=True)
+    assert Attempts(str(journal)).begin("u") == Verdict(careful=True)
 
 
-def test_a_wave_that_is_over_leaves_no_notes(tmp_path: Path) -> None:
-    witness = Witness(str(tmp_path / "notes"))
-    witness.begin("u")
-    witness.over()
+def test_a_wave_that_is_over_leaves_no_journal(tmp_path: Path) -> None:
+    attempts = Attempts(str(tmp_path / "journal"))
+    attempts.begin("u")
+    attempts.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_is_guilty_of_slowness_only_after_a_try_alone_with_the_longer_limit() -> None:
+    """A slow machine: every batch takes longer than `patience`, an image alone less than `LONGER` times it."""
+    attempts, limits = Attempts(), []
+    for _ in range(2):  # The unit, then its first batch.
+        verdict = attempts.begin("u")
+        if verdict.careful:
+            attempts.announce("u", ["a", "b"])
+        attempts.give_up("u", 900)
+    verdict = attempts.begin("u")
+    assert verdict.alone == {"a", "b"}
+    assert not verdict.guilty
+    limits.append(LONGER)
+    attempts.announce("u", ["a"])
+    attempts.announce("u", ["b"])
+    attempts.give_up("u", 900 * LONGER)  # b hangs all the same.
+    verdict = attempts.begin("u")
+    assert verdict.guilty == verdict.hung == {"b"}
+
+
+def test_a_batch_of_one_image_that_is_slow_is_not_its_try_alone() -> None:
+    attempts = Attempts()
+    attempts.begin("u")
+    for _ in range(1):
+        attempts.give_up("u", 900)
+        attempts.begin("u")
+        attempts.announce("u", ["a"])
+    attempts.give_up("u", 900)
+    assert attempts.begin("u") == Verdict(careful=True, alone=frozenset("a"))
+    attempts.announce("u", ["a"])
+    assert attempts.begin("u").guilty == frozenset(), "one death of another cause may be a node's"
+    attempts.announce("u", ["a"])
+    attempts.give_up("u", 3600)
+    assert attempts.begin("u").hung == {"a"}
+
+
+def test_the_driver_hears_of_each_death_once_and_of_every_sign() -> None:
+    attempts = Attempts()
+    attempts.begin("u")
+    first = attempts.news()
+    assert first.signs == 1
+    assert first.deaths == ()
+    attempts.progress("u", {"detect": 4})
+    attempts.begin("u")
+    attempts.announce("u", ["a", "b"])
+    attempts.give_up("u", 900.5)
+    attempts.begin("u")
+    news = attempts.news()
+    assert news.deaths == (Death("u"), Death("u", 900.5, ("a", "b")))
+    assert news.rows == {"detect": 4}
+    assert news.signs > first.signs
+    assert attempts.news().deaths == ()
+    attempts.end("u", {"detect": 2})
+    assert attempts.news().rows == {"detect": 6}
