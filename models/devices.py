@@ -1,11 +1,60 @@
-"""Which device a worker's models run on, and how many threads they may take."""
+"""Which device a worker's models run on, how many threads they may take, and what their processors do with subnormal
+numbers."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
+import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+FENV_BYTES = 64
+"""More than any C library's fenv_t."""
+FLUSHES = {"x86_64": (28, 0x8040), "aarch64": (0, 1 << 24)}
+"""processor -> (byte of fenv_t, bits): MXCSR's flush-to-zero and denormals-are-zero, FPCR's flush-to-zero. Linux."""
+
+
+@contextmanager
+def subnormals_flushed() -> Iterator[None]:
+    """Numbers below 1.2e-38 count as zero in the calling thread, and in the threads it starts, until the end.
+
+    A processor takes some hundred cycles for each such number: the network of PP-OCRv6 takes 3.5 times as long with
+    them, and its output is the same to the bit. The flag is a thread's own, so it stands round each run of a network
+    and not at the start of a process: pools, servers and actors bring threads of their own. It is taken back, because
+    the code around may need such numbers (`numpy.finfo` warns when it finds none). Elsewhere than on Linux, or on
+    another processor, nothing is changed.
+    """
+    place = FLUSHES.get(platform.machine())
+    libm = _libm()
+    if place is None or libm is None:
+        yield
+        return
+    byte, bits = place
+    before = ctypes.create_string_buffer(FENV_BYTES)
+    libm.fegetenv(before)
+    flushed = ctypes.create_string_buffer(before.raw, FENV_BYTES)
+    word = ctypes.c_uint32.from_buffer(flushed, byte)
+    word.value |= bits
+    libm.fesetenv(flushed)
+    try:
+        yield
+    finally:
+        libm.fesetenv(before)
+
+
+@lru_cache(maxsize=1)
+def _libm() -> ctypes.CDLL | None:
+    """The C library's part that reads and writes the flag; None where it is laid out in another way."""
+    return ctypes.CDLL("libm.so.6") if sys.platform == "linux" and _has_glibc() else None
+
+
+def _has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
 
 _listener: Callable[[], None] | None = None
 
@@ -52,6 +101,10 @@ def limit_threads(threads: int, networks: bool = True) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        if threads > 1:
+            # OpenMP's threads are started by the first piece of work that is large enough, and keep the flag of then.
+            with subnormals_flushed():
+                torch.ones(1 << 20).add_(1)
 
 
 def release() -> None:

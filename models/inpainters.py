@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import devices
 from models.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, resize
+from models.devices import progressed, subnormals_flushed
 from models.fast import fast_generator
 from models.graphs import graphed
 from models.lama import LamaGenerator, Precision, Predict, start_batch
@@ -119,6 +119,7 @@ class LamaInpainter:
             _paste_all(results, masks, jobs, filled)
         return results
 
+    @subnormals_flushed()
     def _start(self, images: Image, masks: Mask) -> Filled:
         """BHWC uint8 and BHW bool -> what gives BHWC uint8; in halves when memory runs out."""
         if self._refined is not None:
@@ -185,7 +186,7 @@ def _each(images: list[Image], masks: list[Mask], fill: Callable[[Image, Mask], 
     filled = []
     for image, mask in zip(images, masks, strict=True):
         filled.append(np.where(mask[..., None], fill(image, mask), image) if mask.any() else image.copy())
-        devices.progressed()
+        progressed()
     return filled
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models import devices
+from models.devices import progressed
 from models.ffc import FFC_BN_ACT, ConcatSplit, FFCResnetBlock, ReflectPad2d
 
 Kind = Literal["fourier", "regular", "dilated"]
@@ -346,7 +346,7 @@ def start_batch(
     x = _to_input(*(tensor.to(device, non_blocking=on_gpu) for tensor in staged))
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         predicted = predict(x)
-    devices.progressed()
+    progressed()
     levels = (predicted[..., :height, :width].float() * 255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     done: torch.cuda.Event | None = None
     if on_gpu:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import devices
+from models.devices import progressed, subnormals_flushed
 from models.fast import bf16_is_native
 from models.regions import Image
 
@@ -120,6 +120,7 @@ def load(path: Path, name: str = "marks") -> MarksNet:
     return net.eval()
 
 
+@subnormals_flushed()
 @torch.inference_mode()
 def probability(net: MarksNet, images: Sequence[Image]) -> Probability:
     """HWC uint8 RGB images of one size -> B x H x W float32 in [0, 1]; inside they are padded to STRIDE.
@@ -134,5 +135,5 @@ def probability(net: MarksNet, images: Sequence[Image]) -> Probability:
     batch = functional.pad(batch, (0, right, 0, below), mode="replicate")
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         logits = net(batch)
-    devices.progressed()
+    progressed()
     return np.asarray(torch.sigmoid(logits.float())[:, 0, :height, :width].cpu().numpy(), np.float32)

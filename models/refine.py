@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import devices
+from models.devices import progressed
 from models.ffc import FFCResnetBlock
 from models.lama import MODULO, LamaGenerator, inpaint_batch
 from models.regions import Image, Mask
@@ -148,7 +148,7 @@ def _refine_scale(
             pyramid_down(predicted[..., :height, :width]), coarser, core
         )
         on_loss(loss.item())
-        devices.progressed()
+        progressed()
         # The last prediction is the result: a step after it would be lost.
         if i < settings.n_iters - 1 and loss.requires_grad:
             for feature, gradient in zip(features, torch.autograd.grad(loss, features), strict=True):

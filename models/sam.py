@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image as PilImage
 
-from models import devices
+from models.devices import progressed, subnormals_flushed
 from models.masks import box_mask
 from models.regions import Image, Mask, Region
 from models.sam_package import package as package
@@ -168,6 +168,7 @@ class SamSegmenter:
         transforms = importlib.import_module("segment_anything.utils.transforms")
         self._transform = transforms.ResizeLongestSide(model.image_encoder.img_size)
 
+    @subnormals_flushed()
     @torch.inference_mode()
     def __call__(self, images: list[Image], regions: list[list[Region]]) -> list[list[Mask]]:
         """Images without regions are not encoded; all prompts of an image share its encoding, and prompts of
@@ -190,7 +191,7 @@ class SamSegmenter:
         for start in range(0, len(images), step):
             inputs = [self._input(image) for image in images[start : start + step]]
             batch = self._encode(inputs)
-            devices.progressed()
+            progressed()
             for n, one in enumerate(inputs):
                 yield batch[n : n + 1], (one.shape[1], one.shape[2])
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from models import devices
 from models.detectors.prompt import IMAGENET, prepared
+from models.devices import progressed, subnormals_flushed
 from models.regions import Image, Mask, Region
 from models.sam import PROMPTS_AT_ONCE, Prompts, fitted, inner_point
 
@@ -54,6 +54,7 @@ class HubSamSegmenter:
             else self._model.config.prompt_encoder_config.image_size
         )
 
+    @subnormals_flushed()
     @torch.inference_mode()
     def __call__(self, images: list[Image], regions: list[list[Region]]) -> list[list[Mask]]:
         """Images without regions are not encoded; all prompts of an image share its encoding."""
@@ -63,7 +64,7 @@ class HubSamSegmenter:
         height, width = image.shape[:2]
         pixels = prepared(image, (self._side, self._side), IMAGENET).to(self._device)
         encoded = self._model.get_image_embeddings(pixels)
-        devices.progressed()
+        progressed()
         scale = np.array([self._side / width, self._side / height], np.float32)
         masks = []
         for start in range(0, len(regions), PROMPTS_AT_ONCE):

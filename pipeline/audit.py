@@ -42,7 +42,8 @@ CHECKS = {
     "source there": "the source can be read again",
     "source hash": "the source's bytes are those that were read",
     "edit seen": "some pixel inside the mask differs from the source",
-    "outside": "every pixel (JPEG: every block, and pixels one MCU away) outside the mask equals the source's",
+    "edited area": "edited_rle holds the mask, and what its file's blocks carry along, and no more",
+    "outside": "every pixel outside edited_rle, and every JPEG block that the mask does not touch, equals the source's",
     "nothing lost": "every object that the source lists has a row",
 }
 """Check -> what is true when nothing is wrong, in the order in which they are shown."""

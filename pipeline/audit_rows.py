@@ -73,10 +73,11 @@ def _status(row: Row) -> str | None:
 def _masks(row: Row) -> Iterator[Finding]:
     """Every mask decodes, covers what it says, and no region lies outside the row's own mask."""
     named = [(r["rle"], r["area_px"]) for r in row["regions"] or [] if r["rle"]]
-    if not row["mask_rle"] and not named:
+    if not row["mask_rle"] and not row["edited_rle"] and not named:
         return
     try:
         whole = mask_of(row)
+        _edited(row)
         inside = [(masks.from_rle(rle, row["height"], row["width"]), area) for rle, area in named]
     except (ValueError, TypeError) as error:  # TypeError: a mask on a row without a size
         yield "masks", f"a mask does not decode: {error}"
@@ -118,6 +119,7 @@ def against_source(row: Row, source: bytes) -> Iterator[Finding]:
         return
     try:
         before, after, mask = images.decode(source), images.decode(image), mask_of(row)
+        _edited(row)
     except (images.ImageError, ValueError, TypeError):
         return  # Told by the checks of the row itself.
     if before.orientation != 1 and (before.format, after.format, after.orientation) == ("jpeg", "jpeg", 1):
@@ -136,24 +138,50 @@ def against_source(row: Row, source: bytes) -> Iterator[Finding]:
 def _outside(
     row: Row, source: bytes, image: bytes, pictures: tuple[Decoded, Decoded], mask: Mask
 ) -> Iterator[Finding]:
+    """Does edited_rle hold no more than the file's format needs, and does nothing differ outside of it?"""
     before, after = pictures
-    told = row["untouched"] or {}
-    if after.lossy and told.get("pixels_equal") is None and (row["note"] or image == source):
-        return  # A lossy conversion was asked for: nothing can be equal, and the row does not claim it.
-    free = mask
+    edited = _edited(row)
+    if row["status"] == "skipped":  # Its mask says what was found; nothing was filled.
+        mask = np.zeros_like(mask)
+    if _anew(row, source, image, after):
+        # A lossy encoder wrote every pixel anew: nothing can be equal, and the row must say so.
+        yield (
+            "edited area",
+            None if edited.all() else "encoded anew with loss, but edited_rle leaves pixels out",
+        )
+        return
+    blocks: bool | None = None
+    needed = mask
     if before.format == after.format == "jpeg" and before.orientation == after.orientation and mask.any():
-        if "encoded anew" in (row["note"] or ""):
-            return  # Every block may differ, and the row says so.
         try:
-            blocks, free = _jpeg(source, image, before, mask)
+            blocks, needed = _jpeg(source, image, before, mask)
         except jpeg.SpliceError:
             return
-        if blocks is False:
-            yield "outside", "a JPEG block that the mask does not touch has changed"
-            return
-    differ = _different(before, after) & ~free
+    if (mask & ~edited).any():
+        yield "edited area", "edited_rle leaves out pixels of mask_rle"
+    else:
+        more = int(np.count_nonzero(edited & ~needed))
+        yield "edited area", f"edited_rle holds {more} pixels that no edit reaches" if more else None
+    if blocks is False:
+        yield "outside", "a JPEG block that the mask does not touch has changed"
+        return
+    differ = _different(before, after) & ~edited
     count = int(np.count_nonzero(differ))
-    yield "outside", f"{count} pixels outside the mask differ from the source" if count else None
+    yield "outside", f"{count} pixels outside edited_rle differ from the source" if count else None
+
+
+def _anew(row: Row, source: bytes, image: bytes, after: Decoded) -> bool:
+    """Was the whole picture encoded anew with loss, as the row's note says?"""
+    note = row["note"] or ""
+    claims = (row["untouched"] or {}).get("pixels_equal") is not None
+    return after.lossy and image != source and not claims and ("encoded anew" in note or "converted" in note)
+
+
+def _edited(row: Row) -> Mask:
+    """HW bool: every pixel that the row says may differ. Raises ValueError for runs that do not fit."""
+    if not row["edited_rle"]:
+        return np.zeros((row["height"], row["width"]), bool)
+    return masks.from_rle(row["edited_rle"], row["height"], row["width"])
 
 
 def _different(before: Decoded, after: Decoded) -> npt.NDArray[np.bool_]:
@@ -164,35 +192,30 @@ def _different(before: Decoded, after: Decoded) -> npt.NDArray[np.bool_]:
 
 
 def _jpeg(source: bytes, image: bytes, before: Decoded, mask: Mask) -> tuple[bool | None, Mask]:
-    """Are the blocks that the mask does not touch equal, and (HW bool, upright) where pixels may differ:
-    within one MCU of a touched one, since decoders smooth chroma over block borders."""
+    """Are the blocks that the mask does not touch equal, and (HW bool, upright) the pixels that an edit can
+    reach: those under touched blocks, and one more round them where colours are subsampled: decoders smooth them."""
     turned = upright_to_stored(mask, before.orientation)
     old = jpeg.read(source)
     across, down = max(c.h for c in old.components), max(c.v for c in old.components)
-    touched = []
+    touched, reached = [], np.zeros_like(turned)
     for c in old.components:
-        rows, columns = c.blocks.shape[:2]
-        touched.append(_cells(turned, 8 * down // c.v, 8 * across // c.h, (rows, columns)))
-    free = _grown(turned, 8 * down, 8 * across)
-    return jpeg.blocks_equal(old, image, touched), upright(free, before.orientation)
+        high, wide = 8 * down // c.v, 8 * across // c.h
+        cells = _cells(turned, high, wide, c.blocks.shape[:2])
+        touched.append(cells)
+        more = int(any((o.h, o.v) != (c.h, c.v) for o in old.components))
+        for y, x in zip(*(axis.tolist() for axis in np.nonzero(cells)), strict=True):
+            reached[
+                max(0, y * high - more) : (y + 1) * high + more,
+                max(0, x * wide - more) : (x + 1) * wide + more,
+            ] = True
+    return jpeg.blocks_equal(old, image, touched), upright(reached, before.orientation)
 
 
-def _cells(mask: Mask, high: int, wide: int, shape: tuple[int, int]) -> Mask:
+def _cells(mask: Mask, high: int, wide: int, shape: tuple[int, ...]) -> Mask:
     """shape bool: which cells of high x wide pixels hold a pixel of the mask."""
     out = np.zeros(shape, bool)
     ys, xs = np.nonzero(mask)
     ys, xs = ys // high, xs // wide
     fits = (ys < shape[0]) & (xs < shape[1])
     out[ys[fits], xs[fits]] = True
-    return out
-
-
-def _grown(mask: Mask, high: int, wide: int) -> Mask:
-    """The mask's cells of high x wide pixels and their eight neighbours, as HW bool."""
-    height, width = mask.shape
-    cells = _cells(mask, high, wide, (-(-height // high), -(-width // wide)))
-    ys, xs = np.nonzero(cells)
-    out = np.zeros_like(mask)
-    for y, x in zip(ys.tolist(), xs.tolist(), strict=True):
-        out[max(0, (y - 1) * high) : (y + 2) * high, max(0, (x - 1) * wide) : (x + 2) * wide] = True
     return out

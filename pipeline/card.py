@@ -111,7 +111,8 @@ def _what(record: Mapping[str, Any]) -> str:
     kinds = ", ".join(record["recipe"]["remove"])
     return (
         f"Images of `{_plain(record['source'])}` from which **{kinds}** were removed by cleanplate: found, masked, "
-        "filled, and looked for again. One row per source image; every pixel outside a row's mask is the source's."
+        "filled, and looked for again. One row per source image; every pixel outside "
+        "a row's `edited_rle` is the source's."
     )
 
 

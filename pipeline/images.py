@@ -43,9 +43,11 @@ class Encoded:
     """An output file and what was measured on it by decoding it again.
 
     format: of `data`; differs from what was asked only where `note` says why.
-    pixels_equal: every pixel outside the mask equals the source's (lossless formats: in full depth and with
-        alpha; JPEG: pixels at least one MCU away from every replaced block, because chroma upsampling
-        carries an edit into its neighbours). None where a lossy conversion was asked for.
+    edited: HW bool, upright: every pixel that may differ from the source's. The mask; of a JPEG the blocks that it
+        touches, and one pixel round them where colours are subsampled; all of the picture where that was encoded
+        anew with loss. None where no pixel may differ.
+    pixels_equal: every pixel outside `edited` equals the source's (lossless formats: in full depth and with alpha).
+        None where the whole picture was encoded anew with loss.
     jpeg_blocks_equal: every coefficient of every block that the mask does not touch equals the source's;
         None where source and output are not both JPEG.
     inside_changed: some pixel inside the mask differs from the source; False where nothing was edited.
@@ -60,6 +62,7 @@ class Encoded:
     metadata_dropped: list[str]
     note: str | None
     inside_changed: bool = False
+    edited: Mask | None = None
 
 
 def encode(
@@ -148,11 +151,11 @@ def _kept(
 ) -> Encoded:
     # An edit in the source's own format, as far as that format can hold it exactly.
     stored = merge(decoded, edited, mask)
-    name, note, near, blocks = decoded.format, None, mask, None
+    name, note, near, blocks, anew = decoded.format, None, mask, None, False
     if name == "jpeg":
         turn = decoded.orientation
         result = jpeg.splice(source, upright_to_stored(stored, turn), upright_to_stored(mask, turn))
-        near = upright(result.near, turn)
+        near, anew = upright(result.near, turn), result.before is None
         data = clean(result.data, name, policy=policy, edited=True)[0]
         _, dropped = clean(source, name, policy=policy, edited=True)
         data, note = marks.on(data, name, result.note)
@@ -163,7 +166,7 @@ def _kept(
     else:
         data, name, dropped = _lossless(source, decoded, stored, policy)
         data, note = marks.on(data, name, _rewritten(decoded, policy))
-    return _measured(decoded, edited, mask, near, data, name, blocks, dropped, note)
+    return _measured(decoded, edited, mask, near, data, name, blocks, dropped, note, anew)
 
 
 def _lossless(
@@ -246,24 +249,26 @@ def _converted(
     note = "; ".join(notes)
     if edited is None or mask is None:
         equal = None if lossy else all_equal(decoded, decode(data, max_pixels=decoded.pixels.size), None)
-        return Encoded(data, name, equal, None, dropped, note)
-    near = None if lossy else mask
+        every = np.ones(decoded.pixels.shape[:2], bool) if lossy else None
+        return Encoded(data, name, equal, None, dropped, note, edited=every)
+    near = np.ones_like(mask) if lossy else mask
     data, told = marks.on(data, name, note)
-    return _measured(decoded, edited, mask, near, data, name, None, dropped, told)
+    return _measured(decoded, edited, mask, near, data, name, None, dropped, told, lossy)
 
 
 def _measured(
     decoded: Decoded,
     edited: Image,
     mask: Mask,
-    near: Mask | None,
+    near: Mask,
     data: bytes,
     name: str,
     blocks: bool | None,
     dropped: list[str],
     note: str | None,
+    anew: bool,
 ) -> Encoded:
-    # near: HW bool, where pixels may differ; None = equality does not apply.
+    # near: HW bool, where pixels may differ. anew: all of them, by a lossy encoder.
     out = decode(data, max_pixels=decoded.pixels.size)
     if out.pixels.shape != decoded.pixels.shape:
         raise ImageError("corrupt", "the output has another size than the source")
@@ -271,5 +276,5 @@ def _measured(
     changed = bool((out.pixels[mask] != before).any())
     if not changed and (edited[mask] != before).any():
         raise ImageError("edit_lost", "the output shows the source inside the mask")
-    equal = None if near is None else all_equal(decoded, out, near)
-    return Encoded(data, name, equal, blocks, dropped, note, changed)
+    equal = None if anew else all_equal(decoded, out, near)
+    return Encoded(data, name, equal, blocks, dropped, note, changed, near)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import cv2
 import jpeglib
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,8 @@ class Coefficients:
 class Splice:
     """data: the new file. touched: for each component, block rows x block columns bool, True = replaced.
 
-    near: HW bool in the file's frame, True where decoded pixels may differ. note: see `images.Encoded`.
+    near: HW bool in the file's frame, True where decoded pixels may differ: the touched blocks of all components, and,
+    where colours are subsampled, one pixel round them (see `_reached`). note: see `images.Encoded`.
     before: the source's coefficients, None where they cannot be read.
     """
 
@@ -152,12 +154,10 @@ def splice(source: bytes, stored: npt.NDArray[np.unsignedinteger], mask: Grid) -
             made.append(replace(component, blocks=blocks))
         data = write(source, replace(old, components=made))
     except SpliceError as error:
-        near = _grow(mask, 16, 16)
         note = f"encoded anew with the source's tables, every block may differ: {error}"
-        return Splice(reencode(source, stored), None, [], near, note)
-    wide, high = 8 * max(c.h for c in old.components), 8 * max(c.v for c in old.components)
+        return Splice(reencode(source, stored), None, [], np.ones_like(mask), note)
     how = "arithmetic coding written as Huffman coding" if is_arithmetic(source) else None
-    return Splice(data, old, touched, _grow(mask, high, wide), how)
+    return Splice(data, old, touched, _reached(touched, old.components, mask.shape), how)
 
 
 def blocks_equal(old: Coefficients | None, after: bytes, touched: list[Grid]) -> bool | None:
@@ -265,18 +265,18 @@ def _space(segments: list[Segment], components: list[Component]) -> str:
     return "RGB" if [c.number for c in components] == [82, 71, 66] else "YCC"
 
 
-def _grow(mask: Grid, high: int, wide: int) -> Grid:
-    # Pixels of every MCU that the mask touches and of its eight neighbours.
-    height, width = mask.shape
-    rows, columns = -(-height // high), -(-width // wide)
-    padded = np.zeros((rows * high, columns * wide), bool)
-    padded[:height, :width] = mask
-    cells = np.pad(padded.reshape(rows, high, columns, wide).any(axis=(1, 3)), 1)
-    grown = np.zeros((rows, columns), bool)
-    for dy in range(3):
-        for dx in range(3):
-            grown |= cells[dy : dy + rows, dx : dx + columns]
-    return np.repeat(np.repeat(grown, high, axis=0), wide, axis=1)[:height, :width]
+def _reached(touched: list[Grid], components: list[Component], shape: tuple[int, ...]) -> Grid:
+    # HW bool: pixels under the touched blocks. A decoder that smooths subsampled colours (libjpeg's triangle filter)
+    # mixes the nearest sample of the next block into one more row and column of pixels, never further.
+    height, width = shape
+    out = np.zeros((height, width), bool)
+    for component, grid in zip(components, touched, strict=True):
+        high, wide = footprint(components, component)
+        under = np.repeat(np.repeat(grid, high, axis=0), wide, axis=1)[:height, :width]
+        out[: under.shape[0], : under.shape[1]] |= under
+    if len({(c.h, c.v) for c in components}) > 1:
+        out = cv2.dilate(out.view(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    return out
 
 
 def write_jpeg(

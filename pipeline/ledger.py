@@ -240,12 +240,18 @@ def problems(table: pa.Table) -> tuple[Problem, ...]:
 def claim(output: Store, record: dict[str, Any]) -> dict[str, Any]:
     """Say that this output belongs to a run, or join the run that it belongs to.
 
-    record: what identifies the run ("recipe_digest", "source") and what is good to know of it. Returns the
-    stored record. Raises ConfigError when the output holds another recipe's or another source's run.
+    record: what identifies the run ("recipe_digest", "source"), the version of its rows ("parts"), and what is good to
+    know of it. Returns the stored record. Raises ConfigError when the output holds another recipe's or another
+    source's run, or rows of another version.
     """
     if output.put_new(RUN_FILE, json.dumps(record, indent=1, sort_keys=True).encode()):
         return record
     stored = read_record(output)
+    if (version := stored.get("parts", "part/1")) != record["parts"]:
+        raise ConfigError(
+            f"{output.url} was begun by cleanplate {stored.get('code_version')}, whose rows have other columns "
+            f"({version}, now {record['parts']}); go on with that version, or choose another output"
+        )
     for name, what in (("recipe_digest", "another recipe"), ("source", "another source")):
         if stored.get(name) != record[name]:
             raise ConfigError(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline import attached, card, consensus, cutting, graph, kit, ledger, plan, provenance, review
+from pipeline import attached, card, consensus, cutting, graph, kit, ledger, plan, provenance, review, schema
 from pipeline import recipe as recipes
 from pipeline.containers import Listing
 from pipeline.errors import ConfigError, RunStopped, StorageError
@@ -62,6 +62,7 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
     record = {
         "recipe_digest": digest,
         "source": from_store.url,
+        "parts": schema.VERSION,
         "weights": weights,
         "recipe": recipe.model_dump(mode="json"),
         "code_version": version,
@@ -147,6 +148,18 @@ def execute(
             f"{len(todo)} of {len(units)} units are not committed ({todo[0].name}, ...); "
             "run the same command again to take them up"
         )
+
+
+def advice(run: Run) -> str | None:
+    """What a finished run could not do for want of a setting, in words; None where there is nothing to say."""
+    if consensus.KIND not in run.recipe.remove:
+        return None
+    try:
+        return consensus.advice(run.output, run.recipe.consensus)
+    except StorageError as error:
+        if error.kind == "missing":  # No unit, no index.
+            return None
+        raise
 
 
 def finished(run: Run) -> Tally:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+VERSION = "part/2"
+"""Of a part's columns. part/1 had no edited_rle."""
 STATUSES = ("unchanged", "cleaned", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
 
@@ -88,10 +90,14 @@ COLUMNS: dict[str, pa.Field] = {
             "what was found and removed, each with its mask. by: what cleaned it. left: how strongly the result still "
             "shows a mark of the collection, 1 = as before, 0 = gone",
         ),
-        _field(
-            "mask_rle", pa.string(), "every pixel that was allowed to change (all regions, grown by repairs)"
-        ),
+        _field("mask_rle", pa.string(), "every pixel that was to be removed (all regions, grown by repairs)"),
         _field("mask_coverage", pa.float32(), "share of the picture under mask_rle, 0..1"),
+        _field(
+            "edited_rle",
+            pa.string(),
+            "every pixel that may differ from the source: mask_rle; in a JPEG also the blocks that it touches, and one "
+            "pixel round them where colours are subsampled; all of a picture encoded anew with loss; null = none",
+        ),
         _field("detectors", pa.list_(pa.string()), "the detectors that looked, found or not"),
         _field("segmenter", pa.string(), "what turned regions into masks"),
         _field("inpainter", pa.string(), "what filled the masks; null when nothing was filled"),
@@ -103,7 +109,8 @@ COLUMNS: dict[str, pa.Field] = {
         _field(
             "untouched",
             UNTOUCHED,
-            "measured on the decoded output, outside mask_rle; null where not applicable",
+            "measured on the decoded output: pixels outside edited_rle, JPEG blocks that mask_rle does not touch; "
+            "null where not applicable",
         ),
         _field("metadata_dropped", pa.list_(pa.string()), "metadata removed from the file"),
         _field("note", pa.string(), "a fallback that was taken, or what a review asked for, in words"),
@@ -160,7 +167,7 @@ def part_schema(pictures: bool = True) -> pa.Schema:
     if pictures:
         features["image"] = {"_type": "Image"}
     info = {"info": {"features": features}}
-    return pa.schema(fields, metadata={"huggingface": json.dumps(info), "cleanplate": "part/1"})
+    return pa.schema(fields, metadata={"huggingface": json.dumps(info), "cleanplate": VERSION})
 
 
 def _feature(kind: pa.DataType) -> Any:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from models.detectors import tiles
 from models.detectors.faces import iou
+from models.devices import subnormals_flushed
 from models.regions import Image, Region
 
 SIDE = 128
@@ -103,7 +104,8 @@ class BlazeFaceDetector:
         """What is seen in one square, in image pixels."""
         seen = square_of(image, box, SIDE).astype(np.float32) / 127.5 - 1
         self._net.setInput(np.ascontiguousarray(seen.transpose(2, 0, 1)[None]))
-        places, logits = self._net.forward(["regressors", "classificators"])
+        with subnormals_flushed():
+            places, logits = self._net.forward(["regressors", "classificators"])
         return decoded(places[0], logits[0].reshape(-1), self._anchors, SIDE, box, self.min_score)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models import devices
 from models.detectors import tiles
 from models.detectors.faces import iou
+from models.devices import progressed, subnormals_flushed
 from models.regions import Image, Mask, Region
 from models.sam import PROMPTS_AT_ONCE, SamSegmenter
 
@@ -42,6 +42,7 @@ class EverythingDetector:
         self.min_iou, self.min_stability = min_iou, min_stability
         self._sam = sam
 
+    @subnormals_flushed()
     @torch.inference_mode()
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels, masks HW bool."""
@@ -58,7 +59,7 @@ class EverythingDetector:
         for start in range(0, len(grid), PROMPTS_AT_ONCE):
             some = self._sam.placed(grid[start : start + PROMPTS_AT_ONCE], shape)
             logits, quality = self._sam.prompted(encoded, some, None, True)
-            devices.progressed()
+            progressed()
             logits, quality = logits.flatten(0, 1), quality.flatten()
             good = (quality >= self.min_iou) & (stability(logits) >= self.min_stability)
             masks = self._sam.full(logits[good], size, shape)

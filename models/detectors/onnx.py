@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models import devices
+from models.devices import progressed, subnormals_flushed
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,6 +32,21 @@ class Session(Protocol):
     def get_modelmeta(self) -> Any: ...
 
     def get_providers(self) -> list[str]: ...
+
+
+class _Flushed:
+    """A session whose runs flush subnormal numbers in the thread that runs it, whichever that is."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+        self.get_modelmeta, self.get_providers = session.get_modelmeta, session.get_providers
+
+    def run(self, output_names: list[str] | None, feeds: dict[str, Floats]) -> list[Floats]:
+        with subnormals_flushed():
+            outputs = self._session.run(output_names, feeds)
+        progressed()
+        return outputs
 
 
 def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
@@ -53,24 +68,14 @@ def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
     options.log_severity_level = 3
     # Input sizes change from image to image: the arena would keep the largest plan of each size for ever.
     options.enable_mem_pattern = False
+    # For the session's own threads. That of the first session of a process is also set in the thread that opens it,
+    # and stays there: hence the guard around the opening, and around each run.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     source = model if isinstance(model, bytes) else str(model)
-    return _Watched(onnxruntime.InferenceSession(source, options, providers=providers))
-
-
-class _Watched:
-    """A Session each of whose passes is a sign of progress."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
-        self.get_modelmeta, self.get_providers = session.get_modelmeta, session.get_providers
-
-    def run(self, output_names: list[str] | None, feeds: dict[str, Floats]) -> list[Floats]:
-        outputs = self._session.run(output_names, feeds)
-        devices.progressed()
-        return outputs
+    with subnormals_flushed():
+        return _Flushed(onnxruntime.InferenceSession(source, options, providers=providers))
 
 
 def on_gpu(session: Session) -> bool:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from models.detectors import tiles
 from models.detectors.blaze import anchors, square_of, squares
+from models.devices import subnormals_flushed
 from models.regions import Image, Mask, Region
 
 SIDE = 224
@@ -128,5 +129,6 @@ def _run(interpreter: Any, batch: npt.NDArray[np.float32]) -> list[npt.NDArray[n
     interpreter.set_tensor(
         interpreter.get_input_details()[0]["index"], np.ascontiguousarray(batch, np.float32)
     )
-    interpreter.invoke()
+    with subnormals_flushed():
+        interpreter.invoke()
     return [interpreter.get_tensor(out["index"]) for out in interpreter.get_output_details()]

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models import devices
 from models.detectors import tiles
 from models.detectors.faces import iou
+from models.devices import progressed, subnormals_flushed
 from models.regions import Image, Region
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -67,6 +67,7 @@ class PromptDetector:
         self._tokens = _tokenized(transformers.AutoTokenizer.from_pretrained(folder), self.words, self.is_owl)
         self._side = int(config.vision_config.image_size) if self.is_owl else SHORT
 
+    @subnormals_flushed()
     @torch.inference_mode()
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
@@ -75,7 +76,7 @@ class PromptDetector:
     def _regions(self, image: Image) -> list[Region]:
         height, width = image.shape[:2]
         rows = self._owl(image) if self.is_owl else self._dino(image)
-        devices.progressed()
+        progressed()
         rows[:, 0:4] = np.clip(rows[:, 0:4], 0, [width, height, width, height])
         rows = rows[(rows[:, 4] >= self.min_score) & (rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
         kept = tiles.suppress(len(rows), rows[:, 4].tolist(), lambda a, b: iou(rows[a], rows[b]), 0.6)

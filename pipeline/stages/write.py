@@ -22,7 +22,9 @@ from pipeline.recipe import Output
 from pipeline.rows import decoded, paste_patches
 from pipeline.stage import Needs, Row, Work
 
-_ADDS = schema.columns("image", "output_format", "output_sha256", "untouched", "metadata_dropped", "note")
+_ADDS = schema.columns(
+    *("image", "output_format", "output_sha256", "edited_rle", "untouched", "metadata_dropped", "note")
+)
 _READS = ["source_uri", "source", "source_sha256", "width", "height", "mask_rle", "patches"]
 
 
@@ -76,6 +78,7 @@ def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
         "image": {"bytes": done.data, "path": path_of(row["source_uri"], done.format)},
         "output_format": done.format,
         "output_sha256": digest,
+        "edited_rle": None if done.edited is None else masks.to_rle(done.edited),
         "untouched": {"pixels_equal": done.pixels_equal, "jpeg_blocks_equal": done.jpeg_blocks_equal},
         "metadata_dropped": done.metadata_dropped,
         "note": done.note,
@@ -135,7 +138,7 @@ def _settle(row: Row, keep_skipped: bool) -> None:
     """A row with an error: failed, or skipped by a limit. Neither carries a picture that was not cleaned,
     unless the recipe says to keep what was skipped."""
     row["status"] = "skipped" if row.get("status") == "skipped" else "failed"
-    row["image"] = row["output_format"] = row["output_sha256"] = None
+    row["image"] = row["output_format"] = row["output_sha256"] = row["edited_rle"] = None
     if row["status"] == "skipped" and keep_skipped:
         row["image"] = {"bytes": row["source"], "path": path_of(row["source_uri"], row["source_format"])}
         row |= {"output_format": row["source_format"], "output_sha256": row["source_sha256"]}

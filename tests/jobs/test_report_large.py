@@ -29,6 +29,7 @@ def commit_rows(output: Store, source: str) -> None:
     record = {
         "recipe_digest": digest,
         "source": source,
+        "parts": schema.VERSION,
         "recipe": recipe.model_dump(mode="json"),
         "weights": {},
     }

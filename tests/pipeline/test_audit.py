@@ -162,7 +162,22 @@ ROWS: dict[str, tuple[str, Callable[[Row], object], list[str]]] = {
     "runs too short": ("face.png", lambda r: r.update(mask_rle=r["mask_rle"][:-2]), ["masks"]),
     "a wrong coverage": ("face.png", lambda r: r.update(mask_coverage=0.5), ["masks"]),
     "a wrong area": ("face.png", lambda r: r["regions"][0].update(area_px=1), ["masks"]),
-    "a region outside the mask": ("face.png", smaller_mask, ["masks", "outside"]),
+    "a region outside the mask": ("face.png", smaller_mask, ["masks", "edited area"]),
+    "an edited area without the blocks": (
+        "face.jpg",
+        lambda r: r.update(edited_rle=r["mask_rle"]),
+        ["outside"],
+    ),
+    "an edited area without the mask": (
+        "face.png",
+        lambda r: r.update(edited_rle=None),
+        ["edited area", "outside"],
+    ),
+    "all of a picture called edited": (
+        "face.jpg",
+        lambda r: r.update(edited_rle=masks.to_rle(np.ones((r["height"], r["width"]), bool))),
+        ["edited area"],
+    ),
     "another recipe": ("face.png", lambda r: r.update(recipe_digest="0" * 64), ["recipe"]),
     "another source hash": ("face.png", lambda r: r.update(source_sha256="0" * 64), ["source hash"]),
     "another version": ("face.png", lambda r: r.update(source_version="1-1"), ["rows", "identity"]),

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import bad_images
+import cv2
 import jpeglib
 import numpy as np
 import pytest
@@ -300,3 +301,52 @@ def test_nothing_is_left_behind() -> None:
     for _ in range(3):
         spliced(_SOURCES["jpeg 4:2:0"], mask)
     assert litter() <= before
+
+
+@pytest.mark.parametrize("name", [n for n in JPEGS if not any(w in n for w in ("CMYK", "YCCK", "1x1"))])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_may_have_changed_is_named_to_the_pixel(name: str, orientation: int) -> None:
+    """No pixel outside `edited` differs in Pillow or OpenCV, and of it no pixel lies two beside a touched block."""
+    source = _SOURCES[name]
+    if orientation != 1:
+        tag = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + bytes(
+            [0, orientation, 0, 0, 0, 0, 0, 0]
+        )
+        source = source[:2] + b"\xff\xe1" + (len(tag) + 2).to_bytes(2, "big") + tag + source[2:]
+    decoded = images.decode(source)
+    mask = np.zeros((decoded.height, decoded.width), bool)
+    mask[19:30, 21:34] = True
+    _, out = spliced(source, mask)
+    assert out.pixels_equal
+    assert out.edited is not None
+    assert not (mask & ~out.edited).any()
+    assert (images.decode(out.data).pixels != decoded.pixels).any(2)[~out.edited].sum() == 0
+    before, after = (cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_COLOR) for d in (source, out.data))
+    assert (before != after).any(2)[~out.edited].sum() == 0
+    frame = next(s.payload for s in jpeg_segments(source)[0] if s.marker in SOF)
+    sampled = [frame[7 + 3 * i] for i in range(frame[5])]
+    high, wide = (
+        (8 * max(s & 15 for s in sampled), 8 * max(s >> 4 for s in sampled)) if len(sampled) > 1 else (8, 8)
+    )
+    more = int(len(set(sampled)) > 1)
+    ys, xs = np.nonzero(images.upright_to_stored(out.edited, decoded.orientation))
+    stored = np.argwhere(images.upright_to_stored(mask, decoded.orientation))
+    for axis, step, found in ((0, high, ys), (1, wide, xs)):
+        low, far = stored[:, axis].min() // step * step, stored[:, axis].max() // step * step + step - 1
+        assert found.min() >= low - more
+        assert found.max() <= far + more
+
+
+def test_a_picture_encoded_anew_says_that_all_of_it_may_differ() -> None:
+    source = bad_images.jpeg(subsampling=2)
+    decoded = images.decode(source)
+    mask = np.zeros((decoded.height, decoded.width), bool)
+    mask[3:9, 3:9] = True
+    edited = np.zeros_like(decoded.pixels)
+    for found in (
+        images.encode(source, decoded, None, None, format="webp", quality=80),
+        images.encode(source, decoded, edited, mask, format="webp", quality=80),
+    ):
+        assert found.pixels_equal is None
+        assert found.edited is not None
+        assert found.edited.all()
