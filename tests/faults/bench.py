@@ -218,12 +218,21 @@ def _with_stages(words: list[str], stages: graph.Stages) -> int:
     from jobs.__main__ import parser
     from jobs.flags import recipe_of
     from pipeline import run as runs
+    from pipeline.errors import RunStopped
+    from pipeline.progress import Progress
 
     args = parser().parse_args(words)
     run = runs.start(args.source, args.output, recipe_of(args))
     units = runs.plan_new(run)
-    with nullcontext() if args.here else graph.connected(args.address):
-        runs.execute(run, units, "here" if args.here else "ray", lambda receipt: None, stages)
+    try:
+        with (
+            nullcontext() if args.here else graph.connected(args.address),
+            Progress(0, 0, shown="plain") as told,
+        ):
+            runs.execute(run, units, "here" if args.here else "ray", told, stages)
+    except RunStopped as error:
+        print(error)
+        return 3
     return 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from faultproxy import Fault
 
 from faults.bench import Bench, Engine, Start, limited, processes
-from faults.stages import greedy, hanging, poisoned, starved
+from faults.stages import greedy, hanging, poisoned, slow, starved
 from pipeline import compacted, ledger, sweep
 from pipeline.audit import audit
 from pipeline.storage import open_store
@@ -103,7 +103,7 @@ def node_killed(bench: Bench, output: str) -> str:
     """kill -9 of a whole node."""
     start = bench.start(output)
     bench.wait_for_parts(output, 1, start)
-    bench.cluster.remove_node(next(iter(bench.cluster.worker_nodes)), allow_graceful=False)
+    remove_a_node(bench)
     bench.add_node()
     complete(start)
     return "1 of 2 nodes killed"
@@ -113,16 +113,15 @@ def nodes_lost(bench: Bench, output: str) -> str:
     """kill -9 of a node that nobody replaces, then of the last one."""
     # More workers than one node holds: those of the dead one, restarted on the other, take its every CPU.
     flags = ["--workers", "5", "--set", "engine.wait_for_nodes=10"]
-    start = bench.start(output, flags=flags)
-    bench.wait_for_parts(output, 1, start)
-    bench.cluster.remove_node(bench.cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    start = bench.start(output, slow, flags=flags)
+    wait_for_workers(bench, 5, start)
+    remove_a_node(bench)
     complete(start)
-    said = start.said()
-    assert "too few for 5 workers" in said, said
+    assert "too few for 5 workers" in start.said(), start.said()
     second = f"{output}-2"
-    start = bench.start(second, flags=flags)
-    bench.wait_for_parts(second, 1, start)
-    bench.cluster.remove_node(bench.cluster.worker_nodes.copy().pop(), allow_graceful=False)
+    start = bench.start(second, slow, flags=flags)
+    wait_for_workers(bench, 1, start)
+    remove_a_node(bench)
     code = start.wait()
     assert code == 3, f"exit code {code}:\n{start.said()}"
     assert "has 0 CPUs" in start.said(), start.said()
@@ -132,6 +131,19 @@ def nodes_lost(bench: Bench, output: str) -> str:
     verdict = bench.compare(second, {})
     assert verdict.good, verdict
     return "went on with fewer workers; with no node left, exit code 3"
+
+
+def wait_for_workers(bench: Bench, count: int, start: Start) -> None:
+    """Until so many workers with models are there, while the command goes on."""
+    deadline = time.monotonic() + 300
+    while len(workers(bench, "MapWorker")) < count:
+        assert start.process.is_alive(), f"ended before the fault:\n{start.said()}"
+        assert time.monotonic() < deadline, f"no workers came:\n{start.said()}"
+        time.sleep(0.1)
+
+
+def remove_a_node(bench: Bench) -> None:
+    bench.cluster.remove_node(next(iter(bench.cluster.worker_nodes)), allow_graceful=False)
 
 
 def server_killed(bench: Bench, output: str) -> str:
