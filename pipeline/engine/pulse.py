@@ -1,6 +1,6 @@
 """Signs of progress of a worker's process: reported to the driver, and the end of a process that gives none.
 
-Progress is counted, not time: each pass of a network and each image gives a sign (`cleanplate.models.devices.progressed`), so a
+Progress is counted, not time: each pass of a network and each image gives a sign (`models.devices.progressed`), so a
 batch may take hours on a slow machine. A call that never returns gives none, and holds its worker for ever.
 """
 

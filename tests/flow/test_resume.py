@@ -154,7 +154,7 @@ def test_a_ray_that_cannot_start_is_a_sentence_and_exit_code_3(tmp_path: Path) -
     deep = tmp_path / ("d" * 100)  # The path of a socket ends at 107 bytes.
     deep.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", "run", source, output, *FLAGS],
+        [sys.executable, "-m", "cleanplate", "run", source, output, *FLAGS],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(deep)},
         capture_output=True,
@@ -169,7 +169,7 @@ def test_a_ray_that_cannot_start_is_a_sentence_and_exit_code_3(tmp_path: Path) -
 
 def test_a_home_that_nobody_has_is_wrong_use(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", "run", "~nobody-of-this-name/photos", str(tmp_path), *FLAGS],
+        [sys.executable, "-m", "cleanplate", "run", "~nobody-of-this-name/photos", str(tmp_path), *FLAGS],
         cwd=ROOT,
         capture_output=True,
         text=True,
