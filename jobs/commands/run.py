@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--recall",
         type=int,
         metavar="N",
-        help="look at N random rows again to estimate what was missed; default: 1 %% of them, at most 200",
+        help="check N random rows again to estimate what was missed; default: 1 %% of them, 50 to 200",
     )
     parser.add_argument(
         "--failed-exit-code",
@@ -80,10 +80,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, own)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
-    if not 0 <= args.failed_exit_code <= 255 or args.failed_exit_code in (2, 3):
-        raise ConfigError(
-            f"--failed-exit-code {args.failed_exit_code}: must be 0 to 255, and neither 2 nor 3"
-        )
+    check_exit_code(args.failed_exit_code)
     if args.recall is not None and args.recall < 0:
         raise ConfigError(f"--recall {args.recall}: must be 0 (no estimate) or more")
     if not args.every > 0:
@@ -123,7 +120,7 @@ def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
     from cleanplate.pipeline.ledger import review
 
     if args.new_run:
-        raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
+        raise ConfigError("--review continues the run that was reviewed: leave out --new-run")
     marks = review.read(args.review)
     output, record = runs.open_finished(args.output)
     counts = review.asked(output, marks).counts
@@ -261,9 +258,15 @@ def _person(event: str, **fields: Any) -> None:
 
 
 def _recalled(one: Mapping[str, Any]) -> str:
+    """The lower end first: it is what the sample supports."""
+    from cleanplate.pipeline.engine.recall import ENOUGH
+
+    sample = f"{one['removed']:,} removed, {one['missed']:,} possibly missed in {one['images']:,} images checked again"
+    if one["images"] < ENOUGH:
+        return f"recall of {one['kind']}: too few to tell ({sample}; --recall {ENOUGH} or more)"
     return (
-        f"recall of {one['kind']} at least {one['recall']:.1%} (95 %: {one['low']:.1%} to {one['high']:.1%}; "
-        f"{one['removed']:,} removed, {one['missed']:,} possibly missed in {one['images']:,} images looked at again)"
+        f"recall of {one['kind']}: at least {one['low']:.0%} "
+        f"(95 %: {one['low']:.0%} to {one['high']:.0%}, estimate {one['recall']:.0%}; {sample})"
     )
 
 

@@ -40,7 +40,7 @@ class HubSamSegmenter:
         try:
             import transformers
         except ImportError as error:
-            raise ImportError("SAM 2 and 3 need transformers: pip install 'cleanplate[prompt]'") from error
+            raise ImportError("SAM 2 and 3 need transformers: pip install '.[prompt]'") from error
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type not in CLASSES:
             raise ValueError(f"{folder} holds {config.model_type!r}, not one of {', '.join(CLASSES)}")

@@ -32,6 +32,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from cleanplate.models.types import CleanplateError
+
 CHUNK = 1 << 20
 TIMEOUT_S = 30
 """Of silence, not of the whole download."""
@@ -44,7 +46,7 @@ Progress = Callable[[str], AbstractContextManager[Tick]]
 """Opened once per file with its label; gives the Tick that the download calls."""
 
 
-class WeightsError(Exception):
+class WeightsError(CleanplateError):
     """Weights cannot be had or cannot be trusted. The message says what to do about it."""
 
 

@@ -46,7 +46,7 @@ def _fetched(model: str) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
-        raise WeightsError(f"{model}: a name of the hub needs pip install 'cleanplate[prompt]'") from error
+        raise WeightsError(f"{model}: a name of the hub needs pip install '.[prompt]'") from error
     name, _, revision = model.partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(WANTED)))

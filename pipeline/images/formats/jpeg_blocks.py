@@ -28,6 +28,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import JpegImagePlugin
 
+from cleanplate.pipeline.errors import CleanplateError
 from cleanplate.pipeline.images.formats.base import SOF, ImageError, Segment, jpeg_segments
 from cleanplate.pipeline.images.formats.jpeg_huffman import Component, scans
 
@@ -71,7 +72,7 @@ class Splice:
     note: str | None
 
 
-class SpliceError(Exception):
+class SpliceError(CleanplateError):
     """This file's blocks cannot be replaced one by one; it has to be encoded anew."""
 
 
