@@ -73,7 +73,7 @@ def _heif(data: bytes, depth: int) -> tuple[Stored, bytes | None, int]:
     try:
         import pillow_heif
     except ImportError as error:
-        raise ImageError("unsupported", "HEIC needs the extra: pip install 'cleanplate[heif]'") from error
+        raise ImageError("unsupported", "HEIC needs the extra: pip install '.[heif]'") from error
     found = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
     array: Stored = np.asarray(found)
     if array.dtype == np.uint16:  # It gives 10 and 12 bits in the upper ones of 16.
