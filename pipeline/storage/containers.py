@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cleanplate.models.devices import progressed
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
 from cleanplate.pipeline.storage import arrow_file, parquet_file, tar_file
 from cleanplate.pipeline.storage.address import SUFFIXES, Inner, Kind, inner_of
@@ -259,6 +260,7 @@ def read_images(
                     found[n] = value
             else:
                 found[numbers[0]] = _member(inner, version)
+            progressed()
         except CleanplateError as error:
             if give_up and isinstance(error, StorageError) and error.kind == "unreachable":
                 raise
