@@ -16,7 +16,8 @@ from cleanplate.pipeline.images.formats.orientation import orientation_of
 from cleanplate.pipeline.images.formats.table import header
 from cleanplate.pipeline.recipe.recipe import Limits
 from cleanplate.pipeline.stages.stage import Needs, Work, error_of
-from cleanplate.pipeline.storage.containers import Fetched, read_images
+from cleanplate.pipeline.storage.containers import read_images
+from cleanplate.pipeline.storage.parquet_file import Fetched
 
 _ADDS = schema.columns("source", "source_sha256", "source_format", "width", "height", "error")
 _THREADS = 16

@@ -98,4 +98,4 @@ def cell(column: pa.Array, row: int, most: int | None) -> Fetched:
     data = value.as_buffer()
     if most is not None and data.size > most:
         return RowError("too_large", f"{data.size} bytes; the limit is {most}")
-    return data.to_pybytes()
+    return bytes(data.to_pybytes())
