@@ -14,7 +14,7 @@ MOST = 1 << 20
 class _Plain(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.YAMLError(f"line {mark.line + 1}: no aliases (*name); write the value again")
         return super().compose_node(parent, index)
 
