@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote_from_bytes
 
-from cleanplate.pipeline.errors import StorageError
+from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.storage.store import Object, replaced
 
 
@@ -20,7 +20,13 @@ class LocalStore:
     are percent-quoted in uris."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(os.path.abspath(root.expanduser()))
+        try:
+            self.root = Path(os.path.abspath(root.expanduser()))
+        except RuntimeError as error:
+            home = root.parts[0]
+            raise ConfigError(
+                f"no home folder for {home} (of {root}): write the path out, or set HOME"
+            ) from error
         self.url = str(self.root)
 
     def reach(self) -> None:
