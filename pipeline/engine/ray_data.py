@@ -182,7 +182,8 @@ def connected(address: str | None) -> Iterator[str]:
         _init(address, settings)
     try:
         total = _resources()
-        yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
+        cpus = total.get("CPU", 0) - (0 if address else 1)
+        yield f"Ray {ray.__version__}: {cpus:g} CPUs, {total.get('GPU', 0):g} GPUs"
     finally:
         ray.shutdown()
 
