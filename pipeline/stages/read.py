@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import exif, schema
-from pipeline.containers import Fetched, read_images
-from pipeline.errors import CleanplateError, RowError, StorageError
-from pipeline.formats import ImageError
-from pipeline.headers import header
-from pipeline.pixels import ISO, decode, exif_block
-from pipeline.recipe import Limits
-from pipeline.stage import Needs, Work, error_of
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.orientation import orientation_of
+from cleanplate.pipeline.images.formats.table import header
+from cleanplate.pipeline.recipe.recipe import Limits
+from cleanplate.pipeline.stages.stage import Needs, Work, error_of
+from cleanplate.pipeline.storage.containers import Fetched, read_images
 
 _ADDS = schema.columns("source", "source_sha256", "source_format", "width", "height", "error")
 _THREADS = 16
@@ -62,7 +62,7 @@ class Read:
             if error.kind == "unreachable" and not self.last:
                 raise
             row["error"] = error_of(self.name, error)
-        except (RowError, ImageError) as error:
+        except RowError as error:
             row["error"] = error_of(self.name, error)
         return row
 
@@ -76,9 +76,6 @@ def probe(data: bytes, max_pixels: int) -> dict[str, Any]:
     head = header(data)
     if head.width * head.height > max_pixels:
         raise ImageError("too_large", f"{head.width} x {head.height} pixels, the limit is {max_pixels}")
-    if head.format == "tiff":  # Its orientation is a tag that only a decoder reads.
-        height, width = decode(data, max_pixels=max_pixels).pixels.shape[:2]
-    else:
-        turned = head.format not in ISO and exif.orientation(exif_block(data, head.format)) >= 5
-        width, height = (head.height, head.width) if turned else (head.width, head.height)
+    turned = orientation_of(data, head.format) >= 5
+    width, height = (head.height, head.width) if turned else (head.width, head.height)
     return {"source_format": head.format, "width": width, "height": height}

@@ -16,9 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from flow_rig import folder, put_photos, rows_of
 
-from jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
+from rigs.flow_rig import folder, put_photos, rows_of
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = ["--remove", "faces", "--inpainter", "telea", "--set", "units.rows=2"]
@@ -31,7 +31,7 @@ class Terminal:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs", *words],
+            [sys.executable, "-m", "cleanplate", *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -80,7 +80,7 @@ def stop_and_go_on(tmp_path: Path, where: list[str], photos: int) -> None:
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l"), "... and given back"
     told = seen[seen.rindex("cleanplate: stopped") :]
     assert "What is committed stays" in told
-    assert "go on with: cleanplate run" in told
+    assert "run the same command again to continue: cleanplate run" in told
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "parts").iterdir()}
     assert 2 <= len(before) < photos / 2, "some units are committed, not all"
 

@@ -1,0 +1,117 @@
+"""The flags that mirror the recipe. Each command lists those that do something there."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
+
+MIRRORED = {
+    "segmenter": "masks.segmenter",
+    "checkpoint": "masks.checkpoint",
+    "inpainter": "inpaint.name",
+    "precision": "inpaint.precision",
+    "passes": "verify.passes",
+    "format": "output.format",
+    "quality": "output.quality",
+    "metadata": "output.metadata",
+    "source_format": "source.format",
+    "image_column": "source.image_column",
+    "output_layout": "output.layout",
+    "mark": "output.mark",
+    "workers": "engine.workers",
+    "gpus": "engine.gpus",
+}
+Part = Literal["picture", "file", "source", "engine"]
+"""What a flag is about: what is done to a picture, how a picture is written, where many lie, who does the work."""
+ALL: tuple[Part, ...] = get_args(Part)
+
+
+def add_recipe_flags(parser: argparse.ArgumentParser, parts: Sequence[Part] = ALL) -> None:
+    group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md has every key")
+    add = group.add_argument
+    add("--recipe", metavar="FILE", help="a YAML recipe")
+    for part in ALL:
+        if part in parts:
+            {"picture": _picture, "file": _file, "source": _source, "engine": _engine}[part](group)
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any key: --set masks.grow=8")
+
+
+def _picture(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    kinds = f"{', '.join(KINDS)}; or of COCO's 80 words: laptop, dog, ..."
+    add("--remove", metavar="KINDS", help=f"what to remove, separated by commas: {kinds}")
+    add("--segmenter", choices=literals("masks.segmenter"), help="what draws the masks (default: auto)")
+    add(
+        "--checkpoint",
+        help="of sam: a name from `weights list`, or a file; of sam2 and sam3: a folder or hub id",
+    )
+    classic = ", ".join(CLASSIC_INPAINTERS)
+    add("--inpainter", metavar="NAME", help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file")
+    add("--precision", choices=literals("inpaint.precision"), help="of LaMa; auto: bf16 where it is native")
+    add("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
+    add("--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)")
+    add("--passes", type=int, metavar="N", help="repairs after verification, at most N")
+
+
+def _file(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--format", choices=literals("output.format"), help="of pictures (default: keep)")
+    add("--quality", type=int, metavar="N", help="1 to 100, where a lossy encoder is used")
+    add("--metadata", choices=literals("output.metadata"), help="default: scrub (docs/formats.md)")
+    add(
+        "--mark",
+        choices=literals("output.mark"),
+        help="edited pictures say that they are edited (docs/formats.md)",
+    )
+
+
+def _source(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
+    add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    add("--output-layout", choices=literals("output.layout"), help="where pictures lie (default: parquet)")
+
+
+def _engine(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--workers", type=int, metavar="N", help="most workers of the model stages")
+    add("--gpus", type=float, metavar="SHARE", help="GPUs per worker; several may share one: 0.25")
+
+
+def literals(key: str, model: type[BaseModel] = Recipe) -> list[str] | None:
+    """The words that a key of the recipe may have; None where it takes other values."""
+    name, _, rest = key.partition(".")
+    annotation = model.model_fields[name].annotation
+    if rest:
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        return literals(rest, annotation)
+    return [str(word) for word in get_args(annotation)] if get_origin(annotation) is Literal else None
+
+
+def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Recipe:
+    """The recipe file with the flags laid over it. own: the keys of a run's recipe, which stand in where no file is
+    named. Raises ConfigError."""
+    given = vars(args)
+    overrides: dict[str, Any] = {
+        key: given[flag] for flag, key in MIRRORED.items() if given.get(flag) is not None
+    }
+    if (remove := given.get("remove")) is not None:
+        overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    if given.get("whole_image"):
+        overrides["inpaint.whole_image"] = True
+    if given.get("refine"):
+        overrides["inpaint.refine"] = True
+    for item in args.set:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
+        overrides[key] = yaml.safe_load(value)
+    return load(args.recipe, overrides if args.recipe or not own else own | overrides)

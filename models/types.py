@@ -1,0 +1,59 @@
+"""The types that every room shares: an image, a mask, a detected region, what a model is, the root of our errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+"""HWC uint8 RGB, upright (EXIF orientation already applied)."""
+Mask = npt.NDArray[np.bool_]
+"""HW bool, True = remove; same height and width as its image."""
+
+
+class CleanplateError(Exception):
+    """Every error that is raised by this package on purpose: `cleanplate.pipeline.errors` draws the tree."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One thing found in one image.
+
+    box: xyxy pixels in the upright image, floats, 0 <= x0 < x1 <= width, 0 <= y0 < y1 <= height.
+    score: [0, 1], the detector's own confidence; not comparable between detectors.
+    mask: HW bool of the whole image, True = the thing's pixels, when the detector knows better than its
+        box (text strokes, a given mask); None otherwise.
+    """
+
+    kind: str
+    detector: str
+    score: float
+    box: tuple[float, float, float, float]
+    mask: Mask | None = None
+
+
+class Detector(Protocol):
+    """Finds regions. Never raises for an image's content; an image without finds gives an empty list."""
+
+    name: str
+
+    def __call__(self, images: list[Image]) -> list[list[Region]]: ...
+
+
+class Segmenter(Protocol):
+    """Turns regions into pixel masks: for each image, one HW bool mask per region, in the regions' order."""
+
+    name: str
+
+    def __call__(self, images: list[Image], regions: list[list[Region]]) -> list[list[Mask]]: ...
+
+
+class Inpainter(Protocol):
+    """Fills masks. Same sizes out; every pixel outside its mask is bit-equal to the input."""
+
+    name: str
+
+    def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]: ...
