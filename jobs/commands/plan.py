@@ -50,7 +50,7 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None, *, ful
     """Print what differs from the default recipe (full: every key), the weights, and what is in the source and in the
     output."""
     from cleanplate.jobs.commands.run import beside
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.ledger import ledger, plan
     from cleanplate.pipeline.recipe import recipe as recipes
     from cleanplate.pipeline.storage.connect import open_store
@@ -60,7 +60,7 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None, *, ful
     plan.check_apart(from_store, to_store)
     for store in (from_store, to_store):
         store.reach()
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     count = size = 0
     told = Listing()
     for row in plan.listed(from_store, recipe, limit, told):

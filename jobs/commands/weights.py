@@ -111,10 +111,10 @@ def _where(weights: Weights) -> str:
 
 def _needed(recipe: str) -> list[str]:
     """The names of the weights that a recipe loads. Raises ConfigError for what is no recipe."""
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.recipe.recipe import load
 
-    return list(inpainters.weights_of(load(None if recipe == "default" else recipe)))
+    return list(check.weights_of(load(None if recipe == "default" else recipe)))
 
 
 def _fetch(names: list[str]) -> int:

@@ -15,17 +15,27 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.detectors import tiles
-from models.masks import polygon_mask
-from models.regions import Image, Region
+from cleanplate.models.detectors.views import tiles
+from cleanplate.models.segmenters.masks import polygon_mask
+from cleanplate.models.types import Image, Region
 
 Quad = npt.NDArray[np.float64]
 """4 x 2: corners x, y, in order round the code, image pixels."""
 QUIET = {"QRCode": 4 / 25, "MicroQRCode": 2 / 15, "RMQRCode": 2 / 27, "DataMatrix": 1 / 12, "Aztec": 1 / 19}
 """The quiet zone beside a small code of its kind, as a share of its side; a larger code's share is smaller."""
-SQUARES = (*QUIET, "QRCodeModel1", "QRCodeModel2", "AztecCode", "AztecRune", "MaxiCode", "PDF417", "CompactPDF417", "MicroPDF417")
+SQUARES = (
+    *QUIET,
+    "QRCodeModel1",
+    "QRCodeModel2",
+    "AztecCode",
+    "AztecRune",
+    "MaxiCode",
+    "PDF417",
+    "CompactPDF417",
+    "MicroPDF417",
+)
 """Forms whose corners decoders know; of bars they know a line across them."""
-QUIET_OF_BARS = 0.1
+QUIET_OF_BARS, QUIET_OF_ROWS = 0.1, 0.03
 ALIKE = 0.5
 """Correlation with the line that was read from which a line beside it is of the same bars."""
 SEEN_ONLY = 0.6
@@ -36,7 +46,8 @@ LEAST_UNCHECKED = 6
 """Letters that such a form must have."""
 SMALL, LARGE = 1600, 2600
 """Long sides below which a picture is also searched enlarged, and above which also reduced."""
-SLANTS = (-45.0, 45.0)
+SLANTS = (-30.0, -15.0, 15.0, 30.0, 45.0)
+"""Degrees by which the picture is turned for what is read along rows and columns only: bars and PDF417."""
 
 
 class CodeDetector:
@@ -52,6 +63,7 @@ class CodeDetector:
         except ImportError as error:
             raise ImportError("finding codes needs zxing-cpp: pip install zxing-cpp") from error
         self._zxing: Any = zxingcpp
+        self._in_rows = zxingcpp.barcode_formats_from_str("AllLinear,PDF417")
         self.harder, self.name = harder, name
         self._seen, self._stripes = cv2.QRCodeDetectorAruco(), cv2.barcode.BarcodeDetector()
 
@@ -60,10 +72,10 @@ class CodeDetector:
         return [self._regions(image) for image in images]
 
     def _regions(self, image: Image) -> list[Region]:
-        grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+        grey = _grey(image)
         found: list[tuple[float, str, Quad]] = []
-        for copy, back in _copies(grey, self.harder):
-            for form, quad in self._decoded(copy):
+        for copy, back, level in _copies(grey, self.harder):
+            for form, quad in self._decoded(copy, None if level else self._in_rows):
                 whole = _mapped(quad, back)
                 found.append((1.0, form, whole if form in SQUARES else whole_bars(grey, whole)))
         found += [(1.0, form, quad) for form, quad in self._straightened(grey)]
@@ -71,8 +83,9 @@ class CodeDetector:
             found += [(SEEN_ONLY, "QRCode", quad) for quad in self._frames(grey)]
         return once(image.shape, found, self.name)
 
-    def _decoded(self, grey: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Quad]]:
-        for one in self._zxing.read_barcodes(grey):
+    def _decoded(self, grey: npt.NDArray[np.uint8], forms: Any = None) -> Iterator[tuple[str, Quad]]:
+        """(form, corners) of what can be decoded; forms: only these."""
+        for one in self._zxing.read_barcodes(grey, **({} if forms is None else {"formats": forms})):
             form = one.format.name
             if form.startswith(UNCHECKED) and len(one.text) < LEAST_UNCHECKED:
                 continue
@@ -85,14 +98,16 @@ class CodeDetector:
     def _straightened(self, grey: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Quad]]:
         """Patches of stripes at any angle, each turned level and decoded."""
         there, points = self._stripes.detectMulti(grey)
-        for quad in np.asarray(points, np.float64).reshape(-1, 4, 2) if there and points is not None else []:
+        for quad in _quads(there, points):
             middle, size, angle = cv2.minAreaRect(quad.astype(np.float32))
             wide = max(size)
             canvas = (round(1.5 * wide) + 40, round(1.5 * wide) + 40)
-            matrix = cv2.getRotationMatrix2D(middle, angle, 1.0)
-            matrix[:, 2] += np.array(canvas) / 2 - middle
-            level = cv2.warpAffine(grey, matrix, canvas, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-            back = cv2.invertAffineTransform(matrix)
+            matrix = np.asarray(cv2.getRotationMatrix2D(middle, angle, 1.0), np.float64)
+            matrix[:, 2] += np.subtract(canvas, np.multiply(middle, 2)) / 2
+            level = cv2.warpAffine(
+                grey, matrix, canvas, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            )
+            back = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
             for form, found in self._decoded(np.asarray(level, np.uint8)):
                 placed = _mapped(found, back)
                 yield form, placed if form in SQUARES else whole_bars(grey, placed)
@@ -100,8 +115,7 @@ class CodeDetector:
     def _frames(self, grey: npt.NDArray[np.uint8]) -> list[Quad]:
         """Three corner marks of a QR code, whether or not what is between them can be decoded."""
         there, points = self._seen.detectMulti(grey)
-        quads = np.asarray(points, np.float64).reshape(-1, 4, 2) if there and points is not None else []
-        return [quad for quad in quads if _is_square(quad)]
+        return [quad for quad in _quads(there, points) if _is_square(quad)]
 
 
 class SecondCodeDetector:
@@ -116,14 +130,23 @@ class SecondCodeDetector:
         return [self._regions(image) for image in images]
 
     def _regions(self, image: Image) -> list[Region]:
-        grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-        found = []
+        grey = _grey(image)
+        found: list[tuple[float, str, Quad]] = []
         if min(grey.shape) >= 20:
             for form, decoder in (("QRCode", self._square), ("bars", self._bars)):
                 there, texts, points, *_ = decoder.detectAndDecodeMulti(grey)
-                quads = np.asarray(points, np.float64).reshape(-1, 4, 2) if there and points is not None else []
-                found += [(1.0, form, quad) for quad, text in zip(quads, texts, strict=True) if text]
+                pairs = zip(_quads(there, points), texts, strict=False)
+                found += [(1.0, form, quad) for quad, text in pairs if text]
         return once(image.shape, found, self.name)
+
+
+def _grey(image: Image) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _quads(there: bool, points: Any) -> list[Quad]:
+    """OpenCV's N x 4 x 2 corners, or None."""
+    return list(np.asarray(points, np.float64).reshape(-1, 4, 2)) if there and points is not None else []
 
 
 def once(shape: tuple[int, ...], found: list[tuple[float, str, Quad]], name: str) -> list[Region]:
@@ -147,10 +170,10 @@ def with_quiet(form: str, quad: Quad) -> Quad:
     """The corners of a code with its quiet zone."""
     along = (quad[1] + quad[2] - quad[0] - quad[3]) / 2
     down = (quad[2] + quad[3] - quad[0] - quad[1]) / 2
-    share = QUIET.get(form, QUIET_OF_BARS)
+    share = QUIET.get(form, QUIET_OF_ROWS if "PDF417" in form else QUIET_OF_BARS)
     high = max(float(np.hypot(*down)), 1e-6)
     # Above and below bars nothing is quiet, but what stands there (digits) tells the same.
-    below = share if form in QUIET else min(1.0, QUIET_OF_BARS * float(np.hypot(*along)) / high)
+    below = share if form in QUIET else min(1.0, share * float(np.hypot(*along)) / high)
     sides = along * share, down * below
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     return np.asarray(quad + signs[:, :1] * sides[0] + signs[:, 1:] * sides[1], np.float64)
@@ -180,7 +203,9 @@ def whole_bars(grey: npt.NDArray[np.uint8], quad: Quad) -> Quad:
             if quiet > 6:
                 break
         ends.append(far)
-    return np.array([start + ends[0] * bar, stop + ends[0] * bar, stop + ends[1] * bar, start + ends[1] * bar])
+    return np.array(
+        [start + ends[0] * bar, stop + ends[0] * bar, stop + ends[1] * bar, start + ends[1] * bar]
+    )
 
 
 def _direction_of_bars(grey: npt.NDArray[np.uint8], start: Quad, stop: Quad) -> Quad:
@@ -197,7 +222,9 @@ def _direction_of_bars(grey: npt.NDArray[np.uint8], start: Quad, stop: Quad) -> 
     rows, columns = np.mgrid[low[1] : low[1] + part.shape[0], low[0] : low[0] + part.shape[1]]
     apart = np.abs((columns - start[0]) * along[1] - (rows - start[1]) * along[0])
     near = apart <= rim
-    tensor = np.array([[(x * x)[near].sum(), (x * y)[near].sum()], [(x * y)[near].sum(), (y * y)[near].sum()]])
+    tensor = np.array(
+        [[(x * x)[near].sum(), (x * y)[near].sum()], [(x * y)[near].sum(), (y * y)[near].sum()]]
+    )
     _, vectors = np.linalg.eigh(tensor)
     bar = np.asarray(vectors[:, 0], np.float64)  # Least change.
     return bar if bar @ np.array([-along[1], along[0]]) >= 0 else -bar
@@ -217,8 +244,9 @@ def _correlation(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -
 
 def _copies(
     grey: npt.NDArray[np.uint8], harder: bool
-) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]]:
-    """Copies of the picture in which to look, each with the 2 x 3 matrix from its x, y back to the picture's."""
+) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], bool]]:
+    """Copies of the picture in which to look, each with the 2 x 3 matrix from its x, y back to the picture's, and
+    whether it is level."""
     height, width = grey.shape
     long = max(height, width)
     scales = [1.0, *([2.0] if long < SMALL else []), *([SMALL / long] if long > LARGE else [])]
@@ -227,14 +255,14 @@ def _copies(
     for scale in scales:
         copy = _resized(grey, scale)
         matrix = np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])
-        yield copy, matrix
+        yield copy, matrix, True
         if harder:
             soft = cv2.GaussianBlur(copy, (0, 0), 2.0)
-            yield np.asarray(cv2.addWeighted(copy, 3.0, soft, -2.0, 0), np.uint8), matrix
+            yield np.asarray(cv2.addWeighted(copy, 3.0, soft, -2.0, 0), np.uint8), matrix, True
     turned = np.repeat(grey[..., None], 3, 2)
-    for degrees in SLANTS:  # Bars are read along rows and columns only.
+    for degrees in SLANTS:
         canvas, back = tiles.slanted(turned, degrees, min(long, SMALL))
-        yield np.ascontiguousarray(canvas[..., 0]), back
+        yield np.ascontiguousarray(canvas[..., 0]), back, False
 
 
 def _resized(grey: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import estimate_watermarks, ray_data
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
-from cleanplate.pipeline.factory import attachments, inpainters, static_watermark
+from cleanplate.pipeline.factory import attachments, check, static_watermark
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
 from cleanplate.pipeline.ledger.ledger import Receipt, Tally
 from cleanplate.pipeline.recipe import provenance
@@ -56,7 +56,7 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
     """
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     for store in (from_store, to_store):
         store.reach()
     next(iter(from_store.list()), None)  # Fails now, not after an hour, when the source cannot be listed.

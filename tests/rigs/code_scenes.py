@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import zxingcpp
 
-from models.regions import Image
+from cleanplate.models.types import Image
 
 FORMS = {
     "QRCode": "https://example.org/{n}",
@@ -38,18 +38,35 @@ def scene(photo: Image, form: str, rng: np.random.Generator) -> tuple[Image, np.
     side = np.array([code.shape[1], code.shape[0]]) * factor
     turn = np.deg2rad(rng.uniform(-180, 180) if rng.random() < 0.5 else rng.normal(0, 8))
     reach = 0.5 * np.hypot(*side) * 1.05
-    middle = np.array([rng.uniform(min(reach, width / 2), max(width - reach, width / 2)), rng.uniform(min(reach, height / 2), max(height - reach, height / 2))])
+    middle = np.array(
+        [
+            rng.uniform(min(reach, width / 2), max(width - reach, width / 2)),
+            rng.uniform(min(reach, height / 2), max(height - reach, height / 2)),
+        ]
+    )
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * side / 2
     corners = corners * (1 + rng.uniform(-0.08, 0.08, (4, 1)))
     cos, sin = np.cos(turn), np.sin(turn)
     target = (corners @ np.array([[cos, sin], [-sin, cos]]) + middle).astype(np.float32)
-    source = np.array([[0, 0], [code.shape[1], 0], [code.shape[1], code.shape[0]], [0, code.shape[0]]], np.float32)
+    source = np.array(
+        [[0, 0], [code.shape[1], 0], [code.shape[1], code.shape[0]], [0, code.shape[0]]], np.float32
+    )
     matrix = cv2.getPerspectiveTransform(source, target)
     laid = cv2.warpPerspective(code, matrix, (width, height), flags=cv2.INTER_AREA)
-    cover = cv2.warpPerspective(np.full(code.shape[:2], 255, np.uint8), matrix, (width, height))[..., None] / 255
+    cover = (
+        cv2.warpPerspective(np.full(code.shape[:2], 255, np.uint8), matrix, (width, height))[..., None] / 255
+    )
     shade = rng.uniform(0.6, 1.0)
     out = photo * (1 - cover) + (laid * shade * 0.9 + 15) * cover
     blur = rng.uniform(0.3, 0.9)
     out = cv2.GaussianBlur(out.astype(np.float32), (0, 0), blur)
-    _, data = cv2.imencode(".jpg", np.clip(out[..., ::-1], 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 95))])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]), cover[..., 0] > 0.5, FORMS[form].format(n=n)
+    _, data = cv2.imencode(
+        ".jpg",
+        np.clip(out[..., ::-1], 0, 255).astype(np.uint8),
+        [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(70, 95))],
+    )
+    return (
+        np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]),
+        cover[..., 0] > 0.5,
+        FORMS[form].format(n=n),
+    )
