@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,8 +49,14 @@ class Segmenter(Protocol):
 
 
 class Inpainter(Protocol):
-    """Fills masks. Same sizes out; every pixel outside its mask is bit-equal to the input."""
+    """Fills masks. Same sizes out; every pixel outside its mask is bit-equal to the input.
+
+    forbidden: for each image HW bool or None. An inpainter that copies from the surroundings copies nothing from
+    where it is True: another thing that goes, too, or that may be one.
+    """
 
     name: str
 
-    def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]: ...
+    def __call__(
+        self, images: list[Image], masks: list[Mask], forbidden: Sequence[Mask | None] | None = None
+    ) -> list[Image]: ...
