@@ -6,14 +6,23 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: setup demo test lint test-slow test-gpu faults clean
 
+# torch's build: `make setup TORCH=gpu` where an NVIDIA GPU is. The CPU build comes from PyTorch's own index where pip
+# is not set up for another place that has it.
+TORCH ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+CONSTRAINTS := constraints-$(TORCH).txt
+PIP := $(BIN)/python -m pip install --quiet -c $(CONSTRAINTS)
+
 setup: $(VENV)/.ready
 
-# CONSTRAINTS is emptied by a GPU user who wants another torch build.
-CONSTRAINTS ?= -c constraints.txt
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[test,lint]'
-	$(BIN)/cleanplate weights fetch text-det text-rec text-det-v4 centerface blazeface
+	@echo "installing torch ($(TORCH)) into $(VENV) ..."
+	$(PIP) torch 2>$(VENV)/pip.log || $(PIP) --extra-index-url $(TORCH_INDEX) torch
+	@echo "installing cleanplate and its tools into $(VENV), about 2 minutes ..."
+	$(PIP) -e '.[test,lint]'
+	@echo "fetching the default models, about 40 MB ..."
+	$(BIN)/cleanplate weights fetch --for default
 	touch $@
 
 demo: setup

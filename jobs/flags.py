@@ -31,7 +31,9 @@ MIRRORED = {
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md tells every key")
     group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
-    group.add_argument("--remove", metavar="KINDS", help="what must go, by comma: text, faces, logos, ...")
+    group.add_argument(
+        "--remove", metavar="KINDS", help="what must go, by comma: text, faces, logos, laptop, ..."
+    )
     group.add_argument(
         "--source-format", help="auto (default), objects, parquet, arrow or webdataset: what the source holds"
     )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from pipeline.ledger import Tally
-    from pipeline.progress import Shown
+    from pipeline.ledger import Receipt, Tally
+    from pipeline.progress import Progress, Shown
     from pipeline.review import Marks
     from pipeline.run import Run
 
@@ -41,6 +41,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=int,
         metavar="N",
         help="look at N random rows again to estimate what was missed; default: 1 %% of them, at most 200",
+    )
+    parser.add_argument(
+        "--failed-exit-code",
+        type=int,
+        default=1,
+        metavar="N",
+        help="exit code of a complete run with failed or residual rows (default 1; 0 for job schedulers)",
     )
     parser.add_argument("--retry-failed", action="store_true", help="plan the failed rows once more")
     parser.add_argument(
@@ -73,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, own)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
+    if not 0 <= args.failed_exit_code <= 255 or args.failed_exit_code in (2, 3):
+        raise ConfigError(
+            f"--failed-exit-code {args.failed_exit_code}: must be 0 to 255, and neither 2 nor 3"
+        )
     if args.recall is not None and args.recall < 0:
         raise ConfigError(f"--recall {args.recall}: must be 0 (no estimate) or more")
     if not args.every > 0:
@@ -83,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         return describe(args.source, args.output, recipe, args.limit)
     graph.reachable(args.address)
     started = runs.start(args.source, args.output, recipe, new_run=args.new_run)
-    return carry_out(
+    code = carry_out(
         started,
         limit=args.limit,
         retry_failed=args.retry_failed,
@@ -94,6 +105,15 @@ def run(args: argparse.Namespace) -> int:
         every=args.every,
         recall=args.recall,
     )
+    return args.failed_exit_code if code == 1 else code
+
+
+def check_exit_code(code: int) -> None:
+    """Raise ConfigError for an exit code that a shell cannot give or that means something else."""
+    from pipeline.errors import ConfigError
+
+    if not 0 <= code <= 255 or code in (2, 3):
+        raise ConfigError(f"--failed-exit-code {code}: must be 0 to 255, and neither 2 nor 3")
 
 
 def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
@@ -150,7 +170,8 @@ def carry_out(
             tell("engine", where=where)
             with Progress(rows, rows - left, shown=shown, every=every, title=run.output.url) as progress:
                 try:
-                    runs.execute(run, units, "here" if here else "ray", progress)
+                    told = progress if here else _measured(progress, run.run_id)
+                    runs.execute(run, units, "here" if here else "ray", told)
                 except (Exception, KeyboardInterrupt) as error:
                     _stopped(run, error, progress.tally.rows)
                     raise
@@ -158,12 +179,28 @@ def carry_out(
                 spread = graph.spread_here if here else graph.spread_on_ray
                 missed = recalls.estimate(run.output, run.recipe, spread, size)
                 tell("recall", recall=missed)
+    if said := runs.advice(run):
+        tell("advice", said=said)
     tally = runs.finished(run)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
     code = close(tally, run.output.url, table=not machine)
     if machine:
         tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
     return code
+
+
+def _measured(progress: Progress, run_id: str) -> Callable[[Receipt], None]:
+    """Count receipts on screen and for Prometheus."""
+    from pipeline import graph
+
+    gauges = graph.run_gauges(run_id)
+    gauges.show(progress.state())
+
+    def told(receipt: Receipt) -> None:
+        progress(receipt)
+        gauges.show(progress.state())
+
+    return told
 
 
 def beside(left_out: Mapping[str, int]) -> str:
@@ -215,6 +252,7 @@ def _person(event: str, **fields: Any) -> None:
         ),
         "beside": lambda: beside(fields["left_out"]),
         "engine": lambda: f"on {fields['where']}",
+        "advice": lambda: f"{fields['said']}",
         "recall": lambda: (
             "\n".join(map(_recalled, fields["recall"])) or "recall: nothing found in the sample"
         ),

@@ -1,4 +1,4 @@
-"""cleanplate status DST: how far a run is, from its ledger alone; with --address, what the cluster does too."""
+"""cleanplate status DST: progress of a run, read from its output; with --address, of the cluster's work too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "status",
-        help="how far a run is, from its ledger alone",
+        help="progress of a run, read from its output",
         description=f"{__doc__} Exit code 0 complete, 1 with failed or residual rows, 3 not complete.",
         epilog="Examples: cleanplate status cleaned/ cleanplate status s3://bucket/clean --json "
         "cleanplate status s3://bucket/clean --address http://head:8265",
@@ -29,8 +29,17 @@ def run(args: argparse.Namespace) -> int:
     from jobs.progress import summary
     from pipeline import ledger
     from pipeline import run as runs
+    from pipeline.errors import ConfigError
 
-    output, record = runs.open_finished(args.output)
+    try:
+        output, record = runs.open_finished(args.output)
+    except ConfigError as error:
+        if not args.address:
+            raise
+        # A job that waits for its nodes has written nothing yet: just then one wants to see the cluster.
+        Console(stderr=True).print(f"{error}; the cluster:", highlight=False, soft_wrap=True, markup=False)
+        _show_cluster(Console(), args.address)
+        return 3
     units = runs.planned(output)
     left = runs.missing(output, units)
     tally = ledger.tally(output)
@@ -56,8 +65,12 @@ def run(args: argparse.Namespace) -> int:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(summary(tally, output.url))
     if args.address:
-        from jobs.cluster_status import tables
-        from jobs.submit import connect
-
-        console.print(*tables(connect(args.address)), sep="\n")
+        _show_cluster(console, args.address)
     return code
+
+
+def _show_cluster(console: Console, address: str) -> None:
+    from jobs.cluster_status import tables
+    from jobs.submit import connect
+
+    console.print(*tables(connect(address)), sep="\n")

@@ -37,5 +37,8 @@ def run(args: argparse.Namespace) -> int:
         if time.monotonic() > deadline:
             raise RunStopped(f"the job {args.job} is still {status}; ask again, or look at {args.address}")
         time.sleep(0.5)
-    print(f"{args.job}: {status.lower()}")
+    if status == "STOPPED":
+        print(f"{args.job}: stopped. What is committed stays; the same submission resumes")
+    else:
+        print(f"{args.job}: had ended before, as {status.lower()}")
     return 0

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
 _NO_SECRET = ("AWS_SSE_KMS_KEY_ID",)
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOPPED = 3
+FAILED_ROWS = 11
+"""The exit code of a submitted run that is complete, with failed or residual rows."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,7 +65,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="use the cleanplate that is installed on the nodes; send the recipe only",
     )
-    parser.add_argument("--python", default="python", help="the interpreter on the head (default: python)")
+    parser.add_argument(
+        "--python",
+        metavar="PATH",
+        help="the interpreter on the head (default: the one that Ray runs under there)",
+    )
     parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="-- run SRC DST ...", help="the command, as on one machine"
     )
@@ -82,10 +88,12 @@ def add_address(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The job's exit code: 0 to 3 as `run` gives them; 3 also for a job that was stopped or killed; 0 after
-    --no-wait. Raises ConfigError for a command that cannot work there and a cluster that does not answer."""
-    job = prepare(args.words, args.python)
+    --no-wait. Raises ConfigError for a command that cannot work there and a cluster that does not answer, RunStopped
+    for a cluster that cannot take the job now."""
+    job = prepare(args.words)
     environment = ENVIRONMENT | _code_version() | _chosen(args.env)
     client = connect(args.address)
+    job = replace(job, entrypoint=(args.python or head_python(client), *job.entrypoint))
     with tempfile.TemporaryDirectory(prefix="cleanplate-submit-") as folder:
         size = make_package(Path(folder), job, code=not args.installed)
         name = _submit(client, job, args.submission_id, {"working_dir": folder, "env_vars": environment})
@@ -113,21 +121,24 @@ def _how(name: str, address: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """entrypoint: the words of the command on the head. recipe: a local file that travels along. shipped: weights
-    files of our own packages that the recipe names."""
+    """entrypoint: the words of the command on the head, after its interpreter. recipe: a local file that travels
+    along. shipped: weights files of our own packages that the recipe names."""
 
     entrypoint: tuple[str, ...]
     recipe: Path | None
     shipped: tuple[Path, ...]
 
 
-def prepare(words: Sequence[str], python: str = "python") -> Job:
+def prepare(words: Sequence[str]) -> Job:
     """Check `run SRC DST ...` here, where the user sees it, and turn it into the command of the cluster.
+
+    The job ends with FAILED_ROWS instead of 1: Ray itself ends a driver with 1 when the node below it dies.
 
     Raises ConfigError for what no node could do: another command, a path relative to this folder, --here.
     """
     from jobs.__main__ import parser
     from jobs.flags import recipe_of
+    from jobs.run import check_exit_code
     from pipeline.errors import ConfigError
 
     words = list(words[1:] if words and words[0] == "--" else words)
@@ -138,10 +149,14 @@ def prepare(words: Sequence[str], python: str = "python") -> Job:
         raise ConfigError(
             f"leave out {'--here' if args.here else '--address'}: the job runs on the cluster it is sent to"
         )
+    check_exit_code(args.failed_exit_code)
     for place, what in ((args.source, "SRC"), (args.output, "DST")):
         _same_everywhere(place, what)
     shipped = _check_files(recipe_of(args))
-    entrypoint = (python, "-m", "jobs", *_with_sent_recipe(words), "--address", "auto")
+    sent = _with_sent_recipe(words)
+    if args.failed_exit_code == 1:
+        sent += ["--failed-exit-code", str(FAILED_ROWS)]
+    entrypoint = ("-m", "jobs", *sent, "--address", "auto")
     return Job(entrypoint, Path(args.recipe) if args.recipe else None, shipped)
 
 
@@ -241,23 +256,45 @@ def _is_sent(path: Path) -> bool:
 
 def connect(address: str) -> Any:
     """A JobSubmissionClient. Raises ConfigError when nothing answers there, or says that we may not."""
+    from pipeline import graph
+    from pipeline.errors import ConfigError
+
+    graph.use_token(address)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
-
-    from pipeline.errors import ConfigError
 
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
+        mode = os.environ.get("RAY_AUTH_MODE", "not set")
         raise ConfigError(
-            f"{address}: the cluster wants its token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)"
+            f"{address}: the cluster wants its token (RAY_AUTH_MODE is {mode} here). {graph.TOKEN_HINT}"
         ) from error
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray dashboard at {address}: {_first_line(error)}") from error
 
 
+def head_python(client: Any) -> str:
+    """The interpreter under which Ray's head runs, as its raylet was started with; "python" where that is hidden."""
+    for node in _nodes(client):
+        if (node.get("raylet") or {}).get("isHeadNode"):
+            for word in node.get("cmdline") or ():
+                name, _, command = str(word).partition("=")
+                if name == "--python_worker_command" and command:
+                    return shlex.split(command)[0]
+    return "python"
+
+
+def _nodes(client: Any) -> list[dict[str, Any]]:
+    try:
+        reply = client._do_request("GET", "/nodes?view=summary")
+        return list(reply.json()["data"]["summary"]) if reply.status_code == 200 else []
+    except (OSError, ValueError, KeyError):  # Another version of the dashboard: the job itself will show.
+        return []
+
+
 def _submit(client: Any, job: Job, name: str | None, runtime_env: dict[str, Any]) -> str:
-    from pipeline.errors import ConfigError
+    from pipeline.errors import ConfigError, RunStopped
 
     try:
         return str(
@@ -265,8 +302,16 @@ def _submit(client: Any, job: Job, name: str | None, runtime_env: dict[str, Any]
                 entrypoint=shlex.join(job.entrypoint), submission_id=name, runtime_env=runtime_env
             )
         )
+    except OSError as error:
+        raise RunStopped(f"the cluster does not answer: {_first_line(error)}. Submit again later") from error
     except (RuntimeError, ValueError) as error:
+        if any(word in str(error) for word in _TRANSIENT):
+            raise RunStopped(f"the cluster cannot take a job now: {_reason(error)}. Submit again") from error
         raise ConfigError(f"the cluster refused the job: {_reason(error)}") from error
+
+
+_TRANSIENT = ("No available agent", "try again", "status code 502", "status code 503", "status code 504")
+"""Of a dashboard that is starting, or a proxy before it: the same submission may work a minute later."""
 
 
 def follow(client: Any, name: str) -> int:
@@ -292,7 +337,9 @@ def exit_code(info: Any) -> int:
     code = info.driver_exit_code
     if str(info.status) == "SUCCEEDED":
         return 0
-    if code in (1, 2, 3):
+    if code == FAILED_ROWS:
+        return 1
+    if code in (2, 3):
         return int(code)
     said = str(info.message or "").strip().splitlines()
     print(f"the job ended as {info.status}: {said[0] if said else 'no reason given'}", file=sys.stderr)

@@ -20,6 +20,7 @@ from models.weights import (
     known,
     resolve,
 )
+from pipeline.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,9 +43,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one = verbs.add_parser(
         "fetch",
         help="bring weights into the cache folder",
-        epilog="Example: cleanplate weights fetch text-det text-rec centerface",
+        epilog="Examples: cleanplate weights fetch big-lama sam-vit-h "
+        "cleanplate weights fetch --for recipe.yaml   # everything that this recipe loads",
     )
-    one.add_argument("names", nargs="+", metavar="NAME")
+    one.add_argument("names", nargs="*", metavar="NAME")
+    one.add_argument(
+        "--for",
+        dest="recipes",
+        action="append",
+        default=[],
+        metavar="RECIPE",
+        help="all that this recipe loads: a YAML file, or `default`; may be repeated",
+    )
 
     one = verbs.add_parser(
         "verify",
@@ -74,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if verb == "list":
         return _list()
     if verb == "fetch":
-        return _fetch(args.names)
+        return _fetch([*args.names, *(name for recipe in args.recipes for name in _needed(recipe))])
     if verb == "verify":
         return _verify(args.names)
     return _add(args)
@@ -99,8 +109,18 @@ def _where(weights: Weights) -> str:
     return "yes" if cached_path(weights).is_file() else "no"
 
 
+def _needed(recipe: str) -> list[str]:
+    """The names of the weights that a recipe loads. Raises ConfigError for what is no recipe."""
+    from pipeline import kit
+    from pipeline.recipe import load
+
+    return list(kit.weights_of(load(None if recipe == "default" else recipe)))
+
+
 def _fetch(names: list[str]) -> int:
-    for name in names:
+    if not names:
+        raise ConfigError("name weights, or a recipe: cleanplate weights fetch --for default")
+    for name in dict.fromkeys(names):
         path = fetch(name)
         print(f"{name}  {describe(name)[1]}  {path}")
     return 0

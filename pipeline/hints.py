@@ -9,7 +9,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from models.detectors.coco import NAMES
+
 _PREFIX = "Value error, "
+OTHER_WORDS = (
+    "; COCO's 80 words (laptop, cell phone, dog, ...) may stand here too; any other goes into prompt.words, with "
+    "prompt.model and the extra `prompt`"
+)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -28,7 +34,9 @@ def explained(error: Any, model: type[BaseModel]) -> str:
         return f"{where}: no such key{hint}"
     if error["type"] == "literal_error":
         words = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"{where}: {got!r} is none of {', '.join(words)}{did_you_mean(str(got), words)}"
+        more = OTHER_WORDS if error["loc"][0] == "remove" else ""
+        near = did_you_mean(str(got), [*words, *NAMES] if more else words)
+        return f"{where}: {got!r} is none of {', '.join(words)}{near}{more}"
     message = error["msg"].removeprefix(_PREFIX)
     told = "" if isinstance(got, dict) or error["type"] == "value_error" else f" (got {got!r})"
     return f"{where}: {message}{told}" if where else f"{message}{told}"

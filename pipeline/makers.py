@@ -139,12 +139,74 @@ def _person_by_face() -> Detector:
     return SignOf("person", _faces(False))
 
 
-def persons(recipe: Recipe, again: bool) -> Detector:
+def persons(recipe: Recipe, again: bool) -> list[Detector]:
     rule = recipe.persons
-    if rule.model == "blazepose":
-        return _blazepose(again)
+    named: dict[str, Callable[[], Detector]] = {
+        "nanodet": lambda: things(recipe, again),
+        "blazepose": lambda: _blazepose(again),
+    }
+    if rule.model in (*named, "both"):
+        return [make() for name, make in named.items() if rule.model in (name, "both")]
     found = _onnx(rule.model, "person", rule.classes, recipe.detect_for("person").min_score)
-    return _mirrored(found) if again else found
+    return [_mirrored(found) if again else found]
+
+
+def _persons_by_another(recipe: Recipe) -> list[Verifier]:
+    """Networks that did not find: whoever BlazePose found is shown to NanoDet, and all are to CenterFace."""
+    more = (
+        [Verifier(_persons_by_nanodet(recipe.engine.gpus), guard=0.6)]
+        if recipe.persons.model == "blazepose"
+        else []
+    )
+    return [*more, Verifier(_person_by_face(), guard=0.6)]
+
+
+def _weights_of_persons(recipe: Recipe) -> list[str]:
+    rule = recipe.persons
+    poses = ["blazepose", "selfie"]
+    own = {"nanodet": ["nanodet"], "blazepose": [*poses, "nanodet"], "both": ["nanodet", *poses]}
+    return [*own.get(rule.model, [rule.model]), "centerface"]
+
+
+def things(recipe: Recipe, again: bool) -> Detector:
+    """NanoDet for all that the recipe asks of it: one pass finds every kind, so all kinds have this same detector."""
+    from models.detectors import coco
+
+    asked: dict[Kind, tuple[int, ...]] = {
+        "person": (coco.PERSON,) if recipe.persons.model in ("nanodet", "both") else (),
+        "vehicle": coco.VEHICLES,
+        "object": ()
+        if recipe.prompt.model
+        else tuple(number for word in recipe.prompt.words if (number := coco.number_of(word)) is not None),
+    }
+    wanted = [
+        (number, kind, recipe.detect_for(kind).min_score)
+        for kind, numbers in asked.items()
+        if kind in recipe.remove
+        for number in numbers
+    ]
+    return _nanodet(tuple(wanted), again, recipe.engine.gpus)
+
+
+def _persons_by_nanodet(gpus: float) -> Detector:
+    from models.detectors.coco import PERSON
+
+    return _nanodet(((PERSON, "person", None),), False, gpus)
+
+
+@lru_cache(maxsize=4)
+def _nanodet(wanted: tuple[tuple[int, str, float | None], ...], again: bool, gpus: float) -> Detector:
+    """Again: everything mirrored, shown larger, and tiles cut elsewhere."""
+    from models.detectors.nanodet import MIN_SCORE, SIDE, NanoDetDetector, Wanted
+    from models.weights import resolve
+
+    classes = {number: Wanted(kind, MIN_SCORE if low is None else low) for number, kind, low in wanted}
+    path, device = resolve("nanodet"), pick(gpus)
+    if again:
+        return NanoDetDetector(
+            path, classes, SIDE + 96, 0.5, mirror=True, device=device, name="nanodet@mirrored"
+        )
+    return NanoDetDetector(path, classes, device=device)
 
 
 def _mirrored(detector: Detector) -> Detector:
@@ -189,15 +251,18 @@ def _opened_logos(
 
 def hub_models(recipe: Recipe) -> dict[str, str]:
     """key of the recipe -> model that is a folder, as transformers saves it."""
-    model = recipe.prompt.model or ""
-    return {"prompt.model": model} if "object" in recipe.remove and not model.endswith(".onnx") else {}
+    model = recipe.prompt.model
+    wanted = "object" in recipe.remove and model is not None and not model.endswith(".onnx")
+    return {"prompt.model": model} if wanted and model is not None else {}
 
 
 def prompt(recipe: Recipe) -> Detector:
     rule, low = recipe.prompt, recipe.detect_for("object").min_score
+    if rule.model is None:
+        return things(recipe, False)
     if hub_models(recipe):
-        return _words(rule.model or "", rule.words, low, recipe.engine.gpus)
-    return _onnx(rule.model or "", "object", tuple(int(word) for word in rule.words), low)
+        return _words(rule.model, rule.words, low, recipe.engine.gpus)
+    return _onnx(rule.model, "object", tuple(int(word) for word in rule.words), low)
 
 
 @lru_cache(maxsize=2)
@@ -270,14 +335,9 @@ MAKERS: dict[Kind, Maker] = {
         lambda r: [Verifier(_second_faces(), close=("face", "person"), guard=0.7)],
     ),
     "person": Maker(
-        lambda r: [
-            *(["blazepose", "selfie"] if r.persons.model == "blazepose" else [r.persons.model]),
-            "centerface",
-        ],
-        lambda r: [persons(r, False)],
-        lambda r: [persons(r, True)],
-        lambda r: [Verifier(_person_by_face(), guard=0.6)],
+        _weights_of_persons, lambda r: persons(r, False), lambda r: persons(r, True), _persons_by_another
     ),
+    "vehicle": Maker(lambda r: ["nanodet"], lambda r: [things(r, False)], lambda r: [things(r, True)]),
     "plate": Maker(
         lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
         lambda r: [_plates(_lines(False))],
@@ -287,9 +347,9 @@ MAKERS: dict[Kind, Maker] = {
     "logo": Maker(_nothing, lambda r: [logos(r, False)], lambda r: [logos(r, True)]),
     # The network fixes its input; windows about the edits, mirrored, are another scale and other pixels.
     "object": Maker(
-        lambda r: [] if hub_models(r) else [r.prompt.model or ""],
+        lambda r: [] if hub_models(r) else [r.prompt.model or "nanodet"],
         lambda r: [prompt(r)],
-        lambda r: [_mirrored(prompt(r))],
+        lambda r: [_mirrored(prompt(r)) if r.prompt.model else things(r, True)],
     ),
     # What is left after everything is something else: looking for everything again would never end.
     "everything": Maker(lambda r: [r.everything.checkpoint], lambda r: [_everything(r)], _nothing),

@@ -6,17 +6,19 @@ of Ray's (node, worker). deploy/grafana.json draws them; a test compares the two
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from pipeline.schema import STATUSES
 
 
 @dataclass(frozen=True)
 class Metric:
-    """kind: "counter" (only grows) or "histogram" (bounds are the upper edges of its buckets)."""
+    """kind: "counter" (only grows), "gauge", or "histogram" (bounds are the upper edges of its buckets)."""
 
     name: str
-    kind: Literal["counter", "histogram"]
+    kind: Literal["counter", "gauge", "histogram"]
     doc: str
     tags: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
@@ -48,6 +50,47 @@ METRICS = {
         Metric("cleanplate_deaths", "counter", "attempts at a unit that an ended process had begun"),
     )
 }
+
+"""What each worker counts. Their series end with their workers: good for rates, not for a run's totals."""
+
+RUN_METRICS = {
+    m.name: m
+    for m in (
+        Metric("cleanplate_run_planned_rows", "gauge", "rows of the run's plan", ("run_id",)),
+        Metric(
+            "cleanplate_run_rows",
+            "gauge",
+            "rows committed, by status; `earlier`: by earlier starts of the same command",
+            ("run_id", "status"),
+        ),
+        Metric("cleanplate_run_eta_seconds", "gauge", "seconds to the end, at the rate of now", ("run_id",)),
+    )
+}
+"""What the driver shows of its run. It counts receipts, so nothing falls when a worker or a node goes."""
+
+
+class RunGauges:
+    """The gauges of one run, set by its driver. make: as of Meters; its `set(value, tags)` is called."""
+
+    def __init__(self, make: Callable[[Metric], Any], run_id: str) -> None:
+        self._made = {name: make(metric) for name, metric in RUN_METRICS.items()}
+        self._run_id = run_id
+
+    def show(self, state: Mapping[str, Any]) -> None:
+        """state: of `Progress.state`."""
+        self._set("cleanplate_run_planned_rows", state["total"])
+        self._set("cleanplate_run_rows", state["committed_before"], status="earlier")
+        for (
+            status
+        ) in STATUSES:  # Also those that have none yet: Prometheus sees a series grow only from its start.
+            self._set("cleanplate_run_rows", state["statuses"].get(status, 0), status=status)
+        if state["eta_s"] is not None:
+            self._set("cleanplate_run_eta_seconds", state["eta_s"])
+        elif state["done"] >= state["total"]:
+            self._set("cleanplate_run_eta_seconds", 0)
+
+    def _set(self, name: str, value: float, **tags: str) -> None:
+        self._made[name].set(value, {"run_id": self._run_id, **tags})
 
 
 class Meters:

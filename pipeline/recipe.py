@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from models.detectors import coco
 from pipeline.errors import ConfigError
 from pipeline.hints import explained
 from pipeline.rules import (
@@ -74,6 +75,23 @@ class Recipe(Part):
     units: Units = Units()
     engine: Engine = Engine()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _words_are_objects(cls, body: Any) -> Any:
+        """A word of COCO's in `remove` that is no kind is an `object` of that word."""
+        if not isinstance(body, dict) or not isinstance(body.get("remove"), str | list | tuple):
+            return body
+        remove = [body["remove"]] if isinstance(body["remove"], str) else list(body["remove"])
+        words = [
+            w for w in remove if PLURALS.get(str(w), w) not in KINDS and coco.number_of(str(w)) is not None
+        ]
+        prompt = body.get("prompt", {})
+        if not words or not isinstance(prompt, dict):
+            return body
+        more = [word for word in words if word not in prompt.get("words", ())]
+        kinds = ["object" if word in words else word for word in remove]
+        return body | {"remove": kinds, "prompt": prompt | {"words": [*prompt.get("words", ()), *more]}}
+
     @field_validator("remove", mode="before")
     @classmethod
     def _singular(cls, remove: Any) -> Any:
@@ -95,11 +113,17 @@ class Recipe(Part):
         needed = {
             "logo": (self.logos.references, "logos.references: pictures of the mark"),
             "given": (self.given.file, "given.file: where your boxes or masks are"),
-            "object": (self.prompt.words and self.prompt.model, "prompt.words and prompt.model"),
+            "object": (self.prompt.words, "prompt.words"),
         }
         for kind, (there, what) in needed.items():
             if kind in self.remove and not there:
                 raise ValueError(f"to remove {kind!r}, name {what}")
+        unknown = [word for word in self.prompt.words if coco.number_of(word) is None]
+        if "object" in self.remove and self.prompt.model is None and unknown:
+            raise ValueError(
+                f"prompt.words: {unknown[0]!r} is none of the 80 words that the shipped detector knows "
+                f"({', '.join(coco.NAMES)}); for others install the extra `prompt` and name prompt.model"
+            )
         return self
 
     @model_validator(mode="after")
@@ -123,8 +147,12 @@ class Recipe(Part):
         therefore do not count.
         """
         places: dict[str, Any] = {"engine": True, "logos": {"references"}, "given": {"file", "root"}}
+        told = self.model_dump(mode="json", exclude=places)
+        if "person" not in self.remove:
+            # What was the default while digests already named outputs; it decides nothing here.
+            told["persons"] = {"model": "blazepose", "classes": [0]}
         body = {
-            "recipe": self.model_dump(mode="json", exclude=places),
+            "recipe": told,
             "weights": dict(sorted(weights.items())),
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -20,6 +20,7 @@ Kind = Literal[
     "plate",
     "logo",
     "person",
+    "vehicle",
     "object",
     "everything",
     "given",
@@ -35,6 +36,7 @@ PLURALS = {
     "logos": "logo",
     "persons": "person",
     "people": "person",
+    "vehicles": "vehicle",
     "objects": "object",
     "prompt": "object",
 }
@@ -163,9 +165,10 @@ class Verify(Part):
 class Consensus(Part):
     """How `static-watermark` finds what many images have in common at one place (docs/consensus.md)."""
 
-    group: Literal["size", "folder"] = Field(
-        "size",
-        description="what is laid over each other: images of one size, or of one folder, brought to one size",
+    group: Literal["auto", "size", "folder", "all"] = Field(
+        "auto",
+        description="what is laid over each other: images of one size; of one folder, or all, brought to one size; "
+        "auto = of one size where these are enough, else of one folder, else all",
     )
     scan: Annotated[int, Field(ge=8)] = Field(
         4000, description="images that are read to find groups; a random sample of the source"
@@ -227,8 +230,9 @@ class Persons(Part):
     """What finds `person`."""
 
     model: str = Field(
-        "blazepose",
-        description="blazepose (needs the extra `persons`), or an ONNX detector of your own (docs/detectors.md)",
+        "nanodet",
+        description="nanodet (shipped), blazepose or both (need the extra `persons`), or an ONNX detector of your own "
+        "(docs/detectors.md)",
     )
     classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0,), description="numbers of the ONNX file's classes that are persons; [] = all"
@@ -241,8 +245,9 @@ class Prompt(Part):
     words: tuple[str, ...] = Field((), description="what must go, in words: [lanyard, computer screen]")
     model: str | None = Field(
         None,
-        description="a folder with OWLv2 or Grounding DINO as transformers saves it, a hub id (name@revision), "
-        "or an ONNX detector of your own, whose class numbers are then the words",
+        description="null = NanoDet (shipped), for COCO's 80 words only; or a folder with OWLv2 or Grounding DINO as "
+        "transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class numbers are "
+        "then the words",
     )
 
 

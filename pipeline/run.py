@@ -150,6 +150,18 @@ def execute(
         )
 
 
+def advice(run: Run) -> str | None:
+    """What a finished run could not do for want of a setting, in words; None where there is nothing to say."""
+    if consensus.KIND not in run.recipe.remove:
+        return None
+    try:
+        return consensus.advice(run.output, run.recipe.consensus)
+    except StorageError as error:
+        if error.kind == "missing":  # No unit, no index.
+            return None
+        raise
+
+
 def finished(run: Run) -> Tally:
     """When every unit is committed: write the dataset's card, and count the rows."""
     card.write(run.output)

@@ -239,6 +239,25 @@ def test_another_network_looks_at_the_result(kind: str, name: str) -> None:
     assert second.guard > 0  # Its low word alone is no residue.
 
 
+@pytest.mark.parametrize(
+    ("model", "verifiers"),
+    [
+        ("blazepose", {"blazepose@shifted", "nanodet", "person-by-centerface"}),
+        ("both", {"blazepose@shifted", "nanodet@mirrored", "person-by-centerface"}),
+    ],
+)
+def test_blazepose_and_nanodet_look_at_each_other_s_persons(model: str, verifiers: set[str]) -> None:
+    recipe = load(None, {"remove": "person", "persons.model": model})
+    assert {one.detector.name for one in finders.verifiers(recipe)} == verifiers
+
+
+def test_kinds_of_one_network_share_one_pass() -> None:
+    recipe = load(None, {"remove": ["person", "vehicle", "laptop"]})
+    (one,) = finders.detectors(recipe)
+    (again, _) = finders.verifiers(recipe)
+    assert (one.name, again.detector.name) == ("nanodet", "nanodet@mirrored")
+
+
 @pytest.mark.parametrize("kind", sorted(set(makers.MAKERS) - {"everything", "given", "static-watermark"}))
 def test_no_kind_is_verified_by_its_finder_alone(kind: str, tmp_path: Path) -> None:
     """Trap 7. (`given` and `static-watermark` check pixels; of `everything` nothing is left to look for.)"""

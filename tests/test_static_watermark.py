@@ -24,6 +24,7 @@ from pipeline.recipe import Recipe, load
 from pipeline.storage import open_store
 
 RECIPE: dict[str, Any] = {"remove": ["static-watermark"], "inpaint.name": "telea", "units.rows": 20}
+BY_SIZE = {"consensus.group": "size"}
 
 
 def png(pixels: Any) -> bytes:
@@ -49,7 +50,7 @@ def collection(folder: Path) -> tuple[dict[str, bytes], list[Any]]:
 def test_the_mark_of_a_collection_is_taken_off(tmp_path: Path, ray_local: None) -> None:
     files, pictures = collection(tmp_path / "in")
     source, output = str(tmp_path / "in"), str(tmp_path / "out")
-    recipe = load(None, RECIPE)
+    recipe = load(None, RECIPE | BY_SIZE)
     clean(source, output, recipe)
     rows = check_complete(source, output, files)
     told = {row["source_uri"].rpartition("/in/")[2]: row for row in rows}
@@ -126,7 +127,7 @@ class Killed(Exception):
 def test_a_pass_that_was_killed_is_done_again_and_holds_once_it_is_done(tmp_path: Path) -> None:
     files, _ = collection(tmp_path / "in")
     source, output = str(tmp_path / "in"), str(tmp_path / "out")
-    run = runs.start(source, output, load(None, RECIPE))
+    run = runs.start(source, output, load(None, RECIPE | BY_SIZE))
     units = runs.plan_new(run)
 
     def dies(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
@@ -167,6 +168,63 @@ def test_the_stages_of_a_worker_share_one_lookup_and_a_new_index_is_seen(tmp_pat
     assert first is consensus.opened(recipe)
     store.put("consensus/index.json", b'{"1x1": {"images": 1, "marks": 0, "sha256": null}}')
     assert consensus.opened(recipe) is not first
+
+
+def test_pictures_of_many_sizes_are_grouped_by_size_else_folder_else_all() -> None:
+    rule = load(None, RECIPE | {"consensus.min_images": 8}).consensus
+    sizes = {"a": [(9, 9)] * 8 + [(9, n) for n in range(10, 13)], "b": [(9, 10 + n) for n in range(9)]}
+    found = [
+        consensus.Sampled(f"{f}/{n:02}.png", size) for f, some in sizes.items() for n, size in enumerate(some)
+    ]
+    groups = {name: len(group) for name, group in consensus._groups(found, rule).items()}
+    assert groups.pop("9x9") == 8
+    assert (groups.pop("a"), groups.pop("b")) == (11, 9), "a folder counts with all its images"
+    assert all(count < 8 for count in groups.values()), (
+        "a size that is too small is counted, and 'all' not needed"
+    )
+    lone = [*found, consensus.Sampled("c/0.png", (5, 5))]
+    assert len(consensus._groups(lone, rule)["all"]) == 21
+    by_size = load(None, RECIPE | BY_SIZE | {"consensus.min_images": 8}).consensus
+    assert "a" not in consensus._groups(found, by_size)
+    drawn_from = consensus._mixed([s for s in found if s.uri.startswith("a")], 6)
+    assert len({s.size for s in drawn_from}) == 4, "each size in turn"
+
+
+def test_a_mark_on_pictures_of_three_sizes_is_found_by_default(tmp_path: Path) -> None:
+    alpha, colour = drawn("text", 0.5)
+    source = tmp_path / "in"
+    source.mkdir()
+    for n, picture in enumerate(crops(36)):
+        cut = n % 3 * 20  # The mark keeps its pixels, and its place from the lower right corner.
+        (source / f"{n:02}.png").write_bytes(png(blended(picture, alpha, colour)[cut:, cut:]))
+    recipe = load(None, RECIPE | {"consensus.min_images": 30, "consensus.sample": 36})
+    run = runs.start(str(source), str(tmp_path / "out"), recipe)
+    runs.plan_new(run)
+    index = consensus.prepare(run.output, run.recipe, graph.spread_here)
+    assert index[f"file://{source}"]["marks"] == 1
+    assert runs.advice(run) is None
+    lookup = consensus.opened(run.recipe)
+    assert lookup is not None
+    for n, size in enumerate([(240, 160), (220, 140), (200, 120)]):
+        (mark,) = lookup.marks(
+            {"source_uri": f"file://{source}/{n:02}.png", "width": size[0], "height": size[1]}
+        )
+        assert mark.frame == size
+
+
+def test_a_run_whose_groups_are_too_small_says_what_to_set(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for n, picture in enumerate(crops(9)):
+        (source / f"{n}.png").write_bytes(png(picture[: 100 + n]))
+    for group, word in (("size", "consensus.group=auto"), ("auto", "smaller consensus.min_images")):
+        recipe = load(None, RECIPE | {"consensus.group": group})
+        run = runs.start(str(source), str(tmp_path / group), recipe)
+        runs.plan_new(run)
+        consensus.prepare(run.output, run.recipe, graph.spread_here)
+        said = runs.advice(run)
+        assert said is not None
+        assert word in said
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

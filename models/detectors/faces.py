@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.detectors import tiles
-from models.detectors.onnx import Floats, free_shapes, on_gpu, open_session
+from models.detectors.onnx import Floats, fixed_weights, free_shapes, on_gpu, open_session
 from models.regions import Image, Region
 
 STRIDE = 4
@@ -64,7 +64,7 @@ class FaceDetector:
         self.overlap = overlap
         self.turned = turned
         model = free_shapes(Path(path).read_bytes(), {"input.1": ("batch", 3, "height", "width")})
-        self._session = open_session(model, threads)
+        self._session = open_session(fixed_weights(model), threads)
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ from s3server import free_ports
 from jobs import status, stop, submit
 from jobs.submit import RECIPE, exit_code, make_package, prepare
 from pipeline import ledger
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunStopped
 from pipeline.storage import open_store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -57,7 +56,7 @@ def test_the_package_holds_our_source_and_the_recipe_and_runs(tmp_path: Path) ->
     weights = {name for name in sent if Path(name).suffix not in (".py", ".yaml", ".json", ".txt")}
     assert weights == {"models/shipped/lama-lite.safetensors", "models/shipped/blazeface-short.tflite"}
     assert size < 5 * 2**20
-    words = [sys.executable, "-m", "jobs", *job.entrypoint[3:]]
+    words = [sys.executable, *job.entrypoint]
     said = subprocess.run(
         [*words, "--dry-run", "--help"], cwd=folder, capture_output=True, text=True, check=True
     )
@@ -69,6 +68,16 @@ def test_nothing_of_the_environment_travels(monkeypatch: pytest.MonkeyPatch, tmp
     sent: dict[str, object] = {}
 
     class Cluster:
+        def _do_request(self, method: str, path: str) -> SimpleNamespace:
+            """As Ray 2.60's dashboard answers."""
+            command = "/opt/my venv/bin/python"
+            head = {
+                "raylet": {"isHeadNode": True},
+                "cmdline": ["raylet", f'--python_worker_command="{command}" w.py'],
+            }
+            body = {"data": {"summary": [{"raylet": {}}, head]}}
+            return SimpleNamespace(status_code=200, json=lambda: body)
+
         def submit_job(self, **words: object) -> str:
             sent.update(words)
             return "job-1"
@@ -85,10 +94,10 @@ def test_nothing_of_the_environment_travels(monkeypatch: pytest.MonkeyPatch, tmp
     env = sent["runtime_env"]["env_vars"]  # type: ignore[index]
     assert (env["AWS_REGION"], env["AWS_SSE_KMS_KEY_ID"]) == ("eu-west-1", "alias/a"), "no secrets, and named"
     assert (env["ORT_DISABLE_TELEMETRY"], env["RAY_USAGE_STATS_ENABLED"]) == ("1", "0")
-    assert (
-        sent["entrypoint"]
-        == "python -m jobs run s3://bucket/raw s3://bucket/clean --remove faces --address auto"
-    )
+    assert sent["entrypoint"] == (
+        "'/opt/my venv/bin/python' -m jobs run s3://bucket/raw s3://bucket/clean --remove faces "
+        "--failed-exit-code 11 --address auto"
+    ), "the interpreter of the head's own Ray"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +111,7 @@ def test_the_recipe_is_found_in_the_package(
     words = " ".join(prepare(["--", *PLACES, *flags, "--retry-failed"]).entrypoint)
     assert RECIPE in words
     assert "r.yaml" not in words.replace(RECIPE, "")
-    assert words.endswith("--retry-failed --address auto")
+    assert words.endswith("--retry-failed --failed-exit-code 11 --address auto")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +161,8 @@ def test_no_cluster_is_wrong_use() -> None:
     ("status", "code", "expected"),
     [
         ("SUCCEEDED", 0, 0),
-        ("FAILED", 1, 1),
+        ("FAILED", 11, 1),
+        ("FAILED", 1, 3),  # Ray's own end of a driver whose node died.
         ("FAILED", 2, 2),
         ("FAILED", 3, 3),
         ("FAILED", 127, 3),
@@ -162,6 +172,24 @@ def test_no_cluster_is_wrong_use() -> None:
 )
 def test_exit_codes(status: str, code: int | None, expected: int) -> None:
     assert exit_code(SimpleNamespace(status=status, driver_exit_code=code, message="m")) == expected
+
+
+def test_a_dashboard_that_is_still_starting_is_no_wrong_use() -> None:
+    class Starting:
+        def submit_job(self, **words: object) -> str:
+            raise RuntimeError(
+                "Request failed with status code 500: No available agent to submit job, please try again later."
+            )
+
+    job = prepare(PLACES)
+    with pytest.raises(RunStopped, match=r"cannot take a job now.*No available agent"):
+        submit._submit(Starting(), job, None, {})
+
+
+@pytest.mark.parametrize("code", ["2", "3", "256", "-1"])
+def test_an_exit_code_that_means_something_else_is_refused(code: str) -> None:
+    with pytest.raises(ConfigError, match="neither 2 nor 3"):
+        prepare([*PLACES, "--failed-exit-code", code])
 
 
 # --- a real cluster ---
@@ -247,8 +275,11 @@ class Nodes:
 @pytest.fixture
 def nodes(s3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:  # type: ignore[no-untyped-def]
     venv = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{venv}{os.pathsep}{os.environ['PATH']}"}
+    environment = dict(os.environ)
     environment.pop("PYTHONPATH", None)  # The code must come with the job.
+    environment["PATH"] = os.environ["PATH"].replace(
+        f"{venv}{os.pathsep}", ""
+    )  # `python` is not the cluster's.
     monkeypatch.setenv("CLEANPLATE_WEIGHTS", os.environ.get("CLEANPLATE_WEIGHTS", ""))
     nodes = Nodes(environment)
     yield nodes
@@ -270,10 +301,10 @@ def test_submit_to_two_nodes_started_by_hand(
     command = ["--", "run", source, output, "--recipe", str(recipe)]
 
     assert cleanplate("submit", "--address", nodes.address, "--submission-id", "first", *command) == 1
-    told = capfd.readouterr()
-    assert told.out.startswith("first\n"), "the id comes first"
-    assert "7 images in 2 units" in told.out
-    assert "1 failed" in told.out or "failed" in told.out
+    first = capfd.readouterr()
+    assert first.out.startswith("first\n"), "the id comes first"
+    assert "7 images in 2 units" in first.out
+    assert "failed" in first.out
     check_complete(source, output, files)
     assert not [row for row in ledger.part_keys(open_store(output)) if ".tmp" in row]
 
@@ -289,13 +320,17 @@ def test_submit_to_two_nodes_started_by_hand(
         == 0
     )
     capfd.readouterr()
+    assert cleanplate("status", s3.url("nothing-yet"), "--address", nodes.address) == 3
+    told = capfd.readouterr()
+    assert "holds no run" in told.err
+    assert "2 nodes; taken by workers:" in told.out, "a job that waits for nodes has no output yet"
     assert cleanplate("status", output, "--address", nodes.address) == 1
     shown = capfd.readouterr().out
     assert "2 of 2 units committed" in shown
     assert "2 nodes; taken by workers:" in shown
     assert "queues" in shown
     assert cleanplate("stop", "second", "--address", nodes.address) == 0
-    assert "second: stopped" in capfd.readouterr().out
+    assert "second: stopped. What is committed stays" in capfd.readouterr().out
     with pytest.raises(ConfigError, match="no job"):
         cleanplate("stop", "third", "--address", nodes.address)
-    assert io.StringIO(told.err).read().count("follow: ray job logs --follow first") == 1
+    assert first.err.count("follow: ray job logs --follow first") == 1

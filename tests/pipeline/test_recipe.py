@@ -81,3 +81,20 @@ def test_areas_survive_a_dump(tmp_path: Path) -> None:
 def test_kinds_that_need_more_say_what(kind: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load(None, {"remove": kind})
+
+
+def test_a_word_in_remove_is_an_object_of_that_word() -> None:
+    recipe = load(None, {"remove": ["face", "cell phone", "laptops"], "prompt.words": ["cup"]})
+    assert recipe.remove == ("face", "object")
+    assert recipe.prompt.words == ("cup", "cell phone", "laptops")
+    assert load(None, {"remove": "people"}).remove == ("person",), "a kind's own word stays a kind"
+    assert load(None, {"remove": ["vehicles"]}).remove == ("vehicle",)
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"remove": ["lanyard"]}, {"remove": "object", "prompt.words": ["cup", "lanyard"]}]
+)
+def test_a_word_that_needs_a_model_names_what_to_install(overrides: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"lanyard.*(prompt\.model and )?the extra `prompt`"):
+        load(None, overrides)
+    load(None, {"remove": "object", "prompt": {"words": ["lanyard"], "model": "owner/owl"}})
