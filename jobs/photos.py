@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from models.training.data import IMAGE_SUFFIXES, Photo, choose_photos, hold_out, name_of
-from pipeline.errors import ConfigError
-from pipeline.storage import open_store
+from cleanplate.models.training.data import IMAGE_SUFFIXES, Photo, choose_photos, hold_out, name_of
+from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.storage.connect import open_store
 
 INDEX = "INDEX.csv"
 LEAVE_OUT = (

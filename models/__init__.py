@@ -1,0 +1,1 @@
+"""Arrays and tensors: detectors, segmenters, inpainters, LaMa and its training. Knows neither rows nor Ray."""

@@ -11,6 +11,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 FENV_BYTES = 64
 """More than any C library's fenv_t."""
@@ -100,12 +104,24 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
+def bf16_is_native(device: str | torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware; where it does not, 'bf16' is slower than 'fp32'."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Who holds oneDNN back (by its own variable) has no bf16, whatever the processor has.
+    told = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
+    if not any(word in told.upper() for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")):
+        return False
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
+
+
 def describe() -> dict[str, str]:
     """What this machine computes with, in words: "CPU", "bf16" and, a line each, "GPU 0", ...; "CUDA" tells
     why there is none. Starts no GPU context beyond asking for names and memory."""
     import torch
-
-    from models.fast import bf16_is_native
 
     # The cores that this process may use: a container or a batch system often gives fewer than there are.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,8 +3,8 @@
 The functions take a recipe in any form: a `Recipe`, the path of a YAML file, or its keys as a mapping
 (`{"remove": ["face"], "inpaint.name": "telea"}`); None is the default recipe. Single images go through the same
 stages as a run, with models loaded once a process; nothing is stored. Errors are raised: ConfigError for a wrong
-recipe or place, models.weights.WeightsError for weights that cannot be had, RowError for an image that cannot be
-processed, ValueError for an array that is not what a docstring says.
+recipe or place, cleanplate.models.weights.registry.WeightsError for weights that cannot be had, RowError for
+an image that cannot be processed, ValueError for an array that is not what a docstring says.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ import pyarrow as pa
 from PIL import Image as Pil
 from PIL import ImageOps
 
-from models.regions import Image, Mask, Region
-from pipeline import kit, ledger, masks, schema
-from pipeline import run as runs
-from pipeline.errors import RowError
-from pipeline.graph import connected, stages_of
-from pipeline.ledger import Tally
-from pipeline.recipe import Recipe, load
-from pipeline.rows import paste_patches, region_of
-from pipeline.stage import Worker
-from pipeline.stages.segment import grow
+from cleanplate.models.types import Image, Mask, Region
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.engine.ray_data import connected, stages_of
+from cleanplate.pipeline.errors import RowError
+from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.images import rle
+from cleanplate.pipeline.ledger import ledger
+from cleanplate.pipeline.ledger.ledger import Tally
+from cleanplate.pipeline.recipe.recipe import Recipe, load
+from cleanplate.pipeline.stages.rows import paste_patches, region_of
+from cleanplate.pipeline.stages.segment import grow
+from cleanplate.pipeline.stages.stage import Worker
 
 AnyRecipe = Recipe | Mapping[str, Any] | str | PathLike[str] | None
 AnyMask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8] | Pil.Image
@@ -85,9 +88,9 @@ def mask_of(image: Image | Pil.Image, regions: Iterable[Region], recipe: AnyReci
     height, width = pixels.shape[:2]
     if not chosen:
         return np.zeros((height, width), bool)
-    drawn = kit.segmenter(settings)([pixels], [chosen])[0]
+    drawn = inpainters.segmenter(settings)([pixels], [chosen])[0]
     grown = [grow(mask, region, settings.masks) for mask, region in zip(drawn, chosen, strict=True)]
-    return masks.union(grown, height, width)
+    return rle.union(grown, height, width)
 
 
 def clean(image: Picture, mask: AnyMask | None = None, recipe: AnyRecipe = None) -> Picture:
@@ -120,7 +123,7 @@ def examine(image: Image | Pil.Image, recipe: AnyRecipe = None) -> Cleaned:
     row = _through(pixels, recipe, ("detect", "segment", "inpaint", "verify"))
     height, width = pixels.shape[:2]
     whole = (
-        masks.from_rle(row["mask_rle"], height, width) if row["mask_rle"] else np.zeros((height, width), bool)
+        rle.from_rle(row["mask_rle"], height, width) if row["mask_rle"] else np.zeros((height, width), bool)
     )
     left = [{**struct, "rle": None} for struct in row["residual"]]
     return Cleaned(
@@ -195,7 +198,7 @@ def _run(
     new_run: bool,
     progress: bool,
 ) -> Tally:
-    from pipeline.progress import Progress
+    from cleanplate.pipeline.ui.progress import Progress
 
     run = runs.start(str(source), str(output), _recipe(recipe), new_run=new_run)
     units = runs.plan_new(run, limit=limit, retry_failed=retry_failed)
@@ -222,7 +225,7 @@ def _recipe(recipe: AnyRecipe) -> Recipe:
 def _worker(recipe: str, names: tuple[str, ...]) -> Worker:
     """The named stages of a recipe (as JSON), opened once a process."""
     settings = Recipe.model_validate_json(recipe)
-    kit.check(settings)
+    inpainters.check(settings)
     return Worker([stage for stage in stages_of(settings, last=True) if stage.name in names])
 
 
@@ -258,7 +261,7 @@ def _through(pixels: Image, recipe: AnyRecipe, names: tuple[str, ...]) -> dict[s
 def _filled(pixels: Image, mask: Mask, recipe: Recipe) -> Image:
     if not mask.any():
         return pixels.copy()
-    return kit.inpainters(recipe)[""]([pixels], [mask])[0]
+    return inpainters.inpainters(recipe)[""]([pixels], [mask])[0]
 
 
 def _pixels(image: Image | Pil.Image) -> Image:

@@ -9,7 +9,8 @@
     ├── ContractError    a stage broke its promise (lost a row, changed the schema): our bug, the run stops
     └── RunStopped       the run ended before every unit was committed: exit code 3, the same command goes on
 
-`pipeline.images.ImageError` (undecodable bytes) is a RowError; `models.weights.WeightsError` (weights that
+`cleanplate.pipeline.images.encode.ImageError` (undecodable bytes) is a RowError;
+`cleanplate.models.weights.registry.WeightsError` (weights that
 are missing or not what the table says) is treated like ConfigError. Foreign errors are mapped once, where
 they enter: object stores in `s3_store.py`, decoders in `images.py`.
 """

@@ -14,6 +14,8 @@ import pyarrow as pa
 
 VERSION = "part/2"
 """Of a part's columns. part/1 had no edited_rle."""
+Row = dict[str, Any]
+"""Columns of one image by name: what a part holds of it, or will."""
 STATUSES = ("unchanged", "cleaned", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
 

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from faultproxy import FaultProxy
-from rayrig import RayRig
-from s3server import Bucket, S3Server, aws_environment
+
+from rigs.faultproxy import FaultProxy
+from rigs.rayrig import RayRig
+from rigs.s3server import Bucket, S3Server, aws_environment
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts its background jobs so, and the processes that tests press Ctrl-C on would inherit it.

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs import weights
-from jobs.__main__ import parser
-from pipeline.metrics import METRICS, RUN_METRICS
+from cleanplate.jobs.cli.app import parser
+from cleanplate.jobs.commands import weights
+from cleanplate.pipeline.engine.metrics import METRICS, RUN_METRICS
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

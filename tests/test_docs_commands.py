@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image as Pil
-from s3server import Bucket
 
-from jobs.__main__ import main, parser
-from jobs.evaluate import with_default
-from pipeline.recipe import load
-from pipeline.storage import open_store
+from cleanplate.jobs.cli.app import main, parser
+from cleanplate.jobs.evaluate.command import with_default
+from cleanplate.pipeline.recipe.recipe import load
+from cleanplate.pipeline.storage.connect import open_store
+from rigs.s3server import Bucket
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,16 +29,16 @@ SMALL = 200
 
 PARSED_ONLY: list[tuple[str, str]] = [
     (r"--inpainter big-lama|--segmenter sam|--checkpoint", "weights that are fetched from the network"),
-    (r"^weights (fetch|add)", "the network; tests/models/test_weights.py fetches from real places"),
+    (r"^weights (fetch|add)", "the network; tests/models/weights/test_weights.py fetches from real places"),
     (r"^weights verify", "hashes the reader's own cache and removes what is damaged there"),
     (r"--gpus", "a GPU"),
-    (r"--review", "marks that a person exported from the report; tests/test_review.py"),
+    (r"--review", "marks that a person exported from the report; tests/flow/test_review.py"),
     (r"hub-dataset|lanyard", "data that is not here; the tests of that source"),
     (r"^status .*--address", "a cluster with a dashboard"),
     (r"^(submit|stop) ", "a cluster with a dashboard; tests/jobs/test_submit.py has one"),
     (r"^demo", "a minute; tests/jobs/test_demo_photos.py and `make demo`"),
     (r"^serve", "runs until it is stopped; its own tests drive it in a browser"),
-    (r"^(train|ablate) ", "hours; tests/jobs/test_train_job.py"),
+    (r"^(train|ablate) ", "hours; tests/jobs/train/test_train_job.py"),
     (r"^evaluate ", "weights and photographs that are not here; its own tests"),
     (r"^benchmark", "minutes of a quiet machine"),
 ]
@@ -86,9 +86,9 @@ def words_of(line: str) -> list[str]:
 def test_documented_commands_parse(page: str, line: str) -> None:
     words = with_default(words_of(line))
     if words[0] == "train":
-        from jobs import train
+        from cleanplate.jobs.train import command
 
-        assert train.parser().parse_args(words[1:])
+        assert command.parser().parse_args(words[1:])
         return
     args = parser().parse_args(words)
     assert args.run is not None, page

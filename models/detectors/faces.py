@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.detectors import tiles
-from models.detectors.onnx import Floats, fixed_weights, free_shapes, on_gpu, open_session
-from models.regions import Image, Region
+from cleanplate.models.detectors.onnx_session import Floats, fixed_weights, free_shapes, on_gpu, open_session
+from cleanplate.models.detectors.views import tiles
+from cleanplate.models.types import Image, Region
 
 STRIDE = 4
 BATCH_PIXELS = 2 * 1280 * 1280

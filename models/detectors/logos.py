@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.detectors import tiles
-from models.detectors.blended import CLOSE, QUICK, Looked, Pose, Render, evenly
-from models.regions import Image, Mask, Region
+from cleanplate.models.detectors.logo_blend import CLOSE, QUICK, Looked, Pose, Render, evenly
+from cleanplate.models.detectors.views import tiles
+from cleanplate.models.types import Image, Mask, Region
 
 COARSE = 40
 """Long side of a mark in the coarse search, pixels."""

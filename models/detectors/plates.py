@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.detectors.lines import Line, box_of
-from models.detectors.text import TextDetector
-from models.regions import Image, Region
+from cleanplate.models.detectors.lettering.lines import Line, box_of
+from cleanplate.models.detectors.text import TextDetector
+from cleanplate.models.types import Image, Region
 
 
 class PlateDetector:

@@ -1,5 +1,5 @@
 """Text in photographs: PP-OCRv6 (small) finds lines; a line is kept when its recogniser can read it, or when
-its strokes look like letters (`models.lettering`): other scripts, decorative faces.
+its strokes look like letters (`cleanplate.models.detectors.lettering.letters`): other scripts, decorative faces.
 
 The networks are the Apache-2.0 ONNX files of PP-OCR (Du et al. 2020, arXiv:2009.09941). Unverified,
 the detector also fires on textures and frames, over large areas; see `reading.is_text`, `is_lettering`.
@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.detectors import tiles
-from models.detectors.evidence import window
-from models.detectors.lines import (
+from cleanplate.models.detectors.lettering.letters import Lettering, StrokeFinder
+from cleanplate.models.detectors.lettering.lines import (
     Line,
     Quad,
     beside,
@@ -26,12 +25,19 @@ from models.detectors.lines import (
     without_seen,
     without_twins,
 )
-from models.detectors.onnx import Floats, on_gpu, open_session
-from models.detectors.overlay import Looks, OverlayMap
-from models.detectors.reading import Reader, is_lettering, is_text, reads_in_map, reads_well
-from models.lettering import Lettering, StrokeFinder
-from models.regions import Image, Mask, Region
-from models.strokes import text_mask
+from cleanplate.models.detectors.lettering.reading import (
+    Reader,
+    is_lettering,
+    is_text,
+    reads_in_map,
+    reads_well,
+)
+from cleanplate.models.detectors.lettering.strokes import text_mask
+from cleanplate.models.detectors.onnx_session import Floats, on_gpu, open_session
+from cleanplate.models.detectors.overlay.evidence import window
+from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
+from cleanplate.models.detectors.views import tiles
+from cleanplate.models.types import Image, Mask, Region
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -56,7 +62,8 @@ class TextDetector:
     """Detector of lines of text, kind 'text', with the strokes of each line as `Region.mask`.
 
     det_path, rec_path: PP-OCRv6 small detector and recogniser (ONNX); no `rec_path`, no verification.
-    strokes_path: weights of `models.lettering`; with them lines that cannot be read may count, those that read
+    strokes_path: weights of `cleanplate.models.detectors.lettering.letters`; with them lines that cannot be
+    read may count, those that read
         badly must look like lettering, and masks are its strokes.
     min_score: drops regions below it. Region.score is the detector's mean probability in the line, or, with a
         recogniser, the mean of that and of the reading's score (of a line that cannot be read: of its strokes').
@@ -102,7 +109,8 @@ class TextDetector:
         self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
 
     def with_overlay(self, overlay: OverlayMap) -> TextDetector:
-        """The same detector, which also looks for lines where the U-Net of `models.marks` sees something laid over the
+        """The same detector, which also looks for lines where the U-Net of
+        `cleanplate.models.detectors.unet` sees something laid over the
         picture. Its map is a drawing of letters without the ground they lie on, in which lines are found that the
         ground hides; whether they are text is told by the map and, as of all others, by the picture itself."""
         found = copy.copy(self)

@@ -1,12 +1,12 @@
 """Watermarks: what was laid over a picture after it was taken, told apart from lettering that was photographed.
 
 Candidates are the lines that the text detector proposes, in the picture and in the U-Net's map of it, and the pieces
-of what the U-Net calls overlay (`models.detectors.candidates`). The rule:
+of what the U-Net calls overlay (`cleanplate.models.detectors.overlay.candidates`). The rule:
 
 1. Each candidate gets a score, the chance that it is overlay, from what the U-Net says about its pixels at several
    sizes and from the pixels: an overlay has one colour and one opacity, follows the ground behind it, has sharp
-   edges and less texture than what is round it (`models.detectors.evidence`). The weights are fitted to rendered
-   marks, scene-like lettering and photographs (`models.detectors.rule`).
+   edges and less texture than what is round it (`cleanplate.models.detectors.overlay.evidence`). The weights
+   are fitted to rendered marks, scene-like lettering and photographs (`cleanplate.models.detectors.overlay.rule`).
    Pieces that are more than a tenth of the picture together must be surer.
 2. A picture is marked when one candidate reaches `Rule.first`; then those that reach `Rule.more` count as well:
    where one mark is, there are more.
@@ -23,14 +23,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.detectors.candidates import Candidate, candidates, parts
-from models.detectors.evidence import cut
-from models.detectors.lines import Line, turn_between
-from models.detectors.overlay import Looks, OverlayMap
-from models.detectors.rule import Rule
-from models.detectors.text import TextDetector
-from models.marks import Probability
-from models.regions import Image, Region
+from cleanplate.models.detectors.lettering.lines import Line, turn_between
+from cleanplate.models.detectors.overlay.candidates import Candidate, candidates, parts
+from cleanplate.models.detectors.overlay.evidence import cut
+from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
+from cleanplate.models.detectors.overlay.rule import Rule
+from cleanplate.models.detectors.text import TextDetector
+from cleanplate.models.detectors.unet import Probability
+from cleanplate.models.types import Image, Region
 
 LARGE, SURER = 0.1, 2.0
 """Likely pieces of the U-Net's map that are together more than this share of the picture count as so many logits less

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from models.crops import CropSettings
-from models.evaluation.judges import Metric
-from models.evaluation.tables import Row
-from models.inpainters import LamaInpainter
-from models.lama import Kind, LamaParams, build_generator
-from models.losses import LossWeights
-from models.training.recipe import TrainRecipe
+from cleanplate.models.evaluation.judges import Metric
+from cleanplate.models.evaluation.tables import Row
+from cleanplate.models.inpainters.crops import CropSettings
+from cleanplate.models.inpainters.inpainters import LamaInpainter
+from cleanplate.models.lama.generator import Kind, LamaParams, build_generator
+from cleanplate.models.lama.losses import LossWeights
+from cleanplate.models.training.lama.recipe import TrainRecipe
 
 
 @dataclass(frozen=True)

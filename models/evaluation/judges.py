@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from models import metrics
-from models.checkpoints import load_tensors
-from models.evaluation.inception import FidInception, features_of
-from models.evaluation.lpips import load_lpips, lpips
-from models.regions import Image, Mask
-from models.weights import WeightsError, find, resolve
+from cleanplate.models.metrics import pixelwise
+from cleanplate.models.metrics.inception import FidInception, features_of
+from cleanplate.models.metrics.lpips import load_lpips, lpips
+from cleanplate.models.types import Image, Mask
+from cleanplate.models.weights.checkpoints import load_tensors
+from cleanplate.models.weights.registry import WeightsError, find, resolve
 
 Judge = Callable[[Image, Image, Mask], float]
 """(fill, truth, hole) -> value."""
@@ -41,14 +41,14 @@ class Metric:
 def pair_metrics(device: str = "cpu") -> list[Metric]:
     """Every metric of one fill: over the whole image, and in the hole (PSNR in dB, the others in [0, 1])."""
     return [
-        Metric("l1", "L1", False, lambda fill, truth, _: metrics.l1(fill, truth)),
-        Metric("psnr", "PSNR", True, lambda fill, truth, _: min(metrics.psnr(fill, truth), 100.0), "", 2),
-        Metric("ssim", "SSIM", True, lambda fill, truth, _: metrics.ssim(fill, truth)),
-        Metric("hole_l1", "L1 in hole", False, metrics.l1),
+        Metric("l1", "L1", False, lambda fill, truth, _: pixelwise.l1(fill, truth)),
+        Metric("psnr", "PSNR", True, lambda fill, truth, _: min(pixelwise.psnr(fill, truth), 100.0), "", 2),
+        Metric("ssim", "SSIM", True, lambda fill, truth, _: pixelwise.ssim(fill, truth)),
+        Metric("hole_l1", "L1 in hole", False, pixelwise.l1),
         Metric(
-            "hole_psnr", "PSNR in hole", True, lambda f, t, m: min(metrics.psnr(f, t, m), 100.0), decimals=2
+            "hole_psnr", "PSNR in hole", True, lambda f, t, m: min(pixelwise.psnr(f, t, m), 100.0), decimals=2
         ),
-        Metric("hole_ssim", "SSIM in hole", True, metrics.ssim),
+        Metric("hole_ssim", "SSIM in hole", True, pixelwise.ssim),
         flip_metric(),
         lpips_metric(device),
     ]

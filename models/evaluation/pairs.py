@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from models.regions import Image, Mask
-from models.training.data import evaluation_crop
-from models.training.masks import MASKS, MaskRecipe, bounded_mask, scaled
-from models.training.objects import coloured_pieces, moved_object
+from cleanplate.models.training.data import evaluation_crop
+from cleanplate.models.training.lama.masks import MASKS, MaskRecipe, bounded_mask, scaled
+from cleanplate.models.training.lama.objects import coloured_pieces, moved_object
+from cleanplate.models.types import Image, Mask
 
 KINDS = ("narrow", "medium", "wide", "segm")
 """narrow, medium and wide are the released configurations thin, medium and thick."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageDraw, ImageFont
 
-from models.regions import Image
+from cleanplate.models.types import Image
 
 HEAD = 22
 """Pixels of the line of titles."""

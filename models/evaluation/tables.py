@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.inception import frechet_distance
-from models.evaluation.judges import Embed, Metric
-from models.evaluation.pairs import Pair
-from models.regions import Image
+from cleanplate.models.evaluation.judges import Embed, Metric
+from cleanplate.models.evaluation.pairs import Pair
+from cleanplate.models.metrics.inception import frechet_distance
+from cleanplate.models.types import Image
 
 FID_MEANS_LITTLE_BELOW = 2048
 """Fewer images than features: the covariance is singular and the bias large."""

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.regions import Image
+from cleanplate.models.types import Image
 
 log = logging.getLogger(__name__)
 

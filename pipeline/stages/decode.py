@@ -14,11 +14,12 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 
-from models.regions import Image
-from pipeline import schema
-from pipeline.formats import ImageError
-from pipeline.rows import decode
-from pipeline.stage import Needs, Row, Work
+from cleanplate.models.types import Image
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.stages.rows import decode
+from cleanplate.pipeline.stages.stage import Needs, Work
 
 _ADDS = schema.columns("pixels")
 _READS = ["source", "width", "height"]

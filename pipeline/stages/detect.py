@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.regions import Image, Region
-from pipeline import areas, consensus, finders, kit, schema
-from pipeline.recipe import Detect as Rule
-from pipeline.recipe import Recipe
-from pipeline.rows import asked_for, pixels_of, region_struct, rows_of, without_pixels
-from pipeline.stage import Needs, Work
+from cleanplate.models.types import Image, Region
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.factory import detectors as finders
+from cleanplate.pipeline.factory import inpainters, static_watermark
+from cleanplate.pipeline.recipe import areas
+from cleanplate.pipeline.recipe.recipe import Detect as Rule
+from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.stages.rows import asked_for, pixels_of, region_struct, rows_of, without_pixels
+from cleanplate.pipeline.stages.stage import Needs, Work
 
 _ADDS = schema.columns("found", "detectors")
 _READS = ["source_uri", "source", "source_sha256", "width", "height", "review"]
@@ -27,8 +30,8 @@ class Detect:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
-        detectors = kit.detectors(self.recipe)
-        given, marks = finders.given(self.recipe), consensus.opened(self.recipe)
+        detectors = inpainters.detectors(self.recipe)
+        given, marks = finders.given(self.recipe), static_watermark.opened(self.recipe)
         names = finders.names_of(detectors)
 
         def detect(table: pa.Table) -> pa.Table:

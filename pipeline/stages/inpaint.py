@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.regions import Image, Inpainter, Mask
-from pipeline import consensus, kit, masks, schema
-from pipeline.errors import ContractError
-from pipeline.recipe import Recipe
-from pipeline.rows import cut_patches, pixels_of, rows_of
-from pipeline.stage import Needs, Work
+from cleanplate.models.types import Image, Inpainter, Mask
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.errors import ContractError
+from cleanplate.pipeline.factory import inpainters, static_watermark
+from cleanplate.pipeline.images import rle
+from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.stages.rows import cut_patches, pixels_of, rows_of
+from cleanplate.pipeline.stages.stage import Needs, Work
 
 _ADDS = schema.columns("patches", "inpainter", "passes", "regions")
 _READS = ["source_uri", "source", "source_sha256", "width", "height", "regions", "mask_rle"]
@@ -32,8 +34,8 @@ class Inpaint:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
-        fillers = kit.inpainters(self.recipe)
-        marks = consensus.opened(self.recipe)
+        fillers = inpainters.inpainters(self.recipe)
+        marks = static_watermark.opened(self.recipe)
 
         def inpaint(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)
@@ -43,7 +45,7 @@ class Inpaint:
                 {"patches": [], "inpainter": None, "passes": 0, "regions": row["regions"]} for row in rows
             ]
             for n, (picture, by) in zip(busy, edited, strict=True):
-                mask = masks.from_rle(rows[n]["mask_rle"], rows[n]["height"], rows[n]["width"])
+                mask = rle.from_rle(rows[n]["mask_rle"], rows[n]["height"], rows[n]["width"])
                 made[n] |= {"patches": cut_patches(picture, mask), "inpainter": by, "passes": 1}
             return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
 
@@ -51,7 +53,7 @@ class Inpaint:
 
 
 def edit(
-    rows: list[dict[str, Any]], fillers: Mapping[str, Inpainter], marks: consensus.Consensus | None
+    rows: list[dict[str, Any]], fillers: Mapping[str, Inpainter], marks: static_watermark.Consensus | None
 ) -> list[tuple[Image, str]]:
     """Each row's source with its masks filled, HWC uint8 RGB, and what filled them. Marks of the collection are
     taken off first, where their opacity allows it; what stands below them then needs no filler."""
@@ -75,15 +77,15 @@ def masks_by_filler(
     Writes into each region what cleans it. Pixels under two kinds go to the last filler named, so that nothing of
     the first kind shows through."""
     height, width = row["height"], row["width"]
-    whole = masks.from_rle(row["mask_rle"], height, width)
+    whole = rle.from_rle(row["mask_rle"], height, width)
     jobs: dict[str, Mask] = {}
     taken = np.zeros_like(whole)
     for region in row["regions"]:
         name = fillers.get(region.get("filler") or region["kind"], fillers[""]).name
-        mask = masks.from_rle(region["rle"], height, width)
+        mask = rle.from_rle(region["rle"], height, width)
         taken |= mask
         region["by"] = name
-        if done is not None and region["kind"] == consensus.KIND and not region.get("filler"):
+        if done is not None and region["kind"] == static_watermark.KIND and not region.get("filler"):
             mask &= ~done
             region["by"] = f"{TAKE_OFF}+{name}" if mask.any() else TAKE_OFF
             if not mask.any():

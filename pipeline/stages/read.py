@@ -9,14 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import exif, schema
-from pipeline.containers import Fetched, read_images
-from pipeline.errors import CleanplateError, RowError, StorageError
-from pipeline.formats import ImageError
-from pipeline.headers import header
-from pipeline.pixels import ISO, decode, exif_block
-from pipeline.recipe import Limits
-from pipeline.stage import Needs, Work, error_of
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
+from cleanplate.pipeline.images.decode import ISO, decode, exif_block
+from cleanplate.pipeline.images.formats import exif
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.table import header
+from cleanplate.pipeline.recipe.recipe import Limits
+from cleanplate.pipeline.stages.stage import Needs, Work, error_of
+from cleanplate.pipeline.storage.containers import Fetched, read_images
 
 _ADDS = schema.columns("source", "source_sha256", "source_format", "width", "height", "error")
 _THREADS = 16

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.masks import close_gaps, fill_holes, short_side, swept, whole_blocks
-from models.masks import grow as grow_mask
-from models.regions import Mask, Region
-from models.segmenters import thickness
-from pipeline import kit, masks, schema
-from pipeline.consensus import KIND
-from pipeline.recipe import Masks, Recipe
-from pipeline.rows import asked_for, pixels_of, region_of, region_struct, rows_of
-from pipeline.stage import Needs, Work
+from cleanplate.models.segmenters.classic import thickness
+from cleanplate.models.segmenters.masks import close_gaps, fill_holes, short_side, swept, whole_blocks
+from cleanplate.models.segmenters.masks import grow as grow_mask
+from cleanplate.models.types import Mask, Region
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory.static_watermark import KIND
+from cleanplate.pipeline.images import rle
+from cleanplate.pipeline.recipe.recipe import Masks, Recipe
+from cleanplate.pipeline.stages.rows import asked_for, pixels_of, region_of, region_struct, rows_of
+from cleanplate.pipeline.stages.stage import Needs, Work
 
 STROKES = 12
 """A line of text is about so many strokes high."""
@@ -33,7 +35,7 @@ class Segment:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
-        segmenter = kit.segmenter(self.recipe)
+        segmenter = inpainters.segmenter(self.recipe)
 
         def segment(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)
@@ -64,7 +66,7 @@ def mask_row(
     coverage = float(np.count_nonzero(whole)) / whole.size
     made: dict[str, Any] = {
         "regions": [region_struct(region, mask) for region, mask in zip(regions, grown, strict=True)],
-        "mask_rle": masks.to_rle(whole) if regions else None,
+        "mask_rle": rle.to_rle(whole) if regions else None,
         "mask_coverage": coverage,
         "segmenter": segmenter if regions else None,
         "status": None,
@@ -100,5 +102,5 @@ def side_of(mask: Mask, box: Sequence[float], kind: str) -> float:
 
 def together(grown: list[Mask], row: dict[str, Any], rule: Masks) -> Mask:
     """Every pixel of a row that may change: the regions' masks, gaps closed, on the grid of the JPEG's blocks."""
-    whole = close_gaps(masks.union(grown, row["height"], row["width"]), rule.merge_px)
+    whole = close_gaps(rle.union(grown, row["height"], row["width"]), rule.merge_px)
     return whole_blocks(whole, rule.align) if rule.align and row["source_format"] == "jpeg" else whole

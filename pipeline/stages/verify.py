@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.detectors.windows import Window, look_at, windows
-from models.masks import grow as grow_mask
-from models.regions import Image, Inpainter, Mask, Region, Segmenter
-from pipeline import consensus, kit, masks, schema
-from pipeline.makers import Verifier
-from pipeline.recipe import Recipe
-from pipeline.rows import (
+from cleanplate.models.detectors.views.windows import Window, look_at, windows
+from cleanplate.models.segmenters.masks import grow as grow_mask
+from cleanplate.models.types import Image, Inpainter, Mask, Region, Segmenter
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.factory import inpainters, static_watermark
+from cleanplate.pipeline.factory.kinds import Verifier
+from cleanplate.pipeline.images import rle
+from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.stages.rows import (
     asked_for,
     cut_patches,
     paste_patches,
@@ -30,7 +32,7 @@ from pipeline.rows import (
     rows_of,
     without_pixels,
 )
-from pipeline.stage import Needs, Work
+from cleanplate.pipeline.stages.stage import Needs, Work
 
 from .detect import looks_everywhere, wanted
 from .inpaint import edit
@@ -64,11 +66,11 @@ class Verify:
 
     def open(self) -> Work:
         tools = _Tools(
-            kit.verifiers(self.recipe),
-            kit.segmenter(self.recipe),
-            kit.inpainters(self.recipe),
+            inpainters.verifiers(self.recipe),
+            inpainters.segmenter(self.recipe),
+            inpainters.inpainters(self.recipe),
             self.recipe,
-            consensus.opened(self.recipe),
+            static_watermark.opened(self.recipe),
         )
 
         def verify(table: pa.Table) -> pa.Table:
@@ -94,7 +96,7 @@ class _Tools:
     segmenter: Segmenter
     fillers: Mapping[str, Inpainter]
     recipe: Recipe
-    marks: consensus.Consensus | None = None
+    marks: static_watermark.Consensus | None = None
 
     def fallback(self, repairs: int) -> str | None:
         """The key of what fills again what was repaired so many times: the next fallback, the last one for ever."""
@@ -174,7 +176,7 @@ def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:
     """Where to look: near the edits when only finds beside them count, else everywhere."""
     if looks_everywhere(row, recipe) or not row["mask_rle"]:
         return [(0, 0, row["width"], row["height"])]
-    return windows(masks.from_rle(row["mask_rle"], row["height"], row["width"]))
+    return windows(rle.from_rle(row["mask_rle"], row["height"], row["width"]))
 
 
 def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
@@ -195,7 +197,7 @@ def _beside(edit: dict[str, Any], box: tuple[float, float, float, float], row: d
     rim = 0.5 * min(x1 - x0, y1 - y0)
     if not _touch([x0 - rim, y0 - rim, x1 + rim, y1 + rim], box):
         return False
-    mask = masks.from_rle(edit["rle"], row["height"], row["width"])
+    mask = rle.from_rle(edit["rle"], row["height"], row["width"])
     return _meets(mask, box, 0.5 * side_of(mask, edit["box"], edit["kind"]))
 
 
@@ -219,7 +221,7 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
         grow(mask, region, tools.recipe.masks)
         for mask, region in zip(tools.segmenter([picture], [found])[0], found, strict=True)
     ]
-    old = [(r, masks.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
+    old = [(r, rle.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
     again = tools.fallback(row["passes"] - 1)
     wider = [
         (_given_to(again, r), _wider(mask, r, tools.recipe.verify.grow))
@@ -231,23 +233,23 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     coverage = float(np.count_nonzero(whole)) / whole.size
     if coverage > tools.recipe.masks.max_coverage:
         return False
-    kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": masks.to_rle(m)} for r, m in wider]
+    kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": rle.to_rle(m)} for r, m in wider]
     fresh = [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
     row["regions"] = kept + [_given_to(again, r) for r in fresh]
-    row |= {"mask_rle": masks.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
+    row |= {"mask_rle": rle.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
 
 
 def _given_to(filler: str | None, region: dict[str, Any]) -> dict[str, Any]:
     """The region with the key of what fills it now; without one its kind's own filler does it again. A mark that
     was taken off, and shows all the same, is filled."""
-    return {**region, "filler": filler or (_FILLED if region["kind"] == consensus.KIND else None)}
+    return {**region, "filler": filler or (_FILLED if region["kind"] == static_watermark.KIND else None)}
 
 
 def _wider(mask: Mask, region: dict[str, Any], share: float) -> Mask:
     """The mask grown by a share of its shorter side; masks that did their work are not asked for. A mark of the
     collection is known to the pixel, and may be thin strokes across a large box."""
-    if region["kind"] == consensus.KIND:
+    if region["kind"] == static_watermark.KIND:
         return grow_mask(mask, 4)
     return grow_mask(mask, max(4, round(share * side_of(mask, region["box"], region["kind"]))))
 
@@ -260,7 +262,7 @@ def _refill(rows: list[dict[str, Any]], tools: _Tools) -> None:
     if not rows:
         return
     for row, (picture, by) in zip(rows, edit(rows, tools.fillers, tools.marks), strict=True):
-        mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
+        mask = rle.from_rle(row["mask_rle"], row["height"], row["width"])
         row |= {
             "patches": cut_patches(picture, mask),
             "inpainter": by,

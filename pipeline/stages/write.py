@@ -10,16 +10,17 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from models.regions import Image, Mask
-from pipeline import images, masks, schema
-from pipeline.errors import ContractError, RowError
-from pipeline.formats import SUFFIXES
-from pipeline.inner import inner_of, key_of
-from pipeline.manifest import Sign, signer
-from pipeline.provenance import code_version
-from pipeline.recipe import Output
-from pipeline.rows import decoded, paste_patches
-from pipeline.stage import Needs, Row, Work
+from cleanplate.models.types import Image, Mask
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.errors import ContractError, RowError
+from cleanplate.pipeline.images import encode, rle
+from cleanplate.pipeline.images.c2pa_manifest import Sign, signer
+from cleanplate.pipeline.recipe.provenance import code_version
+from cleanplate.pipeline.recipe.recipe import Output
+from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.stages.rows import decoded, paste_patches
+from cleanplate.pipeline.stages.stage import Needs, Work
+from cleanplate.pipeline.storage.address import SUFFIXES, inner_of, key_of
 
 _ADDS = schema.columns(
     *("image", "output_format", "output_sha256", "edited_rle", "untouched", "metadata_dropped", "note")
@@ -52,9 +53,9 @@ def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
     edited: Image | None = None
     mask: Mask | None = None
     if row["mask_rle"]:
-        mask = masks.from_rle(row["mask_rle"], row["height"], row["width"])
+        mask = rle.from_rle(row["mask_rle"], row["height"], row["width"])
         edited = paste_patches(picture.pixels, row["patches"])
-    done = images.encode(
+    done = encode.encode(
         row["source"],
         picture,
         edited,
@@ -76,7 +77,7 @@ def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
         "image": {"bytes": done.data, "path": path_of(row["source_uri"], done.format)},
         "output_format": done.format,
         "output_sha256": digest,
-        "edited_rle": None if done.edited is None else masks.to_rle(done.edited),
+        "edited_rle": None if done.edited is None else rle.to_rle(done.edited),
         "untouched": {"pixels_equal": done.pixels_equal, "jpeg_blocks_equal": done.jpeg_blocks_equal},
         "metadata_dropped": done.metadata_dropped,
         "note": done.note,

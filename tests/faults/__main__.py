@@ -5,7 +5,7 @@
 Each fault: start the real command, do the fault, start the same command again where it ended, and compare: every
 input in one committed row, its bytes and columns equal to those of a run without faults. Prints a table with the
 time lost; exit code 1 when a row is missing, twice or different. Lives beside the tests (it needs their S3 server,
-fault proxy and Ray), which run it at a small size (tests/test_faults.py).
+fault proxy and Ray), which run it at a small size (tests/flow/test_faults.py).
 """
 
 from __future__ import annotations

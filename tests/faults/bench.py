@@ -21,22 +21,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from faultproxy import FaultProxy
-from flow_rig import comparable, rows_of
-from s3server import Bucket, S3Server, aws_environment
-from scenes import photos
-
-from pipeline import graph, ledger
-from pipeline.storage import open_store
+from cleanplate.pipeline.engine import ray_data
+from cleanplate.pipeline.ledger import ledger
+from cleanplate.pipeline.storage.connect import open_store
+from rigs.faultproxy import FaultProxy
+from rigs.flow_rig import comparable, rows_of
+from rigs.s3server import Bucket, S3Server, aws_environment
+from rigs.scenes import photos
 
 Engine = Literal["here", "ray"]
 FLAGS = ["--remove", "faces", "--inpainter", "telea", "--passes", "1"]
 _FORKED = [
-    "jobs.run",
-    "jobs.progress",
-    "pipeline.run",
-    "pipeline.kit",
-    "pipeline.compact",
+    "cleanplate.jobs.commands.run",
+    "cleanplate.jobs.cli.summary",
+    "cleanplate.pipeline.engine.run",
+    "cleanplate.pipeline.factory.inpainters",
+    "cleanplate.pipeline.engine.compaction",
     "cv2",
     "onnxruntime",
     "boto3",
@@ -112,7 +112,7 @@ class Bench:
     def start(
         self,
         output: str,
-        stages: graph.Stages | None = None,
+        stages: ray_data.Stages | None = None,
         file_limit: int | None = None,
         flags: Sequence[str] = (),
         elsewhere: bool = False,
@@ -131,7 +131,7 @@ class Bench:
         return self.command(["compact", output, "--rows", str(rows), *where])
 
     def command(
-        self, words: list[str], stages: graph.Stages | None = None, file_limit: int | None = None
+        self, words: list[str], stages: ray_data.Stages | None = None, file_limit: int | None = None
     ) -> Start:
         log = self.folder / f"{uuid.uuid4().hex}.log"
         context = multiprocessing.get_context("forkserver")
@@ -189,7 +189,7 @@ class Verdict:
 
 def _run(
     words: list[str],
-    stages: graph.Stages | None,
+    stages: ray_data.Stages | None,
     file_limit: int | None,
     environment: dict[str, str],
     log: str,
@@ -205,7 +205,7 @@ def _run(
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
-    from jobs.__main__ import main
+    from cleanplate.jobs.cli.app import main
 
     code = _with_stages(words, stages) if stages else main(words)
     sys.stdout.flush()
@@ -213,16 +213,16 @@ def _run(
     os._exit(code)  # As a command ends: nothing of the fork server's is to be cleaned up here.
 
 
-def _with_stages(words: list[str], stages: graph.Stages) -> int:
+def _with_stages(words: list[str], stages: ray_data.Stages) -> int:
     """The command with other stages, which no flag can name."""
-    from jobs.__main__ import parser
-    from jobs.flags import recipe_of
-    from pipeline import run as runs
+    from cleanplate.jobs.cli.app import parser
+    from cleanplate.jobs.cli.flags import recipe_of
+    from cleanplate.pipeline.engine import run as runs
 
     args = parser().parse_args(words)
     run = runs.start(args.source, args.output, recipe_of(args))
     units = runs.plan_new(run)
-    with nullcontext() if args.here else graph.connected(args.address):
+    with nullcontext() if args.here else ray_data.connected(args.address):
         runs.execute(run, units, "here" if args.here else "ray", lambda receipt: None, stages)
     return 0
 

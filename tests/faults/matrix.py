@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from faultproxy import FaultProxy
-from rayrig import RayRig
 from rich.table import Table
-from s3server import Bucket, S3Server, aws_environment
 
 from faults.bench import Bench, Engine, Verdict
 from faults.scenarios import SCENARIOS, Scenario
+from rigs.faultproxy import FaultProxy
+from rigs.rayrig import RayRig
+from rigs.s3server import Bucket, S3Server, aws_environment
 
 CPUS = 3
 """Of a node: each is a process that Ray starts before it is needed."""

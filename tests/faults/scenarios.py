@@ -16,13 +16,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faultproxy import Fault
-
+from cleanplate.pipeline.ledger import compactions, ledger, orphans
+from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.storage.connect import open_store
 from faults.bench import Bench, Engine, Start, limited, processes
 from faults.stages import greedy, hanging, poisoned, starved
-from pipeline import compacted, ledger, sweep
-from pipeline.audit import audit
-from pipeline.storage import open_store
+from rigs.faultproxy import Fault
 
 Do = Callable[[Bench, str], str]
 
@@ -306,11 +305,11 @@ def compaction_killed(bench: Bench, output: str) -> str:
     rows = 2 * bench.rows
     # Its end is kept back, so that the kill comes before it on any machine.
     bench.proxy.set(
-        Fault("hang", 1, "PUT", f"{output.removeprefix(bench.bucket.url(''))}/{compacted.index_key(0)}")
+        Fault("hang", 1, "PUT", f"{output.removeprefix(bench.bucket.url(''))}/{compactions.index_key(0)}")
     )
     for large in (1, 2):
         start = bench.compact(output, rows)
-        bench.wait_for_parts(output, large, start, compacted.FOLDER)
+        bench.wait_for_parts(output, large, start, compactions.FOLDER)
         start.kill()
         assert bench.parts(output) == small
     bench.proxy.set()
@@ -319,7 +318,7 @@ def compaction_killed(bench: Bench, output: str) -> str:
     large_parts = bench.parts(output)
     assert 1 < len(large_parts) < len(small)
     late = store.get(f"{ledger.PARTS}/{small[0]}")
-    removed = Counter(orphan.what for orphan, gone in sweep.sweep(store, 0) if gone)
+    removed = Counter(orphan.what for orphan, gone in orphans.sweep(store, 0) if gone)
     assert removed["replaced"] == len(small), removed
     assert store.put_new(f"{ledger.PARTS}/{small[0]}", late)
     assert bench.parts(output) == large_parts

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline import schema
-from pipeline.graph import stages_of
-from pipeline.recipe import Recipe
-from pipeline.stage import Needs, Stage, Work
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.engine.ray_data import stages_of
+from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.stages.stage import Needs, Stage, Work
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs import cluster_status
+from cleanplate.jobs.cluster import status
 
 ANSWERS: dict[str, Any] = {
     "/api/jobs/": [
@@ -83,7 +83,7 @@ class Answering:
 def test_nodes_actors_and_queues_are_shown() -> None:
     console = Console(width=120, record=True, quiet=False, file=None)
     with console.capture() as shown:
-        for table in cluster_status.tables(Answering()):
+        for table in status.tables(Answering()):
             console.print(table)
     text = shown.get()
     lines = [line.replace("│", " ").split() for line in text.splitlines()]

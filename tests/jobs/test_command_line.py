@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import completion, train
-from jobs.__main__ import main, parser
-from jobs.evaluate import with_default
+from cleanplate.jobs.cli.app import main, parser
+from cleanplate.jobs.commands import completion
+from cleanplate.jobs.evaluate.command import with_default
+from cleanplate.jobs.train import command
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -27,7 +28,7 @@ def every_parser() -> Iterator[argparse.ArgumentParser]:
         for action in one._actions:
             if isinstance(action, argparse._SubParsersAction):
                 # `train` has a parser of its own, with torch behind it.
-                waiting += [train.parser() if name == "train" else p for name, p in action.choices.items()]
+                waiting += [command.parser() if name == "train" else p for name, p in action.choices.items()]
 
 
 @pytest.mark.parametrize("one", list(every_parser()), ids=lambda p: p.prog)
@@ -41,7 +42,7 @@ def test_help_shows_examples_that_are_understood(one: argparse.ArgumentParser) -
         words = shlex.split(line.partition(" > ")[0], comments=True)
         assert words[0] == "cleanplate"
         if words[1] == "train":
-            assert train.parser().parse_args(words[2:])
+            assert command.parser().parse_args(words[2:])
         else:
             assert parser().parse_args(with_default(words[1:])).run is not None
         assert line.startswith(one.prog)

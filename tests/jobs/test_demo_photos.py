@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from jobs import demo
-from jobs.demo import Cleaned
-from models.regions import Mask
+from cleanplate.jobs.commands import demo
+from cleanplate.jobs.commands.demo import Cleaned
+from cleanplate.models.types import Mask
 
 PHOTOS = Path(demo.__file__).parent / "demo_photos"
 FREE = {"CC0-1.0", "CC-BY-4.0", "Public domain (NASA)"}

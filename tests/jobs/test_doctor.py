@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
-from s3server import Bucket, free_ports
 
-from jobs.__main__ import main
-from pipeline.doctor import _lacking, _written
-from pipeline.storage import LocalStore
+from cleanplate.jobs.cli.app import main
+from cleanplate.jobs.cli.doctor_checks import _lacking, _written
+from cleanplate.pipeline.storage.connect import LocalStore
+from rigs.s3server import Bucket, free_ports
 
 
 def doctor(

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.photos import open_photos
-from models.training.data import load_bank
-from pipeline.errors import ConfigError
+from cleanplate.jobs.photos import open_photos
+from cleanplate.models.training.data import load_bank
+from cleanplate.pipeline.errors import ConfigError
 
 
 def png(seed):

@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from chromium import browser, errors, needs_chromium, wait_for
 
-from jobs.__main__ import main
-from pipeline import cutting, ledger, plan, schema
-from pipeline.recipe import Recipe
-from pipeline.storage import Object, Store, open_store
+from cleanplate.jobs.cli.app import main
+from cleanplate.pipeline import schema
+from cleanplate.pipeline.ledger import cut, ledger, plan
+from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.storage.connect import Object, Store, open_store
+from rigs.chromium import browser, errors, needs_chromium, wait_for
 
 __all__ = ["browser"]  # A fixture.
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -36,7 +37,7 @@ def commit_rows(output: Store, source: str) -> None:
     ledger.claim(output, record)
     names = (f"album{n // 1000:03}/IMG_{n:06}.jpg" for n in range(ROWS))
     rows = (plan.Planned(f"file://{source}/{name}", Object(name, 1000, "v")) for name in names)
-    for unit in cutting.cut(output, 0, rows, recipe, digest):
+    for unit in cut.cut(output, 0, rows, recipe, digest):
         planned = plan.read_unit(output, unit).select(schema.PLAN.names).to_pylist()
         table = pa.Table.from_pylist([row | told(dice) for row in planned], schema=schema.part_schema())
         ledger.commit(output, unit.name, table)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_images import BAD
-from chromium import browser, errors, needs_chromium, screen, wait_for
-from flow_rig import clean, faces, folder, put_photos
 
-from jobs.__main__ import main
-from pipeline import review
+from cleanplate.jobs.cli.app import main
+from cleanplate.pipeline.ledger import review
+from rigs.bad_images import BAD
+from rigs.chromium import browser, errors, needs_chromium, screen, wait_for
+from rigs.flow_rig import clean, faces, folder, put_photos
 
 pytestmark = needs_chromium
 __all__ = ["browser"]  # A fixture.

@@ -15,13 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from bad_images import BAD
-from chromium import browser, errors, needs_chromium, screen, wait_for
-from scenes import DEMO_PHOTOS
 
-from jobs.__main__ import main
-from pipeline import images
-from pipeline.recipe import load
+from cleanplate.jobs.cli.app import main
+from cleanplate.pipeline.images import encode
+from cleanplate.pipeline.recipe.recipe import load
+from rigs.bad_images import BAD
+from rigs.chromium import browser, errors, needs_chromium, screen, wait_for
+from rigs.scenes import DEMO_PHOTOS
 
 __all__ = ["browser"]  # A fixture.
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ class Server:
     """A running `cleanplate serve` and its link."""
 
     def __init__(self, *words: str) -> None:
-        command = [sys.executable, "-u", "-m", "jobs", "serve", "--no-open", "--port", "0", *words]
+        command = [sys.executable, "-u", "-m", "cleanplate", "serve", "--no-open", "--port", "0", *words]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -211,8 +211,8 @@ def test_upload_find_toggle_brush_run_compare_and_save(page: Any) -> None:
     file = page.downloads / "astronaut-clean.jpg"
     wait_for(file.exists)
     assert (
-        images.decode(file.read_bytes()).pixels.shape
-        == images.decode((DEMO_PHOTOS / "astronaut.jpg").read_bytes()).pixels.shape
+        encode.decode(file.read_bytes()).pixels.shape
+        == encode.decode((DEMO_PHOTOS / "astronaut.jpg").read_bytes()).pixels.shape
     )
     page.find_element("id", "save").send_keys(Keys.ENTER)
     wait_for((page.downloads / "recipe.yaml").exists)

@@ -17,14 +17,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from flow_rig import check_complete, put_photos
-from s3server import free_ports
 
-from jobs import status, stop, submit
-from jobs.submit import RECIPE, exit_code, make_package, prepare
-from pipeline import ledger
-from pipeline.errors import ConfigError, RunStopped
-from pipeline.storage import open_store
+from cleanplate.jobs.commands import status, stop, submit
+from cleanplate.jobs.commands.submit import RECIPE, exit_code, make_package, prepare
+from cleanplate.pipeline.errors import ConfigError, RunStopped
+from cleanplate.pipeline.ledger import ledger
+from cleanplate.pipeline.storage.connect import open_store
+from rigs.flow_rig import check_complete, put_photos
+from rigs.s3server import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = ("run", "s3://bucket/raw", "s3://bucket/clean")
@@ -50,11 +50,19 @@ def test_the_package_holds_our_source_and_the_recipe_and_runs(tmp_path: Path) ->
     job = prepare([*PLACES, "--recipe", str(recipe)])
     size = make_package(folder, job)
     sent = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"pipeline/graph.py", "models/regions.py", "jobs/__main__.py", RECIPE} <= sent
-    assert {Path(name).parts[0] for name in sent} == {"pipeline", "models", "jobs", RECIPE}
+    assert {
+        "cleanplate/__main__.py",
+        "cleanplate/pipeline/engine/ray_data.py",
+        "cleanplate/models/types.py",
+        RECIPE,
+    } <= sent
+    assert {Path(name).parts[0] for name in sent} == {"cleanplate", RECIPE}
     # No weights but the small files that the recipe names and our own package carries.
     weights = {name for name in sent if Path(name).suffix not in (".py", ".yaml", ".json", ".txt")}
-    assert weights == {"models/shipped/lama-lite.safetensors", "models/shipped/blazeface-short.tflite"}
+    assert weights == {
+        "cleanplate/models/shipped/lama-lite.safetensors",
+        "cleanplate/models/shipped/blazeface-short.tflite",
+    }
     assert size < 5 * 2**20
     words = [sys.executable, *job.entrypoint]
     said = subprocess.run(

@@ -16,9 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from flow_rig import folder, put_photos, rows_of
 
-from jobs.__main__ import main
+from cleanplate.jobs.cli.app import main
+from rigs.flow_rig import folder, put_photos, rows_of
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = ["--remove", "faces", "--inpainter", "telea", "--set", "units.rows=2"]
@@ -31,7 +31,7 @@ class Terminal:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs", *words],
+            [sys.executable, "-m", "cleanplate", *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from flow_rig import clean, faces, put_photos
 
-from jobs.verify import add_parser
-from pipeline.errors import ConfigError
+from cleanplate.jobs.commands.verify import add_parser
+from cleanplate.pipeline.errors import ConfigError
+from rigs.flow_rig import clean, faces, put_photos
 
 
 @pytest.fixture(scope="module")

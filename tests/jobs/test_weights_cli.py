@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.weights import add_parser
-from models.weights import WEIGHTS, WeightsError
+from cleanplate.jobs.commands.weights import add_parser
+from cleanplate.models.weights.registry import WEIGHTS, WeightsError
 
 CONTENT = b"a few weights" * 100
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models.regions import Image
-from models.weights import WeightsError, fetch
+from cleanplate.models.types import Image
+from cleanplate.models.weights.registry import WeightsError, fetch
 
 PHOTOS = Path(__file__).parent.parent / "data" / "photos"
 # Where a machine without network may keep the packages that carry the files.

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import marks
-from models.detectors.onnx import Session, _message, _shape, _varint, open_session
-from models.devices import FLUSHES, limit_threads, subnormals_flushed
-from models.inpainters import LamaInpainter
-from models.regions import Image
+from cleanplate.models.detectors import unet
+from cleanplate.models.detectors.onnx_session import Session, _message, _shape, _varint, open_session
+from cleanplate.models.devices import FLUSHES, limit_threads, subnormals_flushed
+from cleanplate.models.inpainters.inpainters import LamaInpainter
+from cleanplate.models.types import Image
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in FLUSHES, reason="the flag is known on Linux only"
@@ -79,7 +79,7 @@ class Squares(nn.Module):
 def test_networks_of_torch_flush_too() -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     with ThreadPoolExecutor(1) as pool:
-        chance = pool.submit(marks.probability, Squares(), [picture]).result()  # type: ignore[arg-type]
+        chance = pool.submit(unet.probability, Squares(), [picture]).result()  # type: ignore[arg-type]
         assert chance.max() == 0.5  # The sigmoid of 0, not of 1.
         hole = np.zeros((64, 64), np.bool_)
         hole[20:40, 20:40] = True

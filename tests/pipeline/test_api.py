@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flow_rig import FACES, folder, put_photos
 from PIL import Image as Pil
 
-import pipeline
-from pipeline import Cleaned, Recipe, Region, clean, examine, find, load_recipe, mask_of, read, run_here
-from pipeline.errors import ConfigError, RowError
+import cleanplate
+from cleanplate import Cleaned, Recipe, Region, clean, examine, find, load_recipe, mask_of, read, run_here
+from cleanplate.pipeline.errors import ConfigError, RowError
+from rigs.flow_rig import FACES, folder, put_photos
 
 PHOTO = Path("jobs/demo_photos/astronaut.jpg")
 RECIPE = {key: value for key, value in FACES.items() if not key.startswith(("engine", "units"))}
@@ -137,15 +137,17 @@ def test_a_folder_is_cleaned_without_jobs_and_read_as_a_table(tmp_path: Path) ->
 
 
 def test_the_package_names_what_it_has() -> None:
-    assert set(pipeline.__all__) <= set(dir(pipeline))
-    for name in pipeline.__all__:
-        assert getattr(pipeline, name).__doc__
+    assert set(cleanplate.__all__) <= set(dir(cleanplate))
+    for name in cleanplate.__all__:
+        assert getattr(cleanplate, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'cleann'"):
-        pipeline.cleann  # noqa: B018
+        cleanplate.cleann  # noqa: B018
 
 
 def test_the_api_needs_no_jobs_package(tmp_path: Path) -> None:
-    code = "import sys\nfrom pipeline import Recipe, clean, find, run_here\nassert 'jobs' not in sys.modules"
+    code = (
+        "import sys\nfrom cleanplate import Recipe, clean, find, run_here\nassert 'jobs' not in sys.modules"
+    )
     subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:pipeline", "-c", code], check=True, timeout=240
+        [sys.executable, "-W", "error::DeprecationWarning:cleanplate", "-c", code], check=True, timeout=240
     )

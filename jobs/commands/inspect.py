@@ -1,0 +1,60 @@
+"""cleanplate inspect IMAGE: what a recipe would do to one image, as a picture: before | found | after."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from cleanplate.jobs.cli.flags import add_recipe_flags
+
+    parser = subparsers.add_parser(
+        "inspect",
+        help="draw what a recipe would do to one image",
+        description=__doc__,
+        epilog="Example: cleanplate inspect photo.jpg -o look.jpg --remove faces --inpainter ns",
+    )
+    parser.add_argument("image", metavar="IMAGE", help="a file or s3://BUCKET/KEY")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=None, help="default: IMAGE's name with -inspect.jpg, here"
+    )
+    add_recipe_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the picture was drawn, 1 when the image failed or something was left."""
+    from cleanplate.jobs.cli.flags import recipe_of
+    from cleanplate.pipeline.errors import ConfigError
+    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.storage.connect import Object, open_store
+    from cleanplate.pipeline.ui.contact_sheet import before_mask_after
+    from cleanplate.pipeline.ui.row_pictures import run_on_images, story
+
+    recipe = recipe_of(args)
+    if Path(args.image).is_dir():
+        raise ConfigError(f"{args.image} is a folder; name one image in it, or clean it all: cleanplate run")
+    weights = inpainters.check(recipe)
+    folder, _, name = args.image.rpartition("/")
+    store = open_store(folder or ("/" if args.image.startswith("/") else "."))
+    uri, size = store.uri(name), store.size(name)
+    (row,) = run_on_images([(uri, Object(name, size, "inspect"))], recipe, weights).to_pylist()
+    out = args.out or Path(f"{Path(name).stem}-inspect.jpg")
+    out.write_bytes(before_mask_after(story(row)))
+    console = Console()
+    for region in row["regions"] or []:
+        box = ", ".join(f"{v:.0f}" for v in region["box"])
+        console.print(
+            f"{region['kind']}  score {region['score']:.2f}  box {box}  {region['detector']}", highlight=False
+        )
+    for left in row["residual"] or []:
+        console.print(f"left: {left['kind']}  score {left['score']:.2f}  {left['detector']}", highlight=False)
+    told = f"   {row['error']['kind']}: {row['error']['message']}" if row["error"] else ""
+    console.print(
+        f"{row['status']}   inpainter {row['inpainter']}   passes {row['passes']}{told}", highlight=False
+    )
+    console.print(f"picture: {out}", highlight=False)
+    return 1 if row["status"] in ("failed", "residual") else 0

@@ -1,0 +1,78 @@
+"""cleanplate plan SRC DST: check a recipe, list the source, and say what a run would do. Writes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from cleanplate.pipeline.recipe.recipe import Recipe
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from cleanplate.jobs.cli.flags import add_recipe_flags
+
+    parser = subparsers.add_parser(
+        "plan",
+        help="count and check without writing anything",
+        description=__doc__,
+        epilog="Examples: cleanplate plan photos/ cleaned/ --remove faces "
+        "cleanplate plan --schema > recipe.schema.json   # for editors",
+    )
+    parser.add_argument("source", metavar="SRC", nargs="?", help="a folder or s3://BUCKET/PREFIX")
+    parser.add_argument("output", metavar="DST", nargs="?", help="where a run would write")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the listing")
+    parser.add_argument("--schema", action="store_true", help="print the recipe's JSON schema, for editors")
+    add_recipe_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from cleanplate.jobs.cli.flags import recipe_of
+    from cleanplate.pipeline.errors import ConfigError
+    from cleanplate.pipeline.recipe.recipe import Recipe
+
+    if args.schema:
+        print(json.dumps(Recipe.model_json_schema(), indent=1))
+        return 0
+    if not args.source or not args.output:
+        raise ConfigError("plan needs SRC and DST (or --schema)")
+    return describe(args.source, args.output, recipe_of(args), args.limit)
+
+
+def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int:
+    """Print the resolved recipe, its weights, and what is in the source and not yet in the output."""
+    from cleanplate.jobs.commands.run import beside
+    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.ledger import ledger, plan
+    from cleanplate.pipeline.recipe import recipe as recipes
+    from cleanplate.pipeline.storage.connect import open_store
+    from cleanplate.pipeline.storage.containers import Listing
+
+    from_store, to_store = open_store(source), open_store(output)
+    plan.check_apart(from_store, to_store)
+    for store in (from_store, to_store):
+        store.reach()
+    weights = inpainters.check(recipe)
+    count = size = 0
+    told = Listing()
+    for row in plan.listed(from_store, recipe, limit, told):
+        count, size = count + 1, size + row.object.size
+    committed = ledger.tally(to_store).rows
+    console = Console()
+    console.print(recipes.dump(recipe).rstrip(), highlight=False, markup=False)
+    for name, sha256 in weights.items():
+        console.print(f"weights {name}  sha256 {sha256}", highlight=False, soft_wrap=True)
+    console.print(f"digest {recipe.digest(weights)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{count:,} images, {size / 2**20:,.1f} MiB in {from_store.url}; "
+        f"{committed:,} rows committed in {to_store.url}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if told.left_out:
+        console.print(beside(told.left_out), highlight=False)
+    return 0

@@ -1,0 +1,284 @@
+"""cleanplate run SRC DST: clean every image of a source into committed Parquet parts; resumes by itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cleanplate.pipeline.engine.run import Run
+    from cleanplate.pipeline.ledger.ledger import Receipt, Tally
+    from cleanplate.pipeline.ledger.review import Marks
+    from cleanplate.pipeline.ui.progress import Progress, Shown
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from cleanplate.jobs.cli.flags import add_recipe_flags
+
+    parser = subparsers.add_parser(
+        "run",
+        help="clean a source into an output; the same command resumes",
+        description=__doc__,
+        epilog="Examples: cleanplate run photos/ cleaned/ "
+        "cleanplate run photos/ cleaned/ --remove faces --inpainter pixelate --limit 20 "
+        "cleanplate run s3://bucket/raw s3://bucket/clean --recipe recipe.yaml --address auto "
+        "cleanplate run photos/ cleaned/ --review marks.json "
+        "cleanplate run photos/ cleaned/ --json   # JSON lines for machines: docs/progress.md",
+    )
+    parser.add_argument("source", metavar="SRC", help="a folder or s3://BUCKET/PREFIX")
+    parser.add_argument("output", metavar="DST", help="a folder or s3://BUCKET/PREFIX, outside SRC")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the listing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, list and count; write nothing"
+    )
+    parser.add_argument(
+        "--recall",
+        type=int,
+        metavar="N",
+        help="look at N random rows again to estimate what was missed; default: 1 %% of them, at most 200",
+    )
+    parser.add_argument(
+        "--failed-exit-code",
+        type=int,
+        default=1,
+        metavar="N",
+        help="exit code of a complete run with failed or residual rows (default 1; 0 for job schedulers)",
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="plan the failed rows once more")
+    parser.add_argument(
+        "--review", metavar="FILE", help="marks that the report exported: redo with larger masks, or restore"
+    )
+    parser.add_argument(
+        "--new-run", action="store_true", help="give another recipe a folder of its own in DST"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON lines on stdout instead of words")
+    parser.add_argument(
+        "--every", type=float, default=10.0, metavar="SECONDS", help="between plain or JSON lines (10)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--address", help='a Ray cluster: "auto" or host:port; default: Ray on this machine')
+    where.add_argument(
+        "--here", action="store_true", help="no Ray: one image after the other in this process"
+    )
+    add_recipe_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 complete, 1 complete with failed or residual rows. Raises what `cleanplate.jobs.cli.app` turns into 2 and 3."""
+    from cleanplate.jobs.cli.flags import recipe_of
+    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.errors import ConfigError
+
+    marks, own = review_of(args) if args.review else (None, None)
+    recipe = recipe_of(args, own)
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit {args.limit}: must be 1 or more")
+    if not 0 <= args.failed_exit_code <= 255 or args.failed_exit_code in (2, 3):
+        raise ConfigError(
+            f"--failed-exit-code {args.failed_exit_code}: must be 0 to 255, and neither 2 nor 3"
+        )
+    if args.recall is not None and args.recall < 0:
+        raise ConfigError(f"--recall {args.recall}: must be 0 (no estimate) or more")
+    if not args.every > 0:
+        raise ConfigError(f"--every {args.every:g}: must be more than 0 seconds")
+    if args.dry_run:
+        from cleanplate.jobs.commands.plan import describe
+
+        return describe(args.source, args.output, recipe, args.limit)
+    ray_data.reachable(args.address)
+    started = runs.start(args.source, args.output, recipe, new_run=args.new_run)
+    code = carry_out(
+        started,
+        limit=args.limit,
+        retry_failed=args.retry_failed,
+        marks=marks,
+        address=args.address,
+        here=args.here,
+        machine=args.json,
+        every=args.every,
+        recall=args.recall,
+    )
+    return args.failed_exit_code if code == 1 else code
+
+
+def check_exit_code(code: int) -> None:
+    """Raise ConfigError for an exit code that a shell cannot give or that means something else."""
+    from cleanplate.pipeline.errors import ConfigError
+
+    if not 0 <= code <= 255 or code in (2, 3):
+        raise ConfigError(f"--failed-exit-code {code}: must be 0 to 255, and neither 2 nor 3")
+
+
+def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
+    """The marks of --review, checked against the run that they judge, and that run's recipe; says what they ask for."""
+    from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.errors import ConfigError
+    from cleanplate.pipeline.ledger import review
+
+    if args.new_run:
+        raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
+    marks = review.read(args.review)
+    output, record = runs.open_finished(args.output)
+    counts = review.asked(output, marks).counts
+    told = ", ".join(f"{count:,} {word}" for word, count in counts.items())
+    Console(stderr=True).print(f"review {args.review}: {told or 'no marks'}", highlight=False)
+    return marks, record["recipe"]
+
+
+def carry_out(
+    run: Run,
+    *,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    marks: Marks | None = None,
+    address: str | None = None,
+    here: bool = False,
+    machine: bool = False,
+    every: float = 10.0,
+    recall: int | None = None,
+) -> int:
+    """Plan, do what is not committed, and print the closing table, or, for a machine, JSON lines. Returns the
+    exit code."""
+    from contextlib import nullcontext
+
+    from cleanplate.pipeline.engine import log, ray_data
+    from cleanplate.pipeline.engine import recall as recalls
+    from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.ui.progress import Progress
+
+    log.start()
+    tell = _machine if machine else _person
+    tell("start", **_identity(run))
+    units = runs.plan_new(run, limit=limit, retry_failed=retry_failed, marks=marks)
+    todo = runs.missing(run.output, units)
+    rows, left = sum(u.rows for u in units), sum(u.rows for u in todo)
+    tell("planned", images=rows, units=len(units), committed_before=rows - left)
+    if run.listing.left_out:
+        tell("beside", left_out=dict(run.listing.left_out))
+    runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.listing.left_out))
+    missed: list[dict[str, Any]] = []
+    if todo:
+        shown: Shown | None = "json" if machine else None
+        with nullcontext("this process, without Ray") if here else ray_data.connected(address) as where:
+            tell("engine", where=where)
+            with Progress(rows, rows - left, shown=shown, every=every, title=run.output.url) as progress:
+                try:
+                    told = progress if here else _measured(progress, run.run_id)
+                    runs.execute(run, units, "here" if here else "ray", told)
+                except (Exception, KeyboardInterrupt) as error:
+                    _stopped(run, error, progress.tally.rows)
+                    raise
+            if size := recalls.sample_size(rows, recall):
+                spread = ray_data.spread_here if here else ray_data.spread_on_ray
+                missed = recalls.estimate(run.output, run.recipe, spread, size)
+                tell("recall", recall=missed)
+    if said := runs.advice(run):
+        tell("advice", said=said)
+    tally = runs.finished(run)
+    runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
+    code = close(tally, run.output.url, table=not machine)
+    if machine:
+        tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
+    return code
+
+
+def _measured(progress: Progress, run_id: str) -> Callable[[Receipt], None]:
+    """Count receipts on screen and for Prometheus."""
+    from cleanplate.pipeline.engine import ray_data
+
+    gauges = ray_data.run_gauges(run_id)
+    gauges.show(progress.state())
+
+    def told(receipt: Receipt) -> None:
+        progress(receipt)
+        gauges.show(progress.state())
+
+    return told
+
+
+def beside(left_out: Mapping[str, int]) -> str:
+    """What a source of containers holds besides images, in words."""
+    most = sorted(left_out.items(), key=lambda item: -item[1])[:6]
+    told = ", ".join(f"{count:,} {suffix}" for suffix, count in most)
+    return f"{sum(left_out.values()):,} objects and members beside the images are left out: {told}"
+
+
+def _stopped(run: Run, error: BaseException, rows: int) -> None:
+    """The run's own history tells why it stopped, where the store still takes it."""
+    from contextlib import suppress
+
+    from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.errors import StorageError, redacted
+
+    said = redacted(str(error)) or "interrupted"
+    with suppress(StorageError):  # Perhaps the very store that stopped the run.
+        runs.event(run, "stopped", why=type(error).__name__, said=said, rows=rows)
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    recipe = run.recipe
+    return {
+        "source": run.source.url,
+        "output": run.output.url,
+        "run_id": run.run_id,
+        "recipe_digest": run.stamp.recipe_digest,
+        "remove": list(recipe.remove),
+        "segmenter": recipe.masks.segmenter,
+        "inpainter": recipe.inpaint.name,
+    }
+
+
+def _machine(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def _person(event: str, **fields: Any) -> None:
+    """The same events in words, on stderr."""
+    words = {
+        "start": lambda: (
+            f"{fields['source']} > {fields['output']}   run {fields['run_id']}\n"
+            f"remove {', '.join(fields['remove'])}   masks {fields['segmenter']}   {_filler(fields['inpainter'])}"
+        ),
+        "planned": lambda: (
+            f"{fields['images']:,} images in {fields['units']:,} unit{'s' * (fields['units'] != 1)}; "
+            f"{fields['committed_before']:,} committed before"
+        ),
+        "beside": lambda: beside(fields["left_out"]),
+        "engine": lambda: f"on {fields['where']}",
+        "advice": lambda: f"{fields['said']}",
+        "recall": lambda: (
+            "\n".join(map(_recalled, fields["recall"])) or "recall: nothing found in the sample"
+        ),
+    }
+    Console(stderr=True).print(words[event](), highlight=False, soft_wrap=True, markup=False)
+
+
+def _recalled(one: Mapping[str, Any]) -> str:
+    return (
+        f"recall of {one['kind']} at least {one['recall']:.1%} (95 %: {one['low']:.1%} to {one['high']:.1%}; "
+        f"{one['removed']:,} removed, {one['missed']:,} possibly missed in {one['images']:,} images looked at again)"
+    )
+
+
+def _filler(name: str) -> str:
+    """What fills the masks, said on screen: a classic filler smears, and nobody should be surprised by it."""
+    from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS
+
+    classic = " (OpenCV, no neural network; --inpainter lama-lite for LaMa)"
+    return f"inpainter {name}{classic if name in CLASSIC_INPAINTERS else ''}"
+
+
+def close(tally: Tally, url: str, *, table: bool = True) -> int:
+    """Print the closing table; 1 when rows failed or residue was left, else 0."""
+    from cleanplate.jobs.cli.summary import summary
+
+    if table:
+        Console().print(summary(tally, url))
+    return 1 if tally.statuses.get("failed") or tally.statuses.get("residual") else 0

@@ -1,0 +1,135 @@
+"""How much was missed: a random sample of the committed rows, looked at again by everything that looks.
+
+    sample by hash > read the outputs > finders and verifiers over the whole picture > missed, by kind
+
+A run's own verification looks beside its edits; here the sample's pictures are looked at everywhere, by the first
+detectors once more, by those of another scale and by the other networks, and every find that the recipe's limits
+allow counts, however low its score. So false alarms count as missed things: the estimate is a lower bound of what
+these networks can tell, and says nothing of what none of them sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.images import encode
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.ledger import layouts, ledger
+from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.stages.detect import wanted
+from cleanplate.pipeline.stages.stage import Spread
+from cleanplate.pipeline.storage.connect import Store
+
+METHOD = "finds of all detectors, over the whole output, at any score, counted as missed"
+_SHARE, _MOST = 0.01, 200
+_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Rows of one part to look at again."""
+
+    output: Store
+    recipe: Recipe
+    part: str
+    image_ids: tuple[str, ...]
+
+
+def sample_size(rows: int, asked: int | None) -> int:
+    """Images to look at again: what was asked for, else one of a hundred and at most 200."""
+    return min(rows, int(rows * _SHARE) if asked is None else asked, _MOST if asked is None else rows)
+
+
+def estimate(output: Store, recipe: Recipe, spread: Spread, size: int) -> list[dict[str, Any]]:
+    """For each kind that the recipe removes: "kind", "recall" (removed / removed and missed, in the sample), "low"
+    and "high" (95 %, Wilson), "removed", "missed", "images" of the sample, "method". A kind of which the sample
+    holds nothing, found or missed, is left out. The same rows give the same sample."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for part, image_id in _sample(output, size):
+        parts[part].append(image_id)
+    tasks = [_Some(output, recipe, part, tuple(ids)) for part, ids in sorted(parts.items())]
+    removed: Counter[str] = Counter()
+    missed: Counter[str] = Counter()
+    looked = 0
+    for count, was_removed, was_missed in spread(_look, tasks):
+        looked += count
+        removed.update(was_removed)
+        missed.update(was_missed)
+    told = []
+    for kind in recipe.remove:
+        found, all_of_it = removed[kind], removed[kind] + missed[kind]
+        if all_of_it:
+            low, high = wilson(found, all_of_it)
+            told.append(
+                {"kind": kind, "recall": found / all_of_it, "low": low, "high": high}
+                | {"removed": found, "missed": missed[kind], "images": looked, "method": METHOD}
+            )
+    return told
+
+
+def wilson(hits: int, tries: int) -> tuple[float, float]:
+    """The 95 % interval of a share, after Wilson (1927): right near 0 and 1, where the usual one is not."""
+    z, share = 1.96, hits / tries
+    middle = share + z * z / (2 * tries)
+    reach = z * math.sqrt(share * (1 - share) / tries + z * z / (4 * tries * tries))
+    scale = 1 + z * z / tries
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+
+def _sample(output: Store, size: int) -> list[tuple[str, str]]:
+    """(part, image_id) of the `size` rows with a picture whose hashes are the smallest."""
+
+    def hashed() -> Iterator[tuple[str, str, str]]:
+        for part in ledger.part_keys(output):
+            table = ledger.open_part(output, part).read(["image_id", "attempt", "status"])
+            for row in table.to_pylist():
+                if row["status"] in ("unchanged", "cleaned", "residual"):
+                    name = f"recall {row['image_id']} {row['attempt']}".encode()
+                    yield hashlib.sha256(name).hexdigest(), part, row["image_id"]
+
+    return [(part, image_id) for _, part, image_id in heapq.nsmallest(size, hashed())]
+
+
+def _look(some: _Some) -> tuple[int, dict[str, int], dict[str, int]]:
+    """(images, removed by kind, missed by kind) of some rows' outputs."""
+    detectors = [
+        *inpainters.detectors(some.recipe),
+        *(v.detector for v in inpainters.verifiers(some.recipe) if not v.close),
+    ]
+    removed: Counter[str] = Counter()
+    missed: Counter[str] = Counter()
+    looked = 0
+    table = ledger.read_part(some.output, some.part)
+    for row in table.filter(pc.is_in(table["image_id"], pa.array(list(some.image_ids)))).to_pylist():
+        try:
+            picture = encode.decode(layouts.with_bytes(some.output, row)["image"]["bytes"]).pixels
+        except ImageError:
+            continue  # `cleanplate verify` is there to find it.
+        looked += 1
+        still = {r["kind"] for r in row["residual"] or []}
+        removed.update(r["kind"] for r in row["regions"] or [] if r["kind"] not in still)
+        boxes: dict[str, list[Sequence[float]]] = defaultdict(list)
+        for detector in detectors:
+            for region in detector([picture])[0]:
+                seen = boxes[region.kind]
+                if wanted(region, picture, some.recipe) and not any(_same(region.box, b) for b in seen):
+                    seen.append(region.box)
+        missed.update({kind: len(found) for kind, found in boxes.items()})
+    return looked, dict(removed), dict(missed)
+
+
+def _same(a: Sequence[float], b: Sequence[float]) -> bool:
+    """True when the smaller box lies by half in the other: two detectors' views of one thing."""
+    across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b))
+    return across > 0 and down > 0 and across * down >= _OVERLAP * smaller

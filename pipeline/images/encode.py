@@ -1,0 +1,278 @@
+"""Write an edit back into its file and touch nothing else; measure that it is so.
+
+Orientation. Pixels are always given upright. With format='keep' the output is stored in the same frame as
+its source and keeps the orientation tag, so that it shows as the source showed and JPEG blocks stay where
+they are; an edited TIFF is written upright without the tag. orientation='bake' turns a JPEG upright without
+loss where its sides allow it. With another format the output is upright and has no tag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cleanplate.models.types import Image, Mask
+from cleanplate.pipeline.images.c2pa_manifest import Marks, Sign
+from cleanplate.pipeline.images.decode import (
+    ISO,
+    Decoded,
+    Stored,
+    decode,
+    exif_block,
+    to_eight_bits,
+    to_rgb,
+    upright,
+    upright_to_stored,
+)
+from cleanplate.pipeline.images.formats import exif, jpeg_blocks, jpeg_rotate, png
+from cleanplate.pipeline.images.formats.base import KINDS, ImageError, webp_chunks
+from cleanplate.pipeline.images.formats.policy import POLICIES, Policy, clean, policy_of
+from cleanplate.pipeline.images.formats.tiff import write_tiff
+from cleanplate.pipeline.images.merge import all_equal, merge
+
+__all__ = ["FORMATS", "KINDS", "POLICIES", "Decoded", "Encoded", "ImageError", "decode", "encode"]
+
+FORMATS = ("keep", "png", "jpeg", "webp")
+_AS_JPEG = ("keep", "jpeg")
+_CARRIED = "of metadata only EXIF, profile and resolution are carried over"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An output file and what was measured on it by decoding it again.
+
+    format: of `data`; differs from what was asked only where `note` says why.
+    edited: HW bool, upright: every pixel that may differ from the source's. The mask; of a JPEG the blocks that it
+        touches, and one pixel round them where colours are subsampled; all of the picture where that was encoded
+        anew with loss. None where no pixel may differ.
+    pixels_equal: every pixel outside `edited` equals the source's (lossless formats: in full depth and with alpha).
+        None where the whole picture was encoded anew with loss.
+    jpeg_blocks_equal: every coefficient of every block that the mask does not touch equals the source's;
+        None where source and output are not both JPEG.
+    inside_changed: some pixel inside the mask differs from the source; False where nothing was edited.
+    metadata_dropped: names of what the policy dropped.
+    note: what a reader of the row should know, or None.
+    """
+
+    data: bytes
+    format: str
+    pixels_equal: bool | None
+    jpeg_blocks_equal: bool | None
+    metadata_dropped: list[str]
+    note: str | None
+    inside_changed: bool = False
+    edited: Mask | None = None
+
+
+def encode(
+    source: bytes,
+    decoded: Decoded,
+    edited: Image | None,
+    mask: Mask | None,
+    *,
+    format: str = "keep",
+    quality: int = 95,
+    metadata: str = "scrub",
+    orientation: str = "keep",
+    mark_edited: bool = False,
+    sign: Sign | None = None,
+) -> Encoded:
+    """The output file of one image.
+
+    source: the encoded file; decoded: `decode(source)`. edited: HWC uint8 RGB, upright; only its pixels
+    inside the mask are used. mask: HW bool, upright, True = edited. No mask or an empty one means that
+    nothing was found: with the format kept, the compressed image data passes byte for byte.
+    format: 'keep', or 'png', 'webp' (lossless at quality 100, else lossy) or 'jpeg' to convert.
+    quality: 1..100, for conversion to JPEG and lossy WebP only; a kept JPEG keeps its own tables.
+    metadata: 'scrub', 'keep' or 'strip', see `cleanplate.pipeline.images.formats.policy`.
+    orientation: 'keep', or 'bake' for JPEG with an orientation tag: blocks are moved and mirrored as they
+    are and the tag is set to 1, also where nothing was found; what is measured is then measured against
+    the turned source. Where a side is no multiple of the MCU the tag is kept and the note says so.
+
+    mark_edited: write into an edited file that it was edited (see `marking`); where that cannot be, as in BMP,
+    the note says so. sign: then lay a signed manifest on it (see `manifest`).
+
+    With format='keep': JPEG is spliced by blocks; PNG, TIFF, BMP and lossless WebP are written losslessly;
+    lossy WebP becomes lossless WebP, since a lossy one would change every pixel; GIF, which cannot hold
+    the new colours, and AVIF and HEIC, which code lossily, become PNG. Alpha is never edited.
+
+    Raises ValueError for wrong arguments, ImageError('edit_lost') when the edit cannot be seen in the
+    output, and ImageError where the file cannot be taken apart.
+    """
+    policy = _check(decoded, edited, mask, format, quality, metadata)
+    if edited is None or mask is None or not mask.any():
+        edited, mask = None, None
+    if orientation not in ("keep", "bake"):
+        raise ValueError(f"orientation is keep or bake, not {orientation!r}")
+    if orientation == "bake" and decoded.format == "jpeg" and decoded.orientation != 1 and format in _AS_JPEG:
+        turned = jpeg_rotate.turn(source, decoded.orientation)
+        note = "orientation tag kept: the sides are no multiples of the MCU"
+        if turned is not None:
+            source, decoded = turned, decode(turned, max_pixels=decoded.pixels.size)
+            note = "turned upright without loss"
+        done = encode(source, decoded, edited, mask, metadata=metadata, mark_edited=mark_edited, sign=sign)
+        return replace(done, note=note if done.note is None else f"{note}; {done.note}")
+    marks = Marks(mark_edited, sign)
+    if format in ("keep", decoded.format):
+        if edited is None or mask is None:
+            return _untouched(source, decoded, policy)
+        return _kept(source, decoded, edited, mask, policy, marks)
+    return _converted(source, decoded, edited, mask, format, quality, policy, marks)
+
+
+def _check(
+    decoded: Decoded, edited: Image | None, mask: Mask | None, name: str, quality: int, policy: str
+) -> Policy:
+    size = (decoded.height, decoded.width)
+    if name not in FORMATS and name != decoded.format:
+        raise ValueError(f"format is one of {', '.join(FORMATS)}, not {name!r}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality is 1..100, not {quality}")
+    if mask is not None and (mask.dtype != np.bool_ or mask.shape != size):
+        raise ValueError(f"the mask is {mask.dtype} {mask.shape}, the image needs bool {size}")
+    if edited is not None and (edited.dtype != np.uint8 or edited.shape != (*size, 3)):
+        raise ValueError(f"the edit is {edited.dtype} {edited.shape}, the image needs uint8 {(*size, 3)}")
+    if mask is not None and mask.any() and edited is None:
+        raise ValueError("a mask without an edited picture: the source would be written as if it were clean")
+    return policy_of(policy)
+
+
+def _untouched(source: bytes, decoded: Decoded, policy: Policy) -> Encoded:
+    data, dropped = clean(source, decoded.format, policy=policy, edited=False)
+    if data != source and not all_equal(decoded, decode(data, max_pixels=decoded.pixels.size), None):
+        raise ImageError("corrupt", "the metadata cannot be removed without harm to the pixels")
+    blocks = jpeg_blocks.same_scans(source, data) if decoded.format == "jpeg" else None
+    return Encoded(data, decoded.format, True, blocks, dropped, None)
+
+
+def _kept(
+    source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy, marks: Marks
+) -> Encoded:
+    # An edit in the source's own format, as far as that format can hold it exactly.
+    stored = merge(decoded, edited, mask)
+    name, note, near, blocks, anew = decoded.format, None, mask, None, False
+    if name == "jpeg":
+        turn = decoded.orientation
+        result = jpeg_blocks.splice(source, upright_to_stored(stored, turn), upright_to_stored(mask, turn))
+        near, anew = upright(result.near, turn), result.before is None
+        data = clean(result.data, name, policy=policy, edited=True)[0]
+        _, dropped = clean(source, name, policy=policy, edited=True)
+        data, note = marks.on(data, name, result.note)
+        blocks = jpeg_blocks.blocks_equal(result.before, data, result.touched)
+    elif name == "tiff":
+        data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy, mark=marks.iptc)
+        data, note = marks.on(data, name, _rewritten(decoded, policy))
+    else:
+        data, name, dropped = _lossless(source, decoded, stored, policy)
+        data, note = marks.on(data, name, _rewritten(decoded, policy))
+    return _measured(decoded, edited, mask, near, data, name, blocks, dropped, note, anew)
+
+
+def _lossless(
+    source: bytes, decoded: Decoded, stored: Stored, policy: Policy
+) -> tuple[bytes, str, list[str]]:
+    # PNG, WebP, BMP in the source's frame; GIF as PNG. File, its format, and what was dropped.
+    frame = upright_to_stored(stored, decoded.orientation)
+    _, dropped = clean(source, decoded.format, policy=policy, edited=True)
+    if decoded.format == "png":
+        same = decoded.source_mode == ""
+        written = png.write_png(frame, decoded.mode, source=source, same_kind=same)
+        return clean(written, "png", policy=policy, edited=True)[0], "png", dropped
+    if decoded.format == "webp":
+        block = exif_block(source, "webp")
+        kept = exif.rebuild(block, policy=policy)[0] if block else None
+        chunks = dict(webp_chunks(clean(source, "webp", policy=policy, edited=True)[0]))
+        written = png.write_webp(frame, decoded.mode, icc=decoded.icc, exif=kept, xmp=chunks.get(b"XMP "))
+        return written, "webp", dropped
+    if decoded.format == "bmp":
+        return png.write_bmp(frame, decoded.mode, dpi=decoded.dpi), "bmp", dropped
+    block = exif_block(source, decoded.format)
+    kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
+    return (
+        png.write_png(frame, decoded.mode, icc=decoded.icc, dpi=decoded.dpi, exif=kept),
+        "png",
+        dropped,
+    )
+
+
+def _rewritten(decoded: Decoded, policy: Policy) -> str | None:
+    # What became of a way of storing pixels that cannot hold the edit.
+    if decoded.format == "gif":
+        return f"GIF cannot hold the new colours: written as PNG {decoded.mode}"
+    if decoded.format in ISO:
+        note = f"lossy {decoded.format} written as PNG, so that nothing outside the edit changes"
+        return note if policy != "keep" else f"{note}; {_CARRIED}"
+    if decoded.source_mode:
+        return f"{decoded.source_mode} pixels written as {decoded.mode}, 8 bits"
+    if decoded.format == "webp" and decoded.lossy:
+        return "lossy WebP written as lossless WebP, so that nothing outside the edit changes"
+    return None
+
+
+def _converted(
+    source: bytes,
+    decoded: Decoded,
+    edited: Image | None,
+    mask: Mask | None,
+    name: str,
+    quality: int,
+    policy: Policy,
+    marks: Marks,
+) -> Encoded:
+    # Another format than the source's: upright, with ICC, resolution and what EXIF the policy allows.
+    stored = decoded.stored if edited is None or mask is None else merge(decoded, edited, mask)
+    mode, icc, notes = decoded.mode, decoded.icc, [f"converted from {decoded.format}"]
+    if mode == "CMYK":
+        stored, mode, icc = to_rgb(stored, mode), "RGB", None
+        notes.append("CMYK turned to RGB by the plain formula, its profile dropped")
+    if decoded.bits == 16 and name != "png":
+        stored = to_eight_bits(stored)
+        notes.append("16 bits rounded to 8")
+    if mode in ("LA", "RGBA") and name == "jpeg":
+        stored = stored[..., :-1]
+        notes.append("alpha dropped")
+    if policy == "keep":
+        notes.append(_CARRIED)
+    _, dropped = clean(source, decoded.format, policy=policy, edited=True)
+    block = exif_block(source, decoded.format)
+    kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
+    lossy = name == "jpeg" or (name == "webp" and quality < 100)
+    if name == "png":
+        data = png.write_png(stored, mode, icc=icc, dpi=decoded.dpi, exif=kept)
+    elif name == "webp":
+        data = png.write_webp(stored, mode, icc=icc, exif=kept, quality=quality)
+    else:
+        data = jpeg_blocks.write_jpeg(stored, quality=quality, icc=icc, dpi=decoded.dpi, exif=kept)
+    note = "; ".join(notes)
+    if edited is None or mask is None:
+        equal = None if lossy else all_equal(decoded, decode(data, max_pixels=decoded.pixels.size), None)
+        every = np.ones(decoded.pixels.shape[:2], bool) if lossy else None
+        return Encoded(data, name, equal, None, dropped, note, edited=every)
+    near = np.ones_like(mask) if lossy else mask
+    data, told = marks.on(data, name, note)
+    return _measured(decoded, edited, mask, near, data, name, None, dropped, told, lossy)
+
+
+def _measured(
+    decoded: Decoded,
+    edited: Image,
+    mask: Mask,
+    near: Mask,
+    data: bytes,
+    name: str,
+    blocks: bool | None,
+    dropped: list[str],
+    note: str | None,
+    anew: bool,
+) -> Encoded:
+    # near: HW bool, where pixels may differ. anew: all of them, by a lossy encoder.
+    out = decode(data, max_pixels=decoded.pixels.size)
+    if out.pixels.shape != decoded.pixels.shape:
+        raise ImageError("corrupt", "the output has another size than the source")
+    before = decoded.pixels[mask]
+    changed = bool((out.pixels[mask] != before).any())
+    if not changed and (edited[mask] != before).any():
+        raise ImageError("edit_lost", "the output shows the source inside the mask")
+    equal = None if anew else all_equal(decoded, out, near)
+    return Encoded(data, name, equal, blocks, dropped, note, changed, near)

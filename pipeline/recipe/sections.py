@@ -1,0 +1,260 @@
+"""The parts of a recipe, each a frozen pydantic model: what may be written under its key, and what that means.
+
+`pipeline/recipe/recipe.py` puts them together. A key's description is its line in docs/recipe.md. What is
+read, written and run, and not what is removed, stands in `pipeline/recipe/run_sections.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cleanplate.pipeline.recipe.areas import Areas
+
+Kind = Literal[
+    "text",
+    "watermark",
+    "static-watermark",
+    "face",
+    "plate",
+    "logo",
+    "person",
+    "vehicle",
+    "object",
+    "everything",
+    "given",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In the order in which their detectors look."""
+PLURALS = {
+    "texts": "text",
+    "watermarks": "watermark",
+    "static-watermarks": "static-watermark",
+    "faces": "face",
+    "plates": "plate",
+    "logos": "logo",
+    "persons": "person",
+    "people": "person",
+    "vehicles": "vehicle",
+    "objects": "object",
+    "prompt": "object",
+}
+Share = Annotated[float, Field(ge=0, le=1)]
+SegmenterName = Literal["auto", "box", "ellipse", "stroke", "grabcut", "sam", "sam2", "sam3"]
+CLASSIC_INPAINTERS = ("telea", "ns", "blur", "pixelate", "fill")
+
+
+class Part(BaseModel):
+    """A mapping of the recipe. Unknown keys are refused; nothing changes once it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+
+class Detect(Part):
+    """What one kind of thing must be to count."""
+
+    min_score: Share | None = Field(
+        None, description="lowest score that counts; null = the detector's own default"
+    )
+    min_area: Annotated[float, Field(ge=0)] = Field(0.0, description="smallest area, square pixels")
+    max_coverage: Share = Field(
+        1.0, description="a region above this share of the picture is a false find, and dropped"
+    )
+    where: Areas | None = Field(
+        None,
+        description="only regions whose centre lies in one of these areas count: boxes [x0, y0, x1, y1] as shares of "
+        "the picture, or the words corners, border, top, bottom, left, right (`border 0.1`; .2 without a number)",
+    )
+    keep: Areas = Field(
+        (),
+        alias="except",
+        description="areas to keep: a region that lies by more than half in them is dropped",
+    )
+
+
+class Masks(Part):
+    """How a region becomes the pixels that change."""
+
+    segmenter: SegmenterName = Field(
+        "auto",
+        description="auto = the strokes of text, an ellipse round a face, the box of the rest; "
+        "sam, sam2 and sam3 need weights",
+    )
+    checkpoint: str | None = Field(
+        None,
+        description="weights of sam: sam-vit-b (default), -l, -h, or a file; of sam2 and sam3: a folder as "
+        "transformers saves it, or a hub id (name@revision)",
+    )
+    prompts: Literal["boxes", "points", "both"] = Field(
+        "boxes", description="what Segment Anything is told of a region: its box, a point inside it, or both"
+    )
+    grow: Share = Field(0.02, description="widen each mask by this share of its box's shorter side")
+    grow_px: Annotated[int, Field(ge=0, le=256)] = Field(3, description="... and by at least so many pixels")
+    fill_holes: bool = Field(False, description="take what a region's mask encloses, too")
+    shadow: Share = Field(
+        0.0,
+        description="room for a shadow: each mask swept down by this share of its height, "
+        "half as much to the sides",
+    )
+    merge_px: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="join parts at most so many pixels apart, so that no thin rest stays between two fills"
+    )
+    align: Literal[0, 8, 16] = Field(
+        0,
+        description="of JPEG sources, widen to whole blocks of so many pixels "
+        "(16 = all that subsampled colour touches)",
+    )
+    max_coverage: Share = Field(
+        0.6, description="a mask above this share of the picture makes the row `skipped`"
+    )
+
+
+class Inpaint(Part):
+    """What fills the masks."""
+
+    name: str = Field(
+        "lama-lite",
+        description="lama-lite (shipped), telea, ns, blur, pixelate, fill, a LaMa of the weights table, or a file",
+    )
+    per_kind: dict[Kind, str] = Field(
+        default_factory=dict, description="another filler for one kind: {face: blur}"
+    )
+    fallbacks: tuple[str, ...] = Field(
+        (),
+        description="what fills again what verification still finds: the 1st repair takes the 1st, and so on; "
+        "the last one stays; none = each repair with the filler that failed, and a larger mask",
+    )
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32",
+        description="of LaMa's convolutions; fp32 gives the same everywhere, bf16 may differ by a grey level; "
+        "auto = bf16 where the worker's processor has it; rows filled in bf16 say so: inpainter `NAME+bf16`",
+    )
+    whole_image: bool = Field(
+        False, description="LaMa sees the whole picture instead of crops round the masks"
+    )
+    refine: bool = Field(
+        False,
+        description="LaMa fills what is larger than about 724 px scale by scale (15 times the work or more)",
+    )
+    refine_pixels: Annotated[int, Field(ge=1024)] = Field(
+        1_800_000,
+        description="... at most so many pixels at a time, at a reduced size beyond: bounds the memory",
+    )
+
+
+class Verify(Part):
+    """The proof that the thing is gone."""
+
+    passes: Annotated[int, Field(ge=0, le=8)] = Field(2, description="repairs with a larger mask, at most")
+    scope: Literal["edited", "all", "none"] = Field(
+        "edited", description="which rows the second detector looks at"
+    )
+    min_score: Share = Field(
+        0.5, description="a find below this is no residual: the guard against false alarms"
+    )
+    min_side: Annotated[float, Field(ge=0)] = Field(
+        10.0,
+        description="... and so is one with a shorter side below this, in pixels: an inpainter's own specks",
+    )
+    grow: Share = Field(
+        0.15, description="each repair widens the mask by this share of a region's shorter side"
+    )
+
+
+class Consensus(Part):
+    """How `static-watermark` finds what many images have in common at one place (docs/consensus.md)."""
+
+    group: Literal["auto", "size", "folder", "all"] = Field(
+        "auto",
+        description="what is laid over each other: images of one size; of one folder, or all, brought to one size; "
+        "auto = of one size where these are enough, else of one folder, else all",
+    )
+    scan: Annotated[int, Field(ge=8)] = Field(
+        4000, description="images that are read to find groups; a random sample of the source"
+    )
+    sample: Annotated[int, Field(ge=8, le=512)] = Field(64, description="images of a group that are compared")
+    min_images: Annotated[int, Field(ge=8)] = Field(
+        30, description="a smaller group has no mark; below 30, faint marks are missed"
+    )
+    max_opacity: Share = Field(
+        0.7, description="pixels less opaque than this are computed back; the others are inpainted"
+    )
+    found: str | None = Field(
+        None, exclude=True, description="set by a run when it starts: where its marks are kept"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Consensus:
+        if self.min_images > min(self.sample, self.scan):
+            raise ValueError("min_images is above sample or scan: no group could ever have marks")
+        return self
+
+
+class Logos(Part):
+    """The marks that `logo` looks for."""
+
+    references: tuple[str, ...] = Field(
+        (),
+        description="pictures of the mark, files or s3://..., cut to it; with alpha, what is clear is not the mark",
+    )
+    rotation: Annotated[float, Field(ge=0, le=45)] = Field(
+        15.0, description="largest turn looked for, degrees"
+    )
+    smallest: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.04, description="smallest long side looked for, as a share of the picture's (never below 32 pixels)"
+    )
+    largest: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="... and the largest")
+
+
+class Given(Part):
+    """What `given` removes: boxes, polygons or masks that you have already."""
+
+    file: str | None = Field(
+        None,
+        description="a Parquet, JSON, JSON lines or COCO file, or a folder of mask images or YOLO labels; "
+        "a folder must be in sight of every worker",
+    )
+    form: Literal["auto", "rows", "coco", "yolo", "masks"] = Field(
+        "auto", description="auto = told by the content; docs/detectors.md tells the forms"
+    )
+    shares: bool = Field(
+        False, description="coordinates of rows are shares of the sides, not pixels (YOLO's always)"
+    )
+    root: str | None = Field(
+        None, description="what the names in the file are relative to; null = the source"
+    )
+
+
+class Persons(Part):
+    """What finds `person`."""
+
+    model: str = Field(
+        "nanodet",
+        description="nanodet (shipped), blazepose or both (need the extra `persons`), or an ONNX detector of your own "
+        "(docs/detectors.md)",
+    )
+    classes: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), description="numbers of the ONNX file's classes that are persons; [] = all"
+    )
+
+
+class Prompt(Part):
+    """What `object` looks for: anything that words can name."""
+
+    words: tuple[str, ...] = Field((), description="what must go, in words: [lanyard, computer screen]")
+    model: str | None = Field(
+        None,
+        description="null = NanoDet (shipped), for COCO's 80 words only; or a folder with OWLv2 or Grounding DINO as "
+        "transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class numbers are "
+        "then the words",
+    )
+
+
+class Everything(Part):
+    """Which of Segment Anything's automatic masks `everything` takes; detect.everything limits them too."""
+
+    points: Annotated[int, Field(ge=2, le=64)] = Field(16, description="points a side of the grid of prompts")
+    min_iou: Share = Field(0.88, description="lowest predicted IoU")
+    min_stability: Share = Field(0.95, description="lowest stability: IoU of the mask cut higher and lower")
+    checkpoint: str = Field("sam-vit-b", description="weights: a name of the weights table or a file")

@@ -1,0 +1,105 @@
+"""The address of an image inside a container: a row of a Parquet or Arrow file, a member of a tar.
+
+    parquet+s3://bucket/data/0001.parquet#column=image&row=12
+    arrow+file:///sets/data-00000.arrow#at=1320&column=image&row=3     row 3 of the batch whose message starts at 1320
+    tar+s3://bucket/shard-0001.tar#at=1536&member=cat/001.jpg&size=20480
+    tar+s3://bucket/broken.tar#                                        what could not be listed, and why it fails
+
+The scheme's prefix, not the "#", tells these from plain objects: an S3 key may hold any character. The address
+alone is enough to fetch the image: no index, no recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
+
+SUFFIXES = {
+    "jpeg": ("jpg", "jpeg", "jpe", "jfif"),
+    "png": ("png",),
+    "gif": ("gif",),
+    "webp": ("webp",),
+    "bmp": ("bmp", "dib"),
+    "tiff": ("tif", "tiff"),
+    "avif": ("avif",),
+    "heif": ("heic", "heif"),
+}
+"""Format -> the name suffixes that fit it, the one for new names first."""
+
+Kind = Literal["parquet", "arrow", "tar"]
+_PIECE_BYTES, _PIECE_ROWS = 1 << 28, 4096
+KINDS: tuple[Kind, ...] = ("parquet", "arrow", "tar")
+
+
+@dataclass(frozen=True)
+class Inner:
+    """kind, and the container's own uri. at, size: bytes from its start; member, column: names; -1 and "" where
+    the kind has none. row: from the file's start (parquet) or its batch's (arrow)."""
+
+    kind: Kind
+    container: str
+    row: int = -1
+    column: str = ""
+    at: int = -1
+    size: int = -1
+    member: str = ""
+
+    @property
+    def uri(self) -> str:
+        told = {
+            "at": self.at,
+            "column": self.column,
+            "member": self.member,
+            "row": self.row,
+            "size": self.size,
+        }
+        said = {name: value for name, value in told.items() if value not in (-1, "")}
+        return f"{self.kind}+{self.container}#" + urlencode(
+            said, safe="/", quote_via=quote, errors="surrogateescape"
+        )
+
+    @property
+    def listed(self) -> bool:
+        """False for the row that stands for (the rest of) a container that could not be listed."""
+        return self.row >= 0 or self.at >= 0
+
+
+def inner_of(uri: str) -> Inner | None:
+    """The address behind a uri; None for the uri of a plain object."""
+    kind = next((kind for kind in KINDS if uri.startswith(f"{kind}+")), None)
+    if kind is None:
+        return None
+    container, _, fragment = uri.removeprefix(f"{kind}+").rpartition("#")
+    told = dict(parse_qsl(fragment, errors="surrogateescape"))
+    numbers = {name: int(told.get(name, -1)) for name in ("row", "at", "size")}
+    return Inner(kind, container, column=told.get("column", ""), member=told.get("member", ""), **numbers)
+
+
+def order_of(uri: str, image_id: str) -> str:
+    """What the plan sorts rows by, hex: the id, so that units mix the source; of a container, a hash for each
+    piece of it and the place there, since a reader fetches whole row groups."""
+    inner = inner_of(uri)
+    if inner is None:
+        return image_id
+    at, row = max(inner.at, 0), max(inner.row, 0)
+    piece = f"{inner.container}\n{at // _PIECE_BYTES}\n{row // _PIECE_ROWS}"
+    return hashlib.sha256(piece.encode()).hexdigest() + f"{at:016x}{row:016x}"
+
+
+def key_of(uri: str, below: str) -> str:
+    """The image's key below the source whose root has the uri `below`: "a/b.jpg", "train.parquet/000012",
+    "shard.tar/cat/001.jpg". Bytes of local names that are no UTF-8 come as surrogate escapes."""
+    inner = inner_of(uri)
+    plain = inner.container if inner else uri
+    key = plain.removeprefix(below).lstrip("/")
+    if plain.startswith("file://"):
+        key = os.fsdecode(unquote_to_bytes(key))
+    if inner is None:
+        return key
+    part = inner.member or "".join(f"{n:06d}" if n < 10**6 else f"{n}" for n in (inner.row,) if n >= 0)
+    if inner.kind == "arrow":
+        part = f"{inner.at}-{part}"
+    return f"{key}/{part}"

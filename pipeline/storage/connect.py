@@ -1,0 +1,65 @@
+"""The one door to where bytes live: local folders and object stores.
+
+`open_store(url)` gives a `Store`; both kinds have the same few verbs. Keys are relative to the root that the
+url names. Foreign errors leave here as `StorageError` with no credential in the message.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from cleanplate.pipeline.errors import ConfigError, redacted
+from cleanplate.pipeline.storage.local import LocalStore
+from cleanplate.pipeline.storage.s3 import S3Store
+from cleanplate.pipeline.storage.store import Object, Store
+
+__all__ = ["LocalStore", "Object", "S3Store", "Store", "open_store", "place_of", "read_uri"]
+
+
+def open_store(url: str) -> Store:
+    """`s3://bucket/prefix`, a local path or `file://` url -> a store rooted there.
+
+    Raises ConfigError for another scheme. Touches nothing: a missing bucket shows at the first use.
+    """
+    scheme = urlsplit(url).scheme if "://" in url else ""
+    if scheme and redacted(url) != url:
+        raise ConfigError(
+            f"{redacted(url)!r}: a location must not hold credentials, because rows and logs tell it. "
+            "Use the environment, a profile or a role"
+        )
+    if scheme == "s3":
+        parts = urlsplit(url, allow_fragments=False)
+        if not parts.netloc:
+            raise ConfigError(f"{url!r} names no bucket; write s3://BUCKET/PREFIX")
+        prefix = url.removeprefix("s3://").removeprefix(parts.netloc).strip("/")
+        return S3Store(parts.netloc, prefix)
+    if scheme == "file":
+        return LocalStore(Path(os.fsdecode(unquote_to_bytes(url.removeprefix("file://")))))
+    if scheme:
+        raise ConfigError(f"{url!r}: cannot open {scheme}://; use s3://BUCKET/PREFIX or a local folder")
+    if not url:
+        raise ConfigError("an empty location; use s3://BUCKET/PREFIX or a local folder")
+    return LocalStore(Path(url))
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes behind an absolute uri as `Store.uri` writes it. Raises StorageError."""
+    store, key = place_of(uri)
+    return store.get(key)
+
+
+def place_of(uri: str) -> tuple[Store, str]:
+    """The store and the key behind an absolute uri as `Store.uri` writes it."""
+    if uri.startswith("s3://"):
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        return _s3(bucket), key
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+    return LocalStore(Path(os.sep)), path.lstrip(os.sep)
+
+
+@lru_cache(maxsize=64)
+def _s3(bucket: str) -> S3Store:
+    return S3Store(bucket, "")

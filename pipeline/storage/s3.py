@@ -1,0 +1,326 @@
+"""S3 as a `Store`: through obstore (fast, retries bodies that break off), with credentials and endpoint found by
+boto3's usual chain. Listing, and keys that obstore cannot express ("a//b", "./x"), go through boto3 itself, because a
+listed object that cannot be read would be a row lost.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from cleanplate.pipeline.errors import ConfigError, StorageError, redacted
+from cleanplate.pipeline.storage.store import Object
+
+T = TypeVar("T")
+
+PATIENCE_S = 90.0
+"""How long a store that does not answer is asked again before the caller hears of it."""
+FIRST_PATIENCE_S = 8.0
+"""... when it is asked for the first time, before any work."""
+_HINTS = {
+    "missing": "correct the bucket's name, or make the bucket first",
+    "forbidden": "`cleanplate doctor` with this place tells which credentials are used",
+    "unreachable": "AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3) names the server, AWS_REGION the region",
+}
+SILENCE_S = 10
+"""A connection on which nothing comes for so long is taken for dead."""
+SLOWEST = 512 * 1024
+"""Bytes a second at which a put may still go out: while it does, nothing comes."""
+REQUEST_S = 300
+"""The most time for one answer, body and all: 512 MiB at 2 MB/s."""
+
+
+class S3Store:
+    """A prefix of a bucket. Pickles as its url; the clients are made where they are used."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self.bucket, self.prefix = bucket, prefix
+        self.url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str]]:
+        return type(self), (self.bucket, self.prefix)
+
+    def reach(self) -> None:
+        """Ask for one name, with little patience: before any work, a wrong endpoint, bucket or credential is
+        likelier than a storm. Raises StorageError that says what to change."""
+        try:
+            self._patiently(
+                lambda: self._boto.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1),
+                self.url,
+                FIRST_PATIENCE_S,
+            )
+        except StorageError as error:
+            hint = _HINTS.get(error.kind, "")
+            raise StorageError(error.kind, f"{error}{hint and '; '}{hint}") from None
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self._full(key)}"
+
+    def who(self) -> dict[str, str]:
+        """What the usual AWS chain found: endpoint, region, and by which of its links the credentials came.
+        Never the credentials themselves."""
+        import boto3
+
+        found = boto3.session.Session().get_credentials()
+        return {
+            "endpoint": str(self._boto.meta.endpoint_url),
+            "region": str(self._boto.meta.region_name or "none set"),
+            "credentials": "none: requests go unsigned" if found is None else f"found by {found.method}",
+        }
+
+    def list(self, prefix: str = "") -> Iterator[Object]:
+        """Every object below the prefix, page by page; "directory" marker objects (size 0, name ending in
+        "/") are how some consoles draw folders and are no images, so they are left out."""
+        full = self._full(prefix)
+        # "photos" must not list "photos-old/": a prefix is a folder, unless it is an object's own name.
+        wanted = f"{full}/" if full and not full.endswith("/") else full
+        token: dict[str, str] = {}
+        while True:
+            page = self._list_page(wanted, token)
+            for entry in page.get("Contents", ()):
+                key: str = entry["Key"]
+                if not (key.endswith("/") and entry["Size"] == 0):
+                    modified = entry["LastModified"].timestamp()
+                    yield Object(self._relative(key), entry["Size"], entry["ETag"].strip('"'), modified)
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _list_page(self, prefix: str, token: dict[str, str]) -> dict[str, Any]:
+        return self._patiently(
+            lambda: self._boto.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **token),
+            f"listing {self.url}",
+        )
+
+    def get(self, key: str) -> bytes:
+        import obstore
+
+        full = self._full(key)
+        if _plain(full):
+            return self._patiently(lambda: bytes(obstore.get(self._fast, full).bytes()), self.uri(key))
+        return self._patiently(lambda: self._boto_get(full), self.uri(key))
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        import obstore
+
+        full = self._full(key)
+        if _plain(full):
+            return self._patiently(
+                lambda: bytes(obstore.get_range(self._fast, full, start=start, length=length)), self.uri(key)
+            )
+        return self._patiently(lambda: self._boto_get(full)[start : start + length], self.uri(key))
+
+    def _boto_get(self, full: str) -> bytes:
+        return bytes(self._boto.get_object(Bucket=self.bucket, Key=full)["Body"].read())
+
+    def size(self, key: str) -> int:
+        head = self._patiently(
+            lambda: self._boto.head_object(Bucket=self.bucket, Key=self._full(key)), self.uri(key)
+        )
+        return int(head["ContentLength"])
+
+    def put(self, key: str, data: bytes) -> None:
+        import obstore
+
+        full, silence = self._full(key), _silence(len(data))
+        if _plain(full):
+            self._patiently(
+                lambda: obstore.put(self._client(silence), full, data), self.uri(key), PATIENCE_S + silence
+            )
+        else:
+            self._patiently(
+                lambda: self._boto.put_object(Bucket=self.bucket, Key=full, Body=data, **_encryption()),
+                self.uri(key),
+            )
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """One conditional put (If-None-Match: *). False when the key exists: an earlier attempt won, or the
+        acknowledgement of our own put was lost, which callers with content-keyed names need not tell apart."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        silence = _silence(len(data))
+
+        def attempt() -> bool:
+            try:
+                client = self._client(silence)  # Here, because making one asks for credentials.
+                obstore.put(client, self._full(key), data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+        return self._patiently(attempt, self.uri(key), PATIENCE_S + silence)
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        self._patiently(lambda: obstore.delete(self._fast, self._full(key)), self.uri(key))
+
+    def _full(self, key: str) -> str:
+        return "/".join(part for part in (self.prefix, key) if part)
+
+    def _relative(self, full: str) -> str:
+        return full[len(self.prefix) + 1 :] if self.prefix else full
+
+    def _patiently(self, call: Callable[[], T], what: str, patience: float | None = None) -> T:
+        """Ask again while the store is unreachable, up to `patience` (PATIENCE_S). obstore retries whole requests by
+        itself but never a conditional put, and boto3 gives up on a body that breaks off: hence this loop."""
+        deadline, pause = time.monotonic() + (PATIENCE_S if patience is None else patience), 0.1
+        while True:
+            try:
+                return call()
+            except ConfigError:
+                raise
+            except Exception as error:  # noqa: BLE001 - mapped to our own tree here, and nowhere else
+                mapped = _s3_error(error, what)
+                if mapped.kind != "unreachable" or time.monotonic() + pause > deadline:
+                    raise mapped from None
+            time.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
+            pause = min(5.0, pause * 2)
+
+    @cached_property
+    def _boto(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(
+            retries={"mode": "standard", "max_attempts": 3},
+            connect_timeout=5,
+            read_timeout=SILENCE_S,
+            s3={"addressing_style": _addressing()},
+        )
+        # verify=None: AWS_CA_BUNDLE and the profile decide, as everywhere.
+        return boto3.session.Session().client("s3", config=config, verify=None if _verified() else False)
+
+    @cached_property
+    def _fast(self) -> Any:
+        return self._client(SILENCE_S)
+
+    @cached_property
+    def _clients(self) -> dict[int, Any]:
+        return {}
+
+    def _client(self, silence: int) -> Any:
+        if silence not in self._clients:
+            self._clients[silence] = self._made(silence)
+        return self._clients[silence]
+
+    def _made(self, silence: int) -> Any:
+        """The obstore client, told what boto3's chain found: endpoint, region, and refreshing credentials. silence:
+        seconds without a byte from the server after which a connection is dead."""
+        from datetime import timedelta
+
+        import boto3
+        from obstore.auth.boto3 import Boto3CredentialProvider
+        from obstore.store import S3Store as ObstoreS3
+
+        endpoint: str = self._boto.meta.endpoint_url
+        region = self._boto.meta.region_name or "us-east-1"
+        session = boto3.session.Session(region_name=region)
+        placed: dict[str, Any] = {} if ".amazonaws.com" in endpoint else {"endpoint": endpoint}
+        if session.get_credentials() is None:
+            placed["skip_signature"] = True
+        else:
+            placed["credential_provider"] = Boto3CredentialProvider(session)
+        client: Any = {
+            "timeout": f"{max(REQUEST_S, silence)}s",
+            "read_timeout": f"{silence}s",
+            "connect_timeout": "5s",
+            "allow_http": endpoint.startswith("http:"),
+        }
+        return ObstoreS3(
+            self.bucket,
+            region=region,
+            **placed,
+            client_options=client | _trust(),
+            retry_config={
+                "max_retries": 5,
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=50),
+                    "max_backoff": timedelta(seconds=3),
+                    "base": 2,
+                },
+                "retry_timeout": timedelta(seconds=60),
+            },
+        )
+
+
+def _silence(size: int) -> int:
+    """How long the server may be silent over a put of `size` bytes: it answers when it has them all, and the clock
+    of obstore's client runs from the first one on. In steps, so that a store needs few clients."""
+    seconds = SILENCE_S
+    while seconds * SLOWEST < size:
+        seconds *= 2
+    return seconds
+
+
+def _addressing() -> Literal["path", "auto"]:
+    # Servers at an address of their own (tests, on-premises) seldom have a wildcard DNS name for buckets.
+    return "path" if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") else "auto"
+
+
+def _verified() -> bool:
+    """CLEANPLATE_TLS_VERIFY=0 takes any certificate: for trying out, never for pictures of people."""
+    return os.environ.get("CLEANPLATE_TLS_VERIFY", "1").lower() not in ("0", "false", "no")
+
+
+def _trust() -> dict[str, Any]:
+    """obstore's TLS settings: those that boto3 takes from AWS_CA_BUNDLE by itself."""
+    if not _verified():
+        return {"allow_invalid_certificates": True}
+    bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    if not bundle:
+        return {}
+    try:
+        return {"root_certificate": Path(bundle).read_bytes()}
+    except OSError as error:
+        raise ConfigError(f"AWS_CA_BUNDLE: cannot read {bundle}: {error.strerror}") from error
+
+
+def _encryption() -> dict[str, str]:
+    """boto3's words for what obstore reads from the environment by itself: server-side encryption of puts."""
+    asked = {
+        "ServerSideEncryption": os.environ.get("AWS_SERVER_SIDE_ENCRYPTION", ""),
+        "SSEKMSKeyId": os.environ.get("AWS_SSE_KMS_KEY_ID", ""),
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
+def _plain(key: str) -> bool:
+    """True when obstore's path type can express the key: no control character, no "", "." or ".." segment."""
+    return key.isprintable() and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
+def _s3_error(error: Exception, what: str) -> StorageError:
+    """Map by class and status; the message keeps the status, never headers or signed urls."""
+    from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
+    from obstore.exceptions import NotFoundError, PermissionDeniedError, UnauthenticatedError
+
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        kind = {404: "missing", 403: "forbidden", 401: "forbidden"}.get(status)
+        if kind is None:
+            kind = "unreachable" if status >= 500 or status in (0, 408, 429) else "other"
+        return StorageError(kind, f"{what}: {code or status}")
+    if isinstance(error, NotFoundError | FileNotFoundError):
+        return StorageError("missing", f"{what}: no such object or bucket")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+        return StorageError("forbidden", f"{what}: access denied")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return StorageError("forbidden", f"{what}: no AWS credentials found (environment, profile or role)")
+    if isinstance(error, TypeError | ValueError | AttributeError | ImportError):
+        return StorageError("other", f"{what}: {type(error).__name__}: {str(error)[:200]}")
+    return StorageError("unreachable", f"{what}: {type(error).__name__}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return redacted(text[0])[:200] if text else ""

@@ -1,0 +1,57 @@
+"""What the page offers to choose from: the recipe's words, and which of them can be used here and now."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import yaml
+
+from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
+
+
+def of(recipe: Recipe) -> dict[str, Any]:
+    """kinds, segmenters and inpainters: name, and `lacks`: why it cannot be used with this recipe on this machine,
+    or null. Downloads nothing."""
+    segmenters = get_args(type(recipe.masks).model_fields["segmenter"].annotation)
+    return {
+        "kinds": [{"name": kind, "lacks": _lacks(recipe, {"remove": [kind]})} for kind in KINDS],
+        "segmenters": [
+            {"name": name, "lacks": _lacks(recipe, {"masks.segmenter": name})} for name in segmenters
+        ],
+        "inpainters": [
+            {"name": name, "lacks": _lacks(recipe, {"inpaint.name": name})} for name in _inpainters(recipe)
+        ],
+    }
+
+
+def _inpainters(recipe: Recipe) -> list[str]:
+    from cleanplate.models.weights import registry
+
+    lamas = [name for name, one in registry.known().items() if one.kind == "lama"]
+    return list(dict.fromkeys([recipe.inpaint.name, *lamas, *CLASSIC_INPAINTERS]))
+
+
+def _lacks(recipe: Recipe, change: dict[str, Any]) -> str | None:
+    from cleanplate.models.weights import registry
+
+    body = recipe.model_dump(mode="json")
+    if "masks.segmenter" in change:
+        body["masks"]["checkpoint"] = None
+    try:
+        names = set(inpainters.weights_of(load(None, body | change))) - set(inpainters.weights_of(recipe))
+        for name in names:
+            registry.resolve(name, download=False)
+    except ConfigError as error:
+        return str(error).removeprefix("wrong recipe: ")
+    except registry.WeightsError:
+        return f"its weights are not on this machine: cleanplate weights fetch {name}"
+    return None
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """The recipe as a YAML file, without what is as it always is."""
+    body = {"remove": list(recipe.remove)} | recipe.model_dump(mode="json", exclude_defaults=True)
+    said = "# cleanplate run SRC DST --recipe recipe.yaml   (what is not named has its default: docs/recipe.md)\n"
+    return said + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,159 @@
+"""Kill anything, run the same command again: every input ends in exactly one committed row."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.ledger import ledger
+from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.orphans import sweep
+from cleanplate.pipeline.storage.connect import open_store
+from rigs.flow_rig import check_complete, faces, folder, put_photos
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--remove",
+    "faces",
+    "--inpainter",
+    "telea",
+    "--passes",
+    "1",
+    "--workers",
+    "2",
+    "--set",
+    "units.rows=4",
+]
+
+
+def start(source: str, output: str) -> subprocess.Popen[bytes]:
+    """`cleanplate run` as its users start it, in a process group of its own."""
+    command = [sys.executable, "-m", "cleanplate", "run", source, output, *FLAGS]
+    return subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def parts(output: str) -> dict[str, bytes]:
+    store = open_store(output)
+    return {name: store.get(f"parts/{name}") for name in ledger.part_keys(store)}
+
+
+def wait_for_parts(output: str, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 200
+    while len(ledger.part_keys(open_store(output))) < count:
+        assert process.poll() is None, f"ended early: {process.stdout.read().decode()}"  # type: ignore[union-attr]
+        assert time.monotonic() < deadline, "no parts came"
+        time.sleep(0.2)
+
+
+def processes(title: str) -> list[int]:
+    """Process ids of Ray's workers whose title has these words: they are called "ray::MapWorker(...)"."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # It ended while we looked.
+            if entry.name.isdigit() and title.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def test_kill_9_of_the_driver_and_the_same_command_again(tmp_path: Path) -> None:
+    source, output = folder(tmp_path / "in"), str(tmp_path / "out")
+    files = put_photos(source, 80)
+    first = start(source, output)
+    wait_for_parts(output, 2, first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    again = start(source, output)
+    before = parts(output)
+    assert 2 <= len(before) < 20, "killed in the middle"
+    said = again.communicate(timeout=280)[0].decode()
+    assert again.returncode == 0, said
+    assert "80 images in 20 units" in said
+    after = parts(output)
+    assert {name: after[name] for name in before} == before, "finished parts are not done again"
+    check_complete(source, output, files)
+
+
+def test_kill_9_of_actors_while_the_run_goes_on(tmp_path: Path, ray_local: None) -> None:
+    source, output = folder(tmp_path / "in"), str(tmp_path / "out")
+    files = put_photos(source, 60)
+    run = runs.start(source, output, faces(**{"units.rows": 4}))
+    units = runs.plan_new(run)
+    killed: list[int] = []
+
+    def kill_a_worker(_: ledger.Receipt) -> None:
+        if len(killed) < 2:
+            actors = [pid for pid in processes("_Group") if pid not in killed]
+            if actors:
+                killed.append(actors[-1])
+                os.kill(actors[-1], signal.SIGKILL)
+
+    runs.execute(run, units, "ray", kill_a_worker)
+    assert killed, "no actor was there to be killed"
+    check_complete(source, output, files)
+
+
+def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path) -> None:
+    source, output = folder(tmp_path / "in"), str(tmp_path / "out")
+    files = put_photos(source, 48)
+    process = start(source, output)
+    wait_for_parts(output, 1, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 3, said
+    assert f"go on with: cleanplate run {source} {output}" in said
+    kept = parts(output)
+    assert kept
+    assert len(kept) < 12
+    events = {
+        path.stem.split("-", 2)[2]: json.loads(path.read_text())
+        for path in (tmp_path / "out/events").iterdir()
+    }
+    assert events.keys() == {"started", "pass-1", "stopped"}
+    assert events["pass-1"]["units"] == 12
+    assert events["stopped"]["why"] == "KeyboardInterrupt"
+    run = runs.start(source, output, faces(**{"units.rows": 4}))
+    runs.execute(run, runs.plan_new(run), "here", lambda receipt: None)
+    check_complete(source, output, files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_killed_runs_of_every_layout_end_in_one_picture_a_row(tmp_path: Path, layout: str) -> None:
+    """Killed where it hurts: as soon as a picture is there, and its part perhaps not."""
+    source, output = folder(tmp_path / "in"), tmp_path / "out"
+    files = put_photos(source, 40)
+    flags = [*FLAGS, "--here", "--output-layout", layout]
+    command = [sys.executable, "-m", "cleanplate", "run", source, str(output), *flags]
+    top = output / ("images" if layout == "files" else "shards")
+    kills = 0
+    for _ in range(12):
+        before = len(list(top.rglob("*")))
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (kills >= 4 or len(list(top.rglob("*"))) <= before):
+            time.sleep(0.002)
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    assert process.returncode == 0
+    store = open_store(str(output))
+    rows = [row for table in ledger.rows(store) for row in table.to_pylist()]
+    assert Counter(row["source_uri"] for row in rows) == Counter(open_store(source).uri(key) for key in files)
+    assert len({row["image"]["path"] for row in rows}) == 40
+    assert audit(store, source=open_store(source)).wrong == []
+    left = [orphan.what for orphan, _ in sweep(store, 0)]
+    assert set(left) <= {"temporary"}, "the same pictures come out again, so nothing lies about"

@@ -1,0 +1,203 @@
+"""What a run shows: its state as data, and that in a terminal, a notebook, a log and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cleanplate.pipeline.engine import queues
+from cleanplate.pipeline.ledger.ledger import Problem, Receipt
+from cleanplate.pipeline.ui.progress import Notebook, Progress
+from cleanplate.pipeline.ui.terminal import as_html, clock, line, panel
+from rigs.flow_rig import clean, faces, folder, put_photos
+
+ROOT = Path(__file__).parents[3]
+
+
+def receipt(rows: int = 4, **statuses: int) -> Receipt:
+    bad = tuple(
+        Problem(f"file:///x/{n}.jpg", "read/corrupt", "cut short") for n in range(statuses.get("failed", 0))
+    )
+    causes = {"read/corrupt": len(bad)} if bad else {}
+    return Receipt("u", rows, statuses, causes, True, 1.0, {"read": 10.0 * rows, "detect": 30.0 * rows}, bad)
+
+
+def shown(renderable: Any, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def progress() -> Progress:
+    made = Progress(40, 8, shown="none", title="/data/out")
+    made.start -= 10  # ten seconds ago
+    made(receipt(4, cleaned=3, unchanged=1))
+    made(receipt(4, cleaned=2, failed=2))
+    return made
+
+
+def test_the_state_counts_rows_times_and_what_is_left(progress: Progress) -> None:
+    state = progress.state()
+    assert (state["done"], state["total"], state["committed_before"]) == (16, 40, 8)
+    assert state["statuses"] == {"cleaned": 5, "unchanged": 1, "failed": 2}
+    assert state["images_per_s"] == pytest.approx(0.8, rel=0.05)
+    assert state["eta_s"] == pytest.approx(30, abs=2)
+    assert state["stages"]["detect"] == {"ms_per_image": 30.0, "images_per_s": 33.33, "share": 0.75}
+    assert [error["message"] for error in state["errors"]] == ["cut short", "cut short"]
+    json.dumps(state)
+
+
+def test_the_rate_is_that_of_the_last_minutes_not_of_the_whole_run() -> None:
+    made = Progress(10_000, 0, shown="none")
+    made.start -= 3600
+    made._recent.append((time.monotonic() - 3000, 9000))
+    made(receipt(120, cleaned=120))
+    assert made.rate() == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_run_that_has_done_nothing_has_no_eta_and_no_end_has_none_either() -> None:
+    made = Progress(4, 0, shown="none")
+    assert made.state()["eta_s"] is None
+    made(receipt(4, cleaned=4))
+    assert made.state()["eta_s"] is None
+    assert "ETA" not in line(made.state()).plain
+
+
+def test_the_panel_shows_everything_at_three_widths(progress: Progress) -> None:
+    progress.queues = (queues.Queue(("read",), 12, 2, 0), queues.Queue(("detect", "verify"), 3, 1, 2))
+    for width in (60, 100, 160):
+        text = shown(panel(progress.state(), progress.title, width), width)
+        assert max(len(row) for row in text.splitlines()) <= width
+        for word in ("16 / 40", "2 failed", "detect", "75%", "read/corrupt", "Ctrl-C", "/data/out"):
+            assert word in text, (width, word)
+    wide = shown(panel(progress.state(), ""), 120)
+    assert re.search(r"read +10\.0 +100\.0 +25% +█+ +12 +2", wide)
+    assert re.search(r"detect +30\.0 +33\.3 +75% +█+ +3 +1 +2", wide)
+    assert "waiting" not in shown(panel({**progress.state(), "queues": []}, ""))
+
+
+def test_names_from_a_strangers_bucket_do_not_steer_the_terminal() -> None:
+    made = Progress(1, 0, shown="none")
+    made.errors.append(Problem("s3://b/%1B%5B2J[red]x.jpg", "read/corrupt", "\x1b]0;owned\x07[bold]"))
+    text = shown(panel(made.state(), "\x1b[31mtitle"))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "[red]x.jpg" in text, "markup is not obeyed"
+
+
+def test_a_log_gets_plain_lines_and_says_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(8, 0, shown="plain", every=0.05) as made:
+        made(receipt(4, cleaned=4))
+        time.sleep(0.2)
+        made(receipt(4, cleaned=4))
+    out, err = capsys.readouterr()
+    assert out == ""
+    told = err.splitlines()
+    assert len(told) >= 2
+    assert told[-1].startswith("8 / 8 done")
+    assert "\x1b" not in err
+    with Progress(8, 0, shown="plain", every=0.05):
+        time.sleep(0.3)
+    assert capsys.readouterr().err.startswith("0 / 8 done"), "it goes on, says a log, before anything is done"
+    with Progress(8, 0, shown="plain", every=60):
+        time.sleep(0.05)
+    assert capsys.readouterr().err == "", "nothing was done: nothing is said"
+
+
+def test_a_machine_gets_json_lines_with_the_documented_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(8, 0, shown="json", every=60) as made:
+        made(receipt(4, cleaned=3, failed=1))
+    out, err = capsys.readouterr()
+    first, last = (json.loads(text) for text in out.splitlines())
+    assert (first["done"], last["done"], err) == (0, 4, "")
+    page = (ROOT / "docs" / "progress.md").read_text(encoding="utf-8")
+    table = page.split("## progress", 1)[1].split("\n## ", 1)[0]
+    documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert documented == list(last), "docs/progress.md names every field, in order"
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
+    class Gone:
+        shown = "json"
+
+        def show(self, progress: Progress) -> None:
+            raise BrokenPipeError
+
+        def close(self, progress: Progress) -> None:
+            """Nobody reads."""
+
+    progress = Progress(8, 0, shown="none", every=0.01)
+    progress._screen = Gone()  # type: ignore[assignment]
+    progress._ticker.start()
+    progress._ticker.join(5)
+    assert progress._over.is_set()
+    progress(receipt(8, cleaned=8))
+    assert progress.state()["done"] == 8
+
+
+def test_a_notebook_has_one_cell_that_is_updated_in_place() -> None:
+    told: list[dict[str, str]] = []
+
+    class Handle:
+        def update(self, bundle: dict[str, str], raw: bool) -> None:
+            assert raw
+            told.append(bundle)
+
+    def display(bundle: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        assert raw
+        assert display_id
+        told.append(bundle)
+        return Handle()
+
+    progress = Progress(8, 0, shown="none")
+    screen = Notebook(display)
+    screen.show(progress)
+    progress(receipt(8, cleaned=8))
+    screen.close(progress)
+    assert len(told) == 2
+    assert "8 / 8" in told[1]["text/plain"]
+    assert "interrupt the cell" in told[0]["text/plain"]
+    assert "interrupt" not in told[1]["text/plain"], "it has ended"
+    assert told[1]["text/html"].startswith("<pre")
+    assert "\x1b" not in told[1]["text/html"]
+
+
+def test_html_keeps_what_names_hold() -> None:
+    bundle = as_html(line({**Progress(1, 0, shown="none").state(), "statuses": {"failed": 2}}))
+    assert "2 failed" in bundle["text/html"]
+
+
+def test_ray_tells_how_full_its_queues_are(tmp_path: Path, ray_local: None) -> None:
+    heard: list[tuple[queues.Queue, ...]] = []
+    source = folder(tmp_path / "in")
+    put_photos(source, 12)
+    with queues.heard(heard.append):
+        receipts = clean(source, str(tmp_path / "out"), faces(**{"units.rows": 2}), "ray")
+    assert queues._listeners == []
+    names = {tuple(queue.stages for queue in told) for told in heard if told}
+    assert names == {(("read",), ("detect", "segment", "inpaint", "verify"), ("write",))}
+    assert any(queue.running or queue.waiting for told in heard for queue in told)
+    assert any(told[1].workers for told in heard if told)
+    assert all(r.timings["detect"] > 0 for r in receipts), "receipts carry the stages' times"
+
+
+def test_a_ray_that_counts_otherwise_costs_the_queues_not_the_run() -> None:
+    heard: list[tuple[queues.Queue, ...]] = []
+    watcher = queues.Watcher()
+    with queues.heard(heard.append):
+        watcher.on_execution_step(object())
+        watcher.on_execution_step(object())
+    assert heard == []
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(7, "0:07"), (213, "3:33"), (3729, "1:02:09")])
+def test_clock(seconds: float, said: str) -> None:
+    assert clock(seconds) == said

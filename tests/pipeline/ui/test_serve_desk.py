@@ -1,0 +1,131 @@
+"""The desk behind the page: finds, thresholds, strokes, results, and what stays on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.images import encode
+from cleanplate.pipeline.storage.connect import open_store
+from cleanplate.pipeline.ui.serve import options, sources, views, workspace
+from cleanplate.pipeline.ui.serve.workspace import Desk, Stroke, Wanted
+from rigs.flow_rig import clean, faces
+from rigs.scenes import DEMO_PHOTOS
+
+FACE = (DEMO_PHOTOS / "astronaut.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def table() -> tuple[Desk, str]:
+    made = Desk()
+    return made, made.put("astronaut.jpg", FACE, 10_000_000)
+
+
+def test_finds_have_masks_and_say_whether_limits_allow_them(table: tuple[Desk, str]) -> None:
+    made, key = table
+    (found,) = made.find(key, faces())
+    assert found.allowed
+    x0, y0, x1, y1 = map(int, found.region.box)
+    assert found.mask[(y0 + y1) // 2, (x0 + x1) // 2]
+    (low,) = made.find(key, faces(**{"detect.face.min_score": 1.0}))
+    assert low.allowed, "the page compares scores"
+    (large,) = made.find(key, faces(**{"detect.face.max_coverage": 0.001}))
+    assert not large.allowed, "shown all the same"
+    assert views.find(found)["mask"]["png"].startswith("data:image/png;base64,")
+
+
+def test_a_result_is_what_a_run_would_write(table: tuple[Desk, str], tmp_path: Path) -> None:
+    """Same find, same mask, same filler: the file is the very one that `cleanplate run` commits."""
+    made, key = table
+    recipe = faces(**{"verify.passes": 0})
+    name = made.run(key, Wanted(recipe=recipe, on=(0,)))
+    result = made.get(key).results[name]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "astronaut.jpg").write_bytes(FACE)
+    clean(str(tmp_path / "in"), str(tmp_path / "out"), recipe)
+    (row,) = sources.Rows(*runs.open_finished(str(tmp_path / "out"))).items()
+    assert row.status in ("cleaned", "residual")
+    from rigs.flow_rig import rows_of
+
+    (committed,) = rows_of(str(tmp_path / "out"))
+    assert committed["image"]["bytes"] == result.file.data
+    assert bool(result.left) == (row.status == "residual")
+    assert result.file.jpeg_blocks_equal is True
+
+
+def test_strokes_paint_and_erase_in_order() -> None:
+    def stroke(mode: str, *points: tuple[float, float], size: float = 10) -> Stroke:
+        return Stroke.model_validate({"mode": mode, "size": size, "points": points})
+
+    across = stroke("paint", (0, 50), (100, 50))
+    hole = stroke("erase", (50, 50), size=20)
+    mask = workspace.painted([], (across, hole), 100, 100)
+    assert mask[50, 10]
+    assert not mask[50, 50]
+    assert mask[50, 90]
+    assert not mask[70, 10]
+    assert workspace.painted([], (hole, across), 100, 100)[50, 50], "painted over again"
+    assert workspace.painted([np.ones((100, 100), bool)], (hole,), 100, 100).sum() < 9800
+    assert not workspace.painted([], (stroke("paint", (-1e9, 3), size=2),), 100, 100).any()
+
+
+def test_painted_and_erased_pixels_are_the_ones_that_change(table: tuple[Desk, str]) -> None:
+    made, key = table
+    strokes = (
+        {"mode": "paint", "size": 30, "points": [[20, 20], [120, 20]]},
+        {"mode": "erase", "size": 4000, "points": [[2000, 400]]},
+    )
+    wanted = Wanted.model_validate({"recipe": faces(), "on": [0], "strokes": strokes[:1]})
+    result = made.get(key).results[made.run(key, wanted)]
+    changed = (result.after != made.get(key).decoded.pixels).any(axis=2)
+    assert changed[15:25, 40:100].any()
+    assert not changed[~result.mask].any()
+    assert result.mask.sum() > made.find(key, faces())[0].mask.sum()
+    with pytest.raises(ConfigError, match="nothing is masked"):
+        made.run(key, Wanted.model_validate({"recipe": faces(), "strokes": strokes[1:]}))
+    with pytest.raises(ConfigError, match="find again"):
+        made.run(key, Wanted(recipe=faces(), on=(7,)))
+
+
+def test_the_desk_keeps_the_newest(table: tuple[Desk, str]) -> None:
+    made = Desk()
+    keys = [made.put(f"{n}.jpg", FACE, 10_000_000) for n in range(workspace.KEPT_PICTURES + 3)]
+    assert list(made.pictures) == keys[3:]
+    with pytest.raises(KeyError):
+        made.get(keys[0])
+    with pytest.raises(encode.ImageError, match="limit"):
+        made.put("large.jpg", FACE, 1000)
+
+
+def test_a_saved_recipe_is_the_recipe(tmp_path: Path) -> None:
+    from cleanplate.pipeline.recipe.recipe import load
+
+    recipe = faces(**{"detect.face.min_score": 0.6, "masks.grow": 0.1})
+    (tmp_path / "r.yaml").write_text(options.as_yaml(recipe))
+    assert load(tmp_path / "r.yaml") == recipe
+    assert options.as_yaml(load(None)).endswith("remove:\n- text\n- face\n")
+
+
+def test_choices_name_what_cannot_be_used_here() -> None:
+    told = options.of(faces())
+    assert {kind["name"] for kind in told["kinds"] if not kind["lacks"]} >= {"text", "face", "plate"}
+    (lite,) = [one for one in told["inpainters"] if one["name"] == "lama-lite"]
+    assert lite["lacks"] is None
+    json.dumps(told)
+
+
+def test_sources_are_searched(tmp_path: Path) -> None:
+    for name in ("cat.jpg", "dir/Katze.jpg", "dog.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(FACE)
+    items = sources.Objects(open_store(str(tmp_path)), faces()).items()
+    found = sources.search(items, "KAT", "", 0, 10)
+    assert [item["name"] for item in found["items"]] == ["dir/Katze.jpg"]
+    assert (found["found"], found["of"]) == (1, 3)
+    assert sources.read(items[found["items"][0]["n"]]) == FACE
+    assert len(sources.search(items, "", "", 1, 1)["items"]) == 1
