@@ -23,6 +23,7 @@ class Region:
     score: [0, 1], the detector's own confidence; not comparable between detectors.
     mask: HW bool of the whole image, True = the thing's pixels, when the detector knows better than its
         box (text strokes, a given mask); None otherwise.
+    doubtful: below what the detector itself believes (`DoubtingDetector`). Never edited, never copied from.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Region:
     score: float
     box: tuple[float, float, float, float]
     mask: Mask | None = None
+    doubtful: bool = False
 
 
 class Detector(Protocol):
@@ -38,6 +40,14 @@ class Detector(Protocol):
     name: str
 
     def __call__(self, images: list[Image]) -> list[list[Region]]: ...
+
+
+class DoubtingDetector(Detector, Protocol):
+    """A detector that can also name what it saw and did not believe."""
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """What a call gives and, marked `doubtful`, what scored too low for it."""
+        ...
 
 
 class Segmenter(Protocol):

@@ -45,7 +45,8 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--inpainter",
-        help="lama-lite (default), big-lama, telea, ns, blur, pixelate, fill, or a LaMa checkpoint file",
+        help="lama-lite (default), big-lama, telea, ns, patchmatch, or a LaMa checkpoint file; NAME+texture = with "
+        "detail from the surroundings; pixelate, blur, stylise and fill hide",
     )
     group.add_argument("--precision", help="of LaMa: fp32, bf16, or auto (bf16 where it is native)")
     group.add_argument("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")

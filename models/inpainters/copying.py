@@ -95,7 +95,7 @@ class PatchMatch:
         return results
 
     def _fill(self, piece: Piece) -> Image:
-        share = math.sqrt(MOST_FILLED / max(np.count_nonzero(piece.hole), 1))
+        share = math.sqrt(MOST_FILLED / max(int(np.count_nonzero(piece.hole)), 1))
         if share >= 1:
             return self._search(piece)
         height, width = piece.hole.shape

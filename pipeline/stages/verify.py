@@ -49,7 +49,7 @@ _ADDS = schema.columns(
     "inpainter",
     "segmenter",
 )
-_SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review"]
+_SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review", "forbidden"]
 _READS = [*(n for n in _ADDS.names if n != "residual"), *_SOURCE]
 
 
