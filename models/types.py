@@ -1,4 +1,4 @@
-"""What a detector says: a region of an image that must go."""
+"""The types that every room shares: an image, a mask, a detected region, what a model is, the root of our errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ Image = npt.NDArray[np.uint8]
 """HWC uint8 RGB, upright (EXIF orientation already applied)."""
 Mask = npt.NDArray[np.bool_]
 """HW bool, True = remove; same height and width as its image."""
+
+
+class CleanplateError(Exception):
+    """Every error that is raised by this package on purpose: `cleanplate.pipeline.errors` draws the tree."""
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,41 @@
 """Every error this package raises, and what becomes of it.
 
-    CleanplateError
-    ├── ConfigError      wrong use, found before any work starts: exit code 2, message says what to change
-    ├── StorageError     an object store said no; `kind` tells how
-    │                      missing, forbidden -> that row fails
-    │                      unreachable        -> retried; then the unit stays uncommitted and a later pass takes it
-    ├── RowError         this image cannot be processed: its row gets status "failed" and the run goes on
-    ├── ContractError    a stage broke its promise (lost a row, changed the schema): our bug, the run stops
-    └── RunStopped       the run ended before every unit was committed: exit code 3, the same command goes on
+    CleanplateError                (models/types.py; `except CleanplateError` catches all of these)
+    ├── ConfigError                wrong use, found before any work starts: exit code 2, message says what to change
+    ├── WeightsError               weights that are missing or not what the table says: exit code 2
+    ├── CheckpointError            a training's checkpoint that cannot be read: exit code 2
+    ├── TrainingDiverged           a training whose loss is no number any more: exit code 2
+    ├── StorageError               an object store said no; `kind` tells how
+    │                                missing, forbidden, replaced -> that row fails
+    │                                unreachable        -> retried; then a later pass takes the unit
+    ├── RowError                   this image cannot be processed: its row gets status "failed" and the run goes on
+    │   └── ImageError             its bytes cannot be decoded or written
+    ├── SpliceError, ExifError,    inner to the image formats: a part of a file that cannot be read or kept; the
+    │   BoxError                     format falls back, or raises ImageError
+    ├── ContractError              a stage broke its promise (lost a row, changed the schema): our bug, the run stops
+    └── RunStopped                 the run ended before every unit was committed: exit code 3, the same command resumes
+        └── DamagedError           a file of the output is not as it was written: which one, and what to do
 
-`cleanplate.pipeline.images.encode.ImageError` (undecodable bytes) is a RowError;
-`cleanplate.models.weights.registry.WeightsError` (weights that
-are missing or not what the table says) is treated like ConfigError. Foreign errors are mapped once, where
-they enter: object stores in `s3_store.py`, decoders in `images.py`.
+Foreign errors are mapped once, where they enter: object stores in `storage/s3.py`, decoders in `images/decode.py`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+
+from cleanplate.models.types import CleanplateError
+
+__all__ = [
+    "CleanplateError",
+    "ConfigError",
+    "ContractError",
+    "RowError",
+    "RunStopped",
+    "StorageError",
+    "ran_out_of_memory",
+    "redacted",
+]
 
 _USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s'\"@]+@", re.IGNORECASE)
 _SIGNED = re.compile(
@@ -38,10 +55,6 @@ def redacted(text: str) -> str:
     return text
 
 
-class CleanplateError(Exception):
-    """The root of the tree above."""
-
-
 class ConfigError(CleanplateError):
     """Wrong configuration or use, found before any work."""
 
@@ -49,7 +62,8 @@ class ConfigError(CleanplateError):
 class StorageError(CleanplateError):
     """An object store refused or failed.
 
-    kind: "missing", "forbidden", "unreachable" (transient: retried) or "other".
+    kind: "missing", "forbidden", "replaced" (the object is no longer the version that was asked for), "unreachable"
+    (transient: retried) or "other".
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -77,6 +91,10 @@ class ContractError(CleanplateError):
 
 class RunStopped(CleanplateError):
     """Some units are not committed; running the same command again takes them up."""
+
+
+class DamagedError(RunStopped):
+    """A file of the output cannot be read as it was written. The message names it and says what to do."""
 
 
 _NO_MEMORY = ("memory", "bad_alloc")

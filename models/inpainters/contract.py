@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from cleanplate.models.devices import progressed
 from cleanplate.models.types import Image, Mask
 
 Forbidden = Sequence[Mask | None]
@@ -26,7 +27,8 @@ def check_pairs(images: list[Image], masks: list[Mask]) -> None:
 def each(images: list[Image], masks: list[Mask], fill: Callable[[Image, Mask], Image]) -> list[Image]:
     """Applies `fill` to every image with a hole and keeps its result inside the hole only."""
     check_pairs(images, masks)
-    return [
-        np.where(mask[..., None], fill(image, mask), image) if mask.any() else image.copy()
-        for image, mask in zip(images, masks, strict=True)
-    ]
+    filled = []
+    for image, mask in zip(images, masks, strict=True):
+        filled.append(np.where(mask[..., None], fill(image, mask), image) if mask.any() else image.copy())
+        progressed()
+    return filled

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import patchmatch
 
+from cleanplate.models.devices import progressed
 from cleanplate.models.inpainters.contract import Forbidden, check_pairs
 from cleanplate.models.inpainters.crops import Crop, CropSettings, cut, paste, plan_crops, resize
 from cleanplate.models.inpainters.exemplars import textured
@@ -67,6 +68,7 @@ class Textured:
             for crop in plan_crops(mask, self.window):
                 piece = piece_of(guide, mask, closed, crop)
                 paste(filled, mask, crop, textured(piece.image, piece.hole, piece.closed))
+                progressed()
         return results
 
 
@@ -92,6 +94,7 @@ class PatchMatch:
         ):
             for crop in plan_crops(mask, SEARCHED):
                 paste(filled, mask, crop, self._fill(piece_of(image, mask, closed, crop)))
+                progressed()
         return results
 
     def _fill(self, piece: Piece) -> Image:

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cleanplate.models.types import CleanplateError
+
 CHECKPOINT_NAME = "last.pt"
 
 
-class CheckpointError(Exception):
+class CheckpointError(CleanplateError):
     """A checkpoint that cannot be used: damaged, or of another training."""
 
 

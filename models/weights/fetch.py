@@ -32,6 +32,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from cleanplate.models.types import CleanplateError
+
 CHUNK = 1 << 20
 TIMEOUT_S = 30
 """Of silence, not of the whole download."""
@@ -44,7 +46,7 @@ Progress = Callable[[str], AbstractContextManager[Tick]]
 """Opened once per file with its label; gives the Tick that the download calls."""
 
 
-class WeightsError(Exception):
+class WeightsError(CleanplateError):
     """Weights cannot be had or cannot be trusted. The message says what to do about it."""
 
 
@@ -136,7 +138,17 @@ def _local(source: str) -> Path:
         return package_file(source)
     if source.startswith("file:"):
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
-    return Path(source).expanduser()
+    return expanded(source)
+
+
+def expanded(place: str | Path) -> Path:
+    """The path with a home folder in the place of ~. Raises WeightsError where there is none."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:
+        raise WeightsError(
+            f"no home folder for {place}: write the path out, or set HOME or CLEANPLATE_WEIGHTS"
+        ) from error
 
 
 def _take_member(archive: Path, member: str, target: Path) -> None:

@@ -157,7 +157,7 @@ def _look(look: _Look) -> list[Sampled]:
             if isinstance(data, CleanplateError):
                 raise data
             head = probe(data, look.max_pixels)
-        except (StorageError, RowError, ImageError) as error:
+        except (StorageError, RowError) as error:
             if isinstance(error, StorageError) and error.kind == "unreachable":
                 raise
             continue

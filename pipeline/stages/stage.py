@@ -25,7 +25,6 @@ from cleanplate.pipeline.errors import (
     ran_out_of_memory,
     redacted,
 )
-from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.stages import rows
 
@@ -170,7 +169,7 @@ def _kept_decoded(table: pa.Table, stage: Stage) -> list[pa.Table]:
 
 def error_of(stage: str, error: BaseException) -> Row:
     """The `error` column's struct for an exception."""
-    kind = error.kind if isinstance(error, RowError | StorageError | ImageError) else _kind_of(error)
+    kind = error.kind if isinstance(error, RowError | StorageError) else _kind_of(error)
     text = redacted(" ".join(str(error).split())) or type(error).__name__
     return {"stage": stage, "kind": kind, "message": text[:500]}
 

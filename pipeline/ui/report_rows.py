@@ -13,12 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image as Pil
 
 from cleanplate.models.types import Image, Mask
-from cleanplate.pipeline.errors import CleanplateError, StorageError
-from cleanplate.pipeline.images import encode
+from cleanplate.pipeline.errors import CleanplateError, DamagedError, StorageError
 from cleanplate.pipeline.ledger.layouts import with_bytes
 from cleanplate.pipeline.ledger.ledger import open_part
 from cleanplate.pipeline.ledger.statistics import Pick, name_of
@@ -93,7 +91,7 @@ def _rows(output: Store, picks: list[Pick]) -> dict[str, dict[str, Any]]:
         wanted = sorted(pick.at for pick in picks if pick.part == part)
         try:
             rows = list(_rows_at(output, part, wanted))
-        except (pa.ArrowException, OSError, StorageError):
+        except (DamagedError, StorageError):
             continue  # Each of its cards says that the row could not be read.
         found |= {row["image_id"]: row for row in rows}
     return found
@@ -131,7 +129,7 @@ def _story(row: dict[str, Any]) -> SheetRow:
     for less in _STRIPPED:
         try:
             return row_pictures.story({**row, **less})
-        except (CleanplateError, encode.ImageError, ValueError, TypeError, KeyError, OSError):
+        except (CleanplateError, ValueError, TypeError, KeyError, OSError):
             continue
     return SheetRow(None, None, None, "", str(row["status"]))
 

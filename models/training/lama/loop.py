@@ -36,6 +36,7 @@ from cleanplate.models.training.lama.state import (
 from cleanplate.models.training.lama.validation import Validation, save_samples, validate
 from cleanplate.models.training.muon import Optimizer
 from cleanplate.models.training.scalars import Scalars
+from cleanplate.models.types import CleanplateError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Extras:
     saved: Saved | None = None
 
 
-class TrainingDiverged(Exception):
+class TrainingDiverged(CleanplateError):
     """A loss or a gradient is not finite. The last checkpoint is from before and is kept."""
 
 

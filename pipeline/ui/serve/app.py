@@ -99,7 +99,7 @@ def _said(request: Request, error: Exception) -> Response:
         status, text = error.status_code, error.detail
     elif isinstance(error, KeyError):
         status, text = 404, "this picture is no longer on the desk: open it again"
-    elif isinstance(error, RowError | ImageError):
+    elif isinstance(error, RowError):
         status, text = 415, f"{error.kind.replace('_', ' ')}: {error}"
     elif isinstance(error, ValidationError):
         text = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])

@@ -19,8 +19,8 @@ from cleanplate.models.evaluation.labelled import iou
 from cleanplate.models.types import Image
 from cleanplate.models.weights.registry import resolve
 
-PHOTOS = Path(__file__).parents[2] / "jobs" / "demo_photos"
-GRAPH = Path(__file__).parents[1] / "data" / "nanodet_graph.npz"
+PHOTOS = Path(__file__).parents[3] / "jobs" / "demo_photos"
+GRAPH = Path(__file__).parents[2] / "data" / "nanodet_graph.npz"
 """What the package's own graph gives for `noise()`: every 32nd, 8th and 2nd cell of the three grids, walked through
 operation by operation in fp32."""
 
