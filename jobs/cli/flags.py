@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
 
 MIRRORED = {
@@ -83,6 +84,10 @@ def _source(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
     add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    for flag, what in (("--include", "only what matches"), ("--exclude", "not what matches")):
+        add(
+            flag, action="append", metavar="GLOB", help=f"{what}, of names below SRC; may stand several times"
+        )
     add("--output-layout", choices=literals("output.layout"), help="where pictures lie (default: parquet)")
 
 
@@ -119,6 +124,9 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     }
     if (remove := given.get("remove")) is not None:
         overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    for globs in ("include", "exclude"):
+        if given.get(globs):
+            overrides[globs] = given[globs]
     if given.get("whole_image"):
         overrides["inpaint.whole_image"] = True
     if given.get("refine"):
@@ -127,5 +135,8 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
-        overrides[key] = yaml.safe_load(value)
+        try:
+            overrides[key] = plain_yaml.load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: the value is not YAML: {error}") from error
     return load(file, overrides if file or not own else own | overrides)
