@@ -5,12 +5,12 @@ from __future__ import annotations
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.factory import attachments, kinds, segmenters
 from cleanplate.pipeline.factory.detectors import opened
-from cleanplate.pipeline.factory.inpainters import fillers
+from cleanplate.pipeline.factory.inpainters import lamas as lamas_of
 from cleanplate.pipeline.factory.segmenters import sam_name
 from cleanplate.pipeline.factory.things import hub_models
 from cleanplate.pipeline.images import c2pa_manifest
 from cleanplate.pipeline.recipe import provenance
-from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, Recipe
+from cleanplate.pipeline.recipe.recipe import Recipe
 
 
 def weights_of(recipe: Recipe) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def weights_of(recipe: Recipe) -> tuple[str, ...]:
     names = [name for entry in kinds.entries(recipe) for name in entry.weights(recipe)]
     if recipe.masks.segmenter == "sam":
         names.append(sam_name(recipe))
-    names += [name for name in fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
+    names += lamas_of(recipe)
     return tuple(dict.fromkeys(names))
 
 
@@ -41,7 +41,7 @@ def check(recipe: Recipe) -> dict[str, str]:
         entry.own(recipe)
     if recipe.masks.segmenter in ("sam2", "sam3"):
         opened(lambda: segmenters.segmenter(recipe), "masks.checkpoint")
-    lamas = [name for name in fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
+    lamas = lamas_of(recipe)
     sams = [sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
     sams += [recipe.everything.checkpoint] if "everything" in recipe.remove else []
     for names, params_of, what in (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cleanplate.models.devices import pick
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, Recipe
+from cleanplate.pipeline.recipe.sections import TEXTURE
 
 if TYPE_CHECKING:
     from cleanplate.models.types import Inpainter
@@ -30,7 +31,13 @@ def fillers(recipe: Recipe) -> dict[str, str]:
     return named | dict(recipe.inpaint.per_kind.items()) | again
 
 
-@lru_cache(maxsize=4)
+def lamas(recipe: Recipe) -> list[str]:
+    """The names (or files) of the LaMas that fill."""
+    names = [name.removesuffix(TEXTURE) for name in fillers(recipe).values()]
+    return [name for name in names if name not in CLASSIC_INPAINTERS]
+
+
+@lru_cache(maxsize=8)
 def inpainter(
     name: str,
     precision: Literal["fp32", "bf16", "auto"],
@@ -38,18 +45,23 @@ def inpainter(
     gpus: float,
     refine_pixels: int = 0,
 ) -> Inpainter:
-    """One of the classic inpainters, or a LaMa by its name in the weights table or its file.
+    """One of the classic inpainters, or a LaMa by its name in the weights table or its file; with "+texture" behind
+    it the same, whose fills are given the detail of their surroundings.
 
     refine_pixels: above 0, LaMa refines what is large, at most so many pixels at a time. Raises WeightsError.
     """
     from cleanplate.models.devices import bf16_is_native
     from cleanplate.models.inpainters import inpainters
+    from cleanplate.models.inpainters.copying import Textured
     from cleanplate.models.inpainters.crops import CropSettings
     from cleanplate.models.lama import generator
     from cleanplate.models.lama.refine import RefineSettings
     from cleanplate.models.weights import registry
     from cleanplate.models.weights.checkpoints import load_notes, load_tensors
 
+    if name.endswith(TEXTURE):
+        base = inpainter(name.removesuffix(TEXTURE), precision, whole_image, gpus, refine_pixels)
+        return Textured(base)
     if name in CLASSIC_INPAINTERS:
         return inpainters.simple_inpainters()[name]
     found = registry.find(name)

@@ -20,7 +20,7 @@ from cleanplate.pipeline.recipe.recipe import KINDS, Kind, Recipe
 from cleanplate.pipeline.storage.connect import open_store
 
 if TYPE_CHECKING:
-    from cleanplate.models.types import Detector
+    from cleanplate.models.types import Detector, Image, Region
 
 
 def _nothing(recipe: Recipe) -> list[Any]:
@@ -150,6 +150,11 @@ def entries(recipe: Recipe) -> list[Entry]:
 def detectors(recipe: Recipe) -> list[Detector]:
     """The detectors that find, each once."""
     return list(dict.fromkeys(one for entry in entries(recipe) for one in entry.find(recipe)))
+
+
+def seen_by(detector: Detector, pictures: list[Image]) -> list[list[Region]]:
+    """What a detector finds in each picture and, doubtful, what it saw and did not believe, where it can tell."""
+    return detector.with_doubts(pictures) if hasattr(detector, "with_doubts") else detector(pictures)
 
 
 def names_of(found: Sequence[Detector]) -> list[str]:
