@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 VERSION = "part/2"
-"""Of a part's columns. part/1 had no edited_rle."""
+"""Of a part's columns. part/1 had no edited_rle and no verifiers."""
 Row = dict[str, Any]
 """Columns of one image by name: what a part holds of it, or will."""
 STATUSES = ("unchanged", "cleaned", "residual", "skipped", "failed")
@@ -107,6 +107,11 @@ COLUMNS: dict[str, pa.Field] = {
         _field("passes", pa.int32(), "inpainting passes: 1 + repairs; 0 when nothing was found"),
         _field(
             "residual", pa.list_(RESIDUAL), "what the verifying detectors still found after the last pass"
+        ),
+        _field(
+            "verifiers",
+            pa.list_(pa.string()),
+            "the detectors that looked at the last result, each near the edits that it is owed (docs/detectors.md)",
         ),
         _field(
             "untouched",

@@ -97,11 +97,13 @@ def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
         edited = fill([pixels], [{fillers[""].name: mask}], fillers)[0]
         for checker in checkers:
             # As `verify` does: near the edits only.
-            if checker.close:
-                places = [around(list(region.box), edited) for region in found]
+            owed = [n for n, one in enumerate(found) if checker.owed(vars(one))]
+            if checker.close and owed:
+                places = [around(list(found[n].box), edited) for n in owed]
                 checker.detector([np.ascontiguousarray(edited[y0:y1, x0:x1]) for x0, y0, x1, y1 in places])
-            else:
-                look_at(checker.detector, [edited], [windows(mask)])
+            elif owed:
+                near = rle.union([grown[n] for n in owed], *pixels.shape[:2])
+                look_at(checker.detector, [edited], [windows(near, checker.least)])
         encode.encode(data, picture, edited, mask)
         counts["edited"] = counts.get("edited", 0) + 1
     return counts

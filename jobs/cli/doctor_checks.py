@@ -68,7 +68,7 @@ def _packages() -> Iterator[Check]:
         named = [one for one in wanted if one.marker and one.marker.evaluate({"extra": extra})]
         absent = [one.name for one in named if one.name != "cleanplate" and _lacking(one)]
         if absent:
-            hint = f"pip install 'cleanplate[{extra}]', if you need it"
+            hint = f"pip install '.[{extra}]' in the clone, if you need it"
             yield Check("package", f"extra {extra}", "note", f"without {', '.join(absent)}", hint)
 
 
@@ -133,7 +133,7 @@ def _weights(recipe: Recipe) -> Iterator[Check]:
             )
             yield Check("weights", name, "bad", told, f"cleanplate weights fetch {name}" if known else "")
         else:
-            yield Check("weights", name, "ok", f"sha256 {registry.describe(name)[1][:12]} holds: {path}")
+            yield Check("weights", name, "ok", f"checksum ok ({registry.describe(name)[1][:12]}): {path}")
     if recipe.inpaint.name in CLASSIC_INPAINTERS:
         yield Check("weights", recipe.inpaint.name, "ok", "needs none")
     try:
@@ -173,6 +173,6 @@ def _written(store: Store) -> Check:
         if made and isinstance(store, LocalStore):
             store.root.rmdir()
     if first and not again:
-        return Check("output", store.url, "ok", "can be written; put-if-absent holds")
+        return Check("output", store.url, "ok", "can be written; conditional writes work")
     hint = "use a server with conditional puts (If-None-Match): AWS S3, SeaweedFS, recent MinIO or Ceph"
-    return Check("output", store.url, "bad", "ignores put-if-absent: rows could be doubled", hint)
+    return Check("output", store.url, "bad", "ignores conditional writes: rows could be doubled", hint)

@@ -33,16 +33,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--source", metavar="SRC", help="pictures to choose from: a folder or s3://BUCKET/PREFIX"
     )
-    parser.add_argument("--port", type=int, default=8321, help="0 takes a free one (8321)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="another address lets other machines in that know the link"
+        "--port", type=int, default=8321, metavar="N", help="default 8321; 0 takes a free one"
     )
     parser.add_argument(
-        "--max-bytes", type=int, default=64 * 2**20, metavar="N", help="of a picture (64 MiB)"
+        "--host",
+        default="127.0.0.1",
+        help="default 127.0.0.1; another address lets other machines in",
     )
-    parser.add_argument("--max-pixels", type=int, default=50_000_000, metavar="N", help="... (50,000,000)")
+    parser.add_argument(
+        "--max-bytes",
+        type=int,
+        default=64 * 2**20,
+        metavar="N",
+        help="largest picture, in bytes (default: 64 MiB)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=50_000_000,
+        metavar="N",
+        help="largest picture, in pixels (default: 50,000,000)",
+    )
     parser.add_argument("--no-open", action="store_true", help="do not open a browser")
-    add_recipe_flags(parser)
+    add_recipe_flags(parser, ["picture", "file"])
     parser.set_defaults(run=run)
 
 
@@ -56,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         from cleanplate.pipeline.ui.serve.app import app
         from cleanplate.pipeline.ui.serve.state import Office
     except ImportError as error:
-        raise ConfigError(f"the page needs {error.name}: pip install 'cleanplate[serve]'") from error
+        raise ConfigError(f"the page needs {error.name}: pip install '.[serve]'") from error
     recipe, source = _given(args)
     listening = _listen(args.host, args.port)
     port = listening.getsockname()[1]

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return follow(client, name)
     except KeyboardInterrupt:
-        print(f"\nThe job {name} goes on. {_how(name, args.address)}", file=sys.stderr)
+        print(f"\nThe job {name} is still running. {_how(name, args.address)}", file=sys.stderr)
         return STOPPED
     except (RuntimeError, OSError) as error:
         print(f"lost the cluster ({_first_line(error)}). {_how(name, args.address)}", file=sys.stderr)
@@ -164,12 +164,9 @@ def _with_sent_recipe(words: Sequence[str]) -> list[str]:
     """The words with --recipe pointing at the file as it is called in the package."""
     sent, value_next = [], False
     for word in words:
-        name, equals, _ = word.partition("=")
-        named = (
-            not value_next and name.startswith("--rec") and "--recipe".startswith(name)
-        )  # argparse takes --rec
-        sent.append(f"--recipe={RECIPE}" if named and equals else RECIPE if value_next else word)
-        value_next = named and not equals
+        given = not value_next and word.startswith("--recipe=")
+        sent.append(f"--recipe={RECIPE}" if given else RECIPE if value_next else word)
+        value_next = not value_next and word == "--recipe"
     return sent
 
 

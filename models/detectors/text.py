@@ -45,6 +45,8 @@ BATCH_PIXELS = 4 * 960 * 960
 SLANTS, SLANTED = (-45.0, 45.0), 480
 """Degrees by which the whole picture is turned for one more look each, and the long side that it then has: the
 network knows lines that are level or upright, and lines across a picture are large."""
+ENLARGE, OTHERS = 1.5, (1.2, 0.9)
+"""How many times a small picture is enlarged; for a second opinion, one of the others."""
 DRAWN = 640
 """Long side of the overlay's map when lines are looked for in it."""
 
@@ -69,10 +71,13 @@ class TextDetector:
         recogniser, the mean of that and of the reading's score (of a line that cannot be read: of its strokes').
     long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
         whole and again in tiles. enlarge: how many times a small image may be enlarged.
+    unlike: the long_side of another instance, with the default `enlarge`: no picture as a whole is seen at a scale
+        within a seventh of that one's.
+    level: whether the picture is seen as it is. slants: degrees by which it is turned for one more view each.
     offset: shift of the tiling, in tiles.
     probability, box_probability: thresholds of the map and of its mean in a line.
 
-    As a second opinion on a cleaned image use another instance with, say, `long_side=1280, offset=0.5`: the
+    As a second opinion on a cleaned image use another instance with `long_side=1280, offset=0.5, unlike=960`: the
     same text then falls on other pixels of the network, which catches lines lost at one size or cut by one
     grid. It is the same network all the same: text of a kind that it cannot see is missed by both, so this
     is worth less than a detector of another family.
@@ -88,7 +93,10 @@ class TextDetector:
         min_score: float = 0.0,
         long_side: int = 960,
         offset: float = 0.0,
-        enlarge: float = 1.5,
+        enlarge: float = ENLARGE,
+        unlike: int = 0,
+        level: bool = True,
+        slants: Sequence[float] = SLANTS,
         probability: float = 0.3,
         box_probability: float = 0.5,
         threads: int = 1,
@@ -100,13 +108,21 @@ class TextDetector:
         self.min_score = min_score
         self.long_side = long_side
         self.offset = offset
-        self.enlarge = enlarge
+        self.enlarge, self.unlike = enlarge, unlike
+        self.level, self.slants = level, tuple(slants)
         self.probability = probability
         self.box_probability = box_probability
         self._detector = open_session(det_path, threads)
         self._overlay: OverlayMap | None = None
         self._strokes = None if strokes_path is None else StrokeFinder(strokes_path)
         self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
+
+    def seeing(self, name: str, level: bool, slanted: bool) -> TextDetector:
+        """The same networks under another name, with other views of the picture."""
+        found = copy.copy(self)
+        found.name, found.level = name, level
+        found.slants = self.slants if slanted else ()
+        return found
 
     def with_overlay(self, overlay: OverlayMap) -> TextDetector:
         """The same detector, which also looks for lines where the U-Net of
@@ -142,7 +158,7 @@ class TextDetector:
     ) -> list[Proposed]:
         """The first half of `lines`: where lines may be."""
         found: list[list[Line]] = [[] for _ in images]
-        plans = [self._views(image.shape[0], image.shape[1]) for image in images]
+        plans = [self._views(image.shape[0], image.shape[1]) if self.level else [] for image in images]
         for members, crops in tiles.batches(images, plans, BATCH_PIXELS, on_gpu(self._detector)):
             for (number, view), probability in zip(members, self._maps(crops), strict=True):
                 for quad, score in quads(probability, self.probability, self.box_probability):
@@ -163,13 +179,13 @@ class TextDetector:
         if min(image.shape[:2]) < 64:
             return []
         found = []
-        for degrees in SLANTS:
+        for degrees in self.slants:
             canvas, back = tiles.slanted(image, degrees, SLANTED)
             (probability,) = self._maps([canvas])
             for quad, score in quads(probability, self.probability, self.box_probability):
                 placed = quad @ back[:, :2].T + back[:, 2]
                 if _inside(placed, image):  # Not in what is mirrored beyond the edges.
-                    found.append(Line(placed, score))
+                    found.append(Line(placed, score, slanted=True))
         return found
 
     def _drawn(self, looks: Looks) -> list[Line]:
@@ -191,12 +207,20 @@ class TextDetector:
         ]
 
     def _views(self, height: int, width: int) -> list[tiles.View]:
-        views = tiles.views(height, width, self.long_side, self.enlarge, offset=self.offset)
+        enlarge = self._enlarge(max(height, width))
+        views = tiles.views(height, width, self.long_side, enlarge, offset=self.offset)
         # Letters a quarter of the picture high are too large for the network unless it is shrunk.
         small = self.long_side // 3
         if max(height, width) > 1.3 * small:
             views.append(tiles.whole(height, width, small))
         return views
+
+    def _enlarge(self, longest: int) -> float:
+        """How many times a picture may be enlarged; with `unlike` the first of OTHERS that is another scale."""
+        if not self.unlike:
+            return self.enlarge
+        other = min(ENLARGE, self.unlike / longest)
+        return next(scale for scale in OTHERS if max(scale / other, other / scale) > 1.15)
 
     def _maps(self, crops: list[Image]) -> Floats:
         """Crops of one size -> N x H x W probabilities."""
@@ -223,7 +247,8 @@ class TextDetector:
         for n, mask in zip(kept, masks, strict=True):
             box, score = box_of(lines[n].quad, height, width), judged[n] or 0.0
             if box is not None and score >= self.min_score:
-                regions.append(Region("text", self.name, min(1.0, score), _round(box, mask), mask))
+                name = self.name + lines[n].view
+                regions.append(Region("text", name, min(1.0, score), _round(box, mask), mask))
         return regions
 
     def _judged(

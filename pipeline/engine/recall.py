@@ -30,8 +30,10 @@ from cleanplate.pipeline.stages.detect import wanted
 from cleanplate.pipeline.stages.stage import Spread
 from cleanplate.pipeline.storage.connect import Store
 
-METHOD = "finds of all detectors, over the whole output, at any score, counted as missed"
+METHOD = "Anything any detector still sees counts as missed"
 _SHARE, _MOST = 0.01, 200
+ENOUGH = 50
+"""Images below which a sample says too little to be told as a share."""
 _OVERLAP = 0.5
 
 
@@ -46,8 +48,11 @@ class _Some:
 
 
 def sample_size(rows: int, asked: int | None) -> int:
-    """Images to look at again: what was asked for, else one of a hundred and at most 200."""
-    return min(rows, int(rows * _SHARE) if asked is None else asked, _MOST if asked is None else rows)
+    """Images to look at again: what was asked for, else one of a hundred, at least 50 and at most 200. None of fewer
+    than 50 rows, which could tell nothing."""
+    if asked is not None:
+        return min(rows, asked)
+    return 0 if rows < ENOUGH else min(_MOST, max(ENOUGH, int(rows * _SHARE)))
 
 
 def estimate(output: Store, recipe: Recipe, spread: Spread, size: int) -> list[dict[str, Any]]:
@@ -91,7 +96,7 @@ def _sample(output: Store, size: int) -> list[tuple[str, str]]:
 
     def hashed() -> Iterator[tuple[str, str, str]]:
         for part in ledger.part_keys(output):
-            table = ledger.open_part(output, part).read(["image_id", "attempt", "status"])
+            table = ledger.read_part(output, part, ["image_id", "attempt", "status"])
             for row in table.to_pylist():
                 if row["status"] in ("unchanged", "cleaned", "residual"):
                     name = f"recall {row['image_id']} {row['attempt']}".encode()

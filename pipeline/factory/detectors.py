@@ -7,6 +7,7 @@ Everything is imported and loaded when a stage opens, in the worker that will ru
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cleanplate.pipeline.errors import ConfigError
@@ -45,13 +46,24 @@ def names_of(found: Sequence[Detector]) -> list[str]:
 
 
 def verifiers(recipe: Recipe) -> list[Verifier]:
-    """What checks the result: the finder at another scale and tiling (see its docs for what that independence is
-    worth), and another network where there is one."""
+    """What checks the result: the finder's networks, shown other pixels (see docs/detectors.md for what that
+    independence is worth), and another network where there is one."""
     together, kinds = _apart(recipe)
-    found = [Verifier(makers.written(True, recipe.engine.gpus))] if together else []
-    again = dict.fromkeys(one for kind in kinds for one in MAKERS[kind].again(recipe))
-    found += [Verifier(one) for one in again]
-    return found + [one for kind in _kinds(recipe) for one in MAKERS[kind].second(recipe)]
+    found = [Verifier(makers.written(True, recipe.engine.gpus), of=TOGETHER)] if together else []
+    for kind in _kinds(recipe):
+        again = MAKERS[kind].again(recipe)
+        # Both of TOGETHER are looked for by one detector: what is left of the one may be seen as the other.
+        found += again if kind in kinds else [one for one in again if one.guard]
+    return _each_once(found)
+
+
+def _each_once(verifiers: Sequence[Verifier]) -> list[Verifier]:
+    """A detector of several kinds looks once, at the edits of all of them."""
+    found: dict[Verifier, tuple[str, ...]] = {}
+    for one in verifiers:
+        alone = replace(one, of=())
+        found[alone] = tuple(dict.fromkeys([*found.get(alone, ()), *one.of]))
+    return [replace(one, of=of) for one, of in found.items()]
 
 
 def check(recipe: Recipe) -> None:

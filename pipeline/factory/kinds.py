@@ -6,7 +6,7 @@ Kinds that need the same network share it. To add a kind: a word in `rules.Kind`
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -20,6 +20,7 @@ from cleanplate.pipeline.factory import attachments
 from cleanplate.pipeline.recipe.recipe import Kind, Recipe
 
 if TYPE_CHECKING:
+    from cleanplate.models.detectors.faces import FaceDetector
     from cleanplate.models.detectors.overlay.overlay_map import OverlayMap
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.detectors.watermark import WatermarkDetector
@@ -29,25 +30,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verifier:
-    """A detector that looks at results. close: kinds; it is shown the surroundings of each edit of these, and not
-    the whole picture (what BlazeFace sees in a fill of text was never measured, and is no face).
-    guard: what it finds below this score is no residue on its word alone."""
+    """A detector that looks at results. of: the kinds whose edits it is owed, and near which it looks; () = all. view:
+    only edits that this view of the first detector found ("@slanted": what its name in the row ends in). close: it is
+    shown the surroundings of each such edit one by one, and not windows (what BlazeFace sees in a fill of text was
+    never measured, and is no face). least: shortest side of the windows, pixels. guard: what it finds
+    below this score is no residue on its word alone.
+
+    Where the whole picture is asked about (`verify.scope: all`, or a person asked) kinds and views do not matter."""
 
     detector: Detector
-    close: tuple[str, ...] = ()
+    of: tuple[str, ...] = ()
+    view: str = ""
+    close: bool = False
+    least: int = 512
     guard: float = 0.0
+
+    def owed(self, edit: Mapping[str, Any]) -> bool:
+        """Whether an edit (a region of the row) has to be looked at. What was painted by hand has no kind."""
+        if not edit["kind"]:
+            return True
+        return (not self.of or edit["kind"] in self.of) and str(edit["detector"]).endswith(self.view)
 
 
 @dataclass(frozen=True)
 class Maker:
-    """How one kind is found. weights: the names or files that it loads. find: its detectors. again: the same that
-    look at the result in another way. second: other models that look at it too."""
+    """How one kind is found. weights: the names or files that it loads. find: its detectors. again: what looks at
+    the result: the same networks in another way, then other networks."""
 
     weights: Callable[[Recipe], list[str]]
     find: Callable[[Recipe], list[Detector]]
-    again: Callable[[Recipe], list[Detector]]
-    second: Callable[[Recipe], list[Verifier]] = lambda recipe: []
+    again: Callable[[Recipe], list[Verifier]]
 
+
+LINES = "ppocr-v6-small"
 
 T = TypeVar("T")
 
@@ -63,8 +78,8 @@ def opened(make: Callable[[], T], key: str) -> T:
 # The same networks, shown other pixels: another scale, and tiles cut elsewhere.
 
 
-def _text(again: bool, gpus: float) -> TextDetector:
-    return _lines(again).with_overlay(_overlay(again, gpus))
+def _text(gpus: float) -> TextDetector:
+    return _lines(False).with_overlay(_overlay(False, gpus))
 
 
 @lru_cache(maxsize=4)
@@ -74,8 +89,28 @@ def _lines(again: bool) -> TextDetector:
 
     paths = resolve("text-det"), resolve("text-rec"), resolve("strokes")
     if again:
-        return TextDetector(*paths, long_side=1280, offset=0.5, name="ppocr-v6-small@1280")
+        return TextDetector(
+            *paths, long_side=1280, offset=0.5, unlike=960, slants=(-40.0, 40.0), name=f"{LINES}@other-scale"
+        )
     return TextDetector(*paths)
+
+
+def _text_again(gpus: float) -> list[Verifier]:
+    """Level views of another scale and of another network; turned views and the overlay's map only where such a view
+    found what was removed."""
+    of = ("text",)
+    lines = _lines(True)
+    level = lines.seeing(lines.name, level=True, slanted=False)
+    slanted = lines.seeing(f"{LINES}@slanted-40", level=False, slanted=True)
+    drawn = lines.seeing(f"{LINES}@map@mirrored", level=False, slanted=False).with_overlay(
+        _overlay(True, gpus)
+    )
+    return [
+        Verifier(level, of),
+        Verifier(slanted, of, view="@slanted"),
+        Verifier(drawn, of, view="@map"),
+        Verifier(_second_text(), of, guard=0.75),
+    ]
 
 
 @lru_cache(maxsize=4)
@@ -92,18 +127,32 @@ def _second_text() -> TextDetector:
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.weights.registry import resolve
 
-    return TextDetector(resolve("text-det-v4"), resolve("text-rec"), name="ppocr-v4-mobile")
+    return TextDetector(
+        resolve("text-det-v4"), resolve("text-rec"), enlarge=1.0, slants=(), name="ppocr-v4-mobile"
+    )
 
 
 @lru_cache(maxsize=4)
-def _faces(again: bool) -> Detector:
+def _faces(views: Literal["all", "upright", "turned"] = "all") -> FaceDetector:
     from cleanplate.models.detectors.faces import FaceDetector
     from cleanplate.models.weights.registry import resolve
 
     path = resolve("centerface")
-    return (
-        FaceDetector(path, long_side=960, offset=0.5, name="centerface@960") if again else FaceDetector(path)
-    )
+    if views == "all":
+        return FaceDetector(path)
+    upright = views == "upright"
+    name = "centerface" if upright else "centerface@turned"
+    return FaceDetector(path, offset=0.5, upright=upright, turned=not upright, name=name)
+
+
+def _faces_again() -> list[Verifier]:
+    """CenterFace sees it mirrored, turned only where a turned view found it; BlazeFace is shown close-ups."""
+    of = ("face",)
+    return [
+        Verifier(_mirrored(_faces("upright")), of, least=256),
+        Verifier(_mirrored(_faces("turned")), of, view="@turned", least=256),
+        Verifier(_second_faces(), (*of, "person"), close=True, guard=0.7),
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -136,7 +185,7 @@ def _person_by_face() -> Detector:
     """CenterFace: another network, trained on other pictures, for persons who look this way."""
     from cleanplate.models.detectors.views.variants import SignOf
 
-    return SignOf("person", _faces(False))
+    return SignOf("person", _faces("upright"))
 
 
 def persons(recipe: Recipe, again: bool) -> list[Detector]:
@@ -153,12 +202,13 @@ def persons(recipe: Recipe, again: bool) -> list[Detector]:
 
 def _persons_by_another(recipe: Recipe) -> list[Verifier]:
     """Networks that did not find: whoever BlazePose found is shown to NanoDet, and all are to CenterFace."""
+    of = ("person",)
     more = (
-        [Verifier(_persons_by_nanodet(recipe.engine.gpus), guard=0.6)]
+        [Verifier(_persons_by_nanodet(recipe.engine.gpus), of, guard=0.6)]
         if recipe.persons.model == "blazepose"
         else []
     )
-    return [*more, Verifier(_person_by_face(), guard=0.6)]
+    return [*more, Verifier(_person_by_face(), of, guard=0.6)]
 
 
 def _weights_of_persons(recipe: Recipe) -> list[str]:
@@ -314,42 +364,51 @@ def written(again: bool, gpus: float) -> Detector:
     return WrittenDetector(_lines(again), _watermarks(again, gpus))
 
 
+def _again(kind: Kind, *detectors: Detector) -> list[Verifier]:
+    """Each looks at the edits of one kind."""
+    return [Verifier(one, of=(kind,)) for one in detectors]
+
+
 MAKERS: dict[Kind, Maker] = {
     "watermark": Maker(
         lambda r: ["marks", "text-det", "text-rec", "strokes"],
         lambda r: [_watermarks(False, r.engine.gpus)],
-        lambda r: [_watermarks(True, r.engine.gpus)],
+        lambda r: _again("watermark", _watermarks(True, r.engine.gpus)),
     ),
     # Looked up by `consensus` with the row's own group; no detector of one image can find it.
     "static-watermark": Maker(_nothing, _nothing, _nothing),
     "text": Maker(
         lambda r: ["text-det", "text-rec", "strokes", "marks", "text-det-v4"],
-        lambda r: [_text(False, r.engine.gpus)],
-        lambda r: [_text(True, r.engine.gpus)],
-        lambda r: [Verifier(_second_text(), guard=0.75)],
+        lambda r: [_text(r.engine.gpus)],
+        lambda r: _text_again(r.engine.gpus),
     ),
     "face": Maker(
         lambda r: ["centerface", "blazeface"],
-        lambda r: [_faces(False)],
-        lambda r: [_faces(True)],
-        lambda r: [Verifier(_second_faces(), close=("face", "person"), guard=0.7)],
+        lambda r: [_faces()],
+        lambda r: _faces_again(),
     ),
     "person": Maker(
-        _weights_of_persons, lambda r: persons(r, False), lambda r: persons(r, True), _persons_by_another
+        _weights_of_persons,
+        lambda r: persons(r, False),
+        lambda r: [*_again("person", *persons(r, True)), *_persons_by_another(r)],
     ),
-    "vehicle": Maker(lambda r: ["nanodet"], lambda r: [things(r, False)], lambda r: [things(r, True)]),
+    "vehicle": Maker(
+        lambda r: ["nanodet"], lambda r: [things(r, False)], lambda r: _again("vehicle", things(r, True))
+    ),
     "plate": Maker(
         lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
         lambda r: [_plates(_lines(False))],
-        lambda r: [_plates(_lines(True))],
-        lambda r: [Verifier(_plates(_second_text()), guard=0.75)],
+        lambda r: [
+            *_again("plate", _plates(_lines(True))),
+            Verifier(_plates(_second_text()), ("plate",), guard=0.75),
+        ],
     ),
-    "logo": Maker(_nothing, lambda r: [logos(r, False)], lambda r: [logos(r, True)]),
+    "logo": Maker(_nothing, lambda r: [logos(r, False)], lambda r: _again("logo", logos(r, True))),
     # The network fixes its input; windows about the edits, mirrored, are another scale and other pixels.
     "object": Maker(
         lambda r: [] if hub_models(r) else [r.prompt.model or "nanodet"],
         lambda r: [prompt(r)],
-        lambda r: [_mirrored(prompt(r)) if r.prompt.model else things(r, True)],
+        lambda r: _again("object", _mirrored(prompt(r)) if r.prompt.model else things(r, True)),
     ),
     # What is left after everything is something else: looking for everything again would never end.
     "everything": Maker(lambda r: [r.everything.checkpoint], lambda r: [_everything(r)], _nothing),

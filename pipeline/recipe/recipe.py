@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,8 @@ __all__ = [
     "Masks",
     "Output",
     "Recipe",
+    "changed",
+    "differences",
     "dump",
     "load",
 ]
@@ -186,6 +189,34 @@ def load(path: str | Path | None, overrides: dict[str, Any] | None = None) -> Re
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def changed(recipe: Recipe) -> str:
+    """What differs from the defaults, as YAML; `remove` in any case."""
+    body = {"remove": list(recipe.remove)} | recipe.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+
+
+def differences(stored: Mapping[str, Any], new: Mapping[str, Any], below: str = "") -> list[str]:
+    """The keys in which two recipes, or two records' parts, differ: "inpaint.name: blur -> pixelate". `engine` is no
+    part of a run's identity and left out."""
+    told = []
+    for key in dict.fromkeys((*new, *stored)):
+        old, now, name = stored.get(key), new.get(key), f"{below}{key}"
+        if old == now or name == "engine":
+            continue
+        if isinstance(old, Mapping) and isinstance(now, Mapping):
+            told += differences(old, now, f"{name}.")
+        else:
+            told.append(f"{name}: {_short(old)} -> {_short(now)}")
+    return told
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_short, value))}]"
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:12]}..."
 
 
 def _put(body: dict[str, Any], dotted: str, value: Any) -> None:

@@ -48,9 +48,10 @@ _ADDS = schema.columns(
     "mask_coverage",
     "inpainter",
     "segmenter",
+    "verifiers",
 )
 _SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review"]
-_READS = [*(n for n in _ADDS.names if n != "residual"), *_SOURCE]
+_READS = [*(n for n in _ADDS.names if n not in ("residual", "verifiers")), *_SOURCE]
 
 
 _FILLED = "again"
@@ -76,7 +77,7 @@ class Verify:
         def verify(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)
             for row in rows:
-                row["residual"] = []
+                row |= {"residual": [], "verifiers": []}
             for repairs_left in range(self.recipe.verify.passes, -1, -1):
                 suspects = [r for r in rows if _in_scope(r, self.recipe) and not r.get("_settled")]
                 if not suspects:
@@ -136,15 +137,28 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
 def look_again(
     rows: list[dict[str, Any]], results: list[Image], verifiers: Sequence[Verifier], recipe: Recipe
 ) -> list[list[Region]]:
-    """What the verifiers find in each row's result (HWC uint8 RGB) that counts as residue."""
+    """What the verifiers find in each row's result (HWC uint8 RGB) that counts as residue; writes into each row which
+    of them looked."""
     finds: list[list[Region]] = [[] for _ in rows]
-    parts = [_parts(row, recipe) for row in rows]
+    for row in rows:
+        row["verifiers"] = []
     for verifier in verifiers:
-        close = verifier.close
-        seen = _close_ups(verifier, rows, results) if close else look_at(verifier.detector, results, parts)
+        seen = (
+            _close_ups(verifier, rows, results) if verifier.close else _near(verifier, rows, results, recipe)
+        )
         for found, regions, row, picture in zip(finds, seen, rows, results, strict=True):
             found += [r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, recipe)]
     return finds
+
+
+def _near(
+    verifier: Verifier, rows: list[dict[str, Any]], results: list[Image], recipe: Recipe
+) -> list[list[Region]]:
+    """What a verifier finds near the edits that it is owed, or everywhere."""
+    parts = [_parts(row, verifier, recipe) for row in rows]
+    for row, some in zip(rows, parts, strict=True):
+        row["verifiers"] += [verifier.detector.name] if some else []
+    return look_at(verifier.detector, results, parts)
 
 
 def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Image]) -> list[list[Region]]:
@@ -153,10 +167,14 @@ def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Ima
         (n, around(r["box"], results[n]))
         for n, row in enumerate(rows)
         for r in row["regions"] or []
-        if r["kind"] in verifier.close
+        if verifier.owed(r)
     ]
+    for n in sorted({n for n, _ in places}):
+        rows[n]["verifiers"].append(verifier.detector.name)
     crops = [np.ascontiguousarray(results[n][y0:y1, x0:x1]) for n, (x0, y0, x1, y1) in places]
     found: list[list[Region]] = [[] for _ in rows]
+    if not crops:
+        return found
     for (n, (x, y, _, _)), regions in zip(places, verifier.detector(crops), strict=True):
         for r in regions:
             box = (r.box[0] + x, r.box[1] + y, r.box[2] + x, r.box[3] + y)
@@ -172,11 +190,19 @@ def around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
     return x0, y0, min(picture.shape[1], int(x + reach)), min(picture.shape[0], int(y + reach))
 
 
-def _parts(row: dict[str, Any], recipe: Recipe) -> list[Window]:
-    """Where to look: near the edits when only finds beside them count, else everywhere."""
+def _parts(row: dict[str, Any], verifier: Verifier, recipe: Recipe) -> list[Window]:
+    """Where a verifier looks: near the edits that it is owed when only finds beside them count, else everywhere."""
+    height, width = row["height"], row["width"]
     if looks_everywhere(row, recipe) or not row["mask_rle"]:
-        return [(0, 0, row["width"], row["height"])]
-    return windows(rle.from_rle(row["mask_rle"], row["height"], row["width"]))
+        return [(0, 0, width, height)]
+    edits = row["regions"] or []
+    owed = [edit for edit in edits if verifier.owed(edit)]
+    if not owed:
+        return []
+    if len(owed) == len(edits):
+        return windows(rle.from_rle(row["mask_rle"], height, width), verifier.least)
+    mine = rle.union((rle.from_rle(edit["rle"], height, width) for edit in owed), height, width)
+    return windows(mine, verifier.least)
 
 
 def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:

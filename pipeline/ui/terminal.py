@@ -23,7 +23,7 @@ COLOURS = {
 }
 _WIDE = 90
 """Columns from which the panel has room for bars."""
-_GOES_ON = "what is committed stays, the same command goes on"
+_GOES_ON = "what is committed stays; run the same command again to continue"
 
 
 def line(state: dict[str, Any]) -> Text:

@@ -184,12 +184,14 @@ def test_a_weak_model_s_low_word_is_no_residue() -> None:
 
 def test_a_close_verifier_sees_the_edit_s_surroundings_and_its_finds_come_back_in_place() -> None:
     stubborn = Stubborn((40, 40, 80, 80), 9)
-    row = looked(Verifier(stubborn, close=("face",)), load(None, {"inpaint.name": "telea"}), 1)
+    row = looked(Verifier(stubborn, ("face",), close=True), load(None, {"inpaint.name": "telea"}), 1)
     assert stubborn.shapes == [(120, 120)]
     assert row["residual"][0]["box"] == [100, 80, 140, 120]
     elsewhere = Stubborn((40, 40, 80, 80), 9)
     assert (
-        looked(Verifier(elsewhere, close=("text",)), load(None, {"inpaint.name": "telea"}), 1)["residual"]
+        looked(Verifier(elsewhere, ("text",), close=True), load(None, {"inpaint.name": "telea"}), 1)[
+            "residual"
+        ]
         == []
     )
     assert elsewhere.shapes == [], "an edit of another kind is not shown to it"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image as Pil
 
 from cleanplate.jobs.cli.app import main, parser
 from cleanplate.jobs.commands import completion
@@ -53,6 +54,10 @@ def test_help_shows_examples_that_are_understood(one: argparse.ArgumentParser) -
     [
         ("rnu a b", "did you mean 'run'?"),
         ("run a b --removee text", "did you mean '--remove'?"),
+        ("run a b --remov text", "did you mean '--remove'?"),
+        ("run a b --segmenter sma", "did you mean 'sam'?"),
+        ("inspect a.jpg --workers 2", "unrecognized arguments: --workers 2"),
+        ("serve --output-layout=files", "unrecognized arguments: --output-layout=files"),
         ("run a b --inpanter=ns", "did you mean '--inpainter'?"),
         ("weights fecth x", "did you mean 'fetch'?"),
         ("run a", "the following arguments are required: DST"),
@@ -70,6 +75,48 @@ def test_a_wrong_word_is_one_message_with_a_hint(
     assert said in shown
     assert len(shown.splitlines()) <= 2
     assert "--help" in shown
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert re.fullmatch(r"cleanplate \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_plan_prints_what_differs_from_the_defaults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    words = [
+        "plan",
+        str(tmp_path / "photos"),
+        str(tmp_path / "out"),
+        "--remove",
+        "faces",
+        "--inpainter",
+        "ns",
+    ]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("remove:\n- face\ninpaint:\n  name: ns\nweights centerface, ")
+    assert "1 images" in told or "1 image" in told
+    assert len(told.splitlines()) < 10
+    assert main([*words, "--full"]) == 0
+    assert "max_coverage" in capsys.readouterr().out
+
+
+def test_another_recipe_is_named_by_its_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    Pil.new("RGB", (32, 32)).save(tmp_path / "photos" / "a.png")
+    run = ["run", str(tmp_path / "photos"), str(tmp_path / "out"), "--here", "--remove"]
+    assert main([*run, "faces", "--inpainter", "blur"]) == 0
+    assert main([*run, "plates", "--inpainter", "pixelate"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "holds a run of another recipe (remove: [face] -> [plate], inpaint.name: blur -> pixelate);" in said
+    )
 
 
 def test_a_folder_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

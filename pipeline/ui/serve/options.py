@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import yaml
-
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.factory import inpainters
-from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
+from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, changed, load
 
 
 def of(recipe: Recipe) -> dict[str, Any]:
@@ -52,6 +50,5 @@ def _lacks(recipe: Recipe, change: dict[str, Any]) -> str | None:
 
 def as_yaml(recipe: Recipe) -> str:
     """The recipe as a YAML file, without what is as it always is."""
-    body = {"remove": list(recipe.remove)} | recipe.model_dump(mode="json", exclude_defaults=True)
     said = "# cleanplate run SRC DST --recipe recipe.yaml   (what is not named has its default: docs/recipe.md)\n"
-    return said + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+    return said + changed(recipe)

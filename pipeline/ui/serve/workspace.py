@@ -217,9 +217,10 @@ def _row(found: list[Found], mask: Mask) -> dict[str, Any]:
     """The finds as the stages' rows have them, cut down to what is left of them under the brush."""
     kept = [(one.region, one.mask & mask) for one in found]
     boxes = [region_struct(region, cut) for region, cut in kept if cut.any()]
-    painted_box = rle.box_of(mask & ~rle.union([cut for _, cut in kept], *mask.shape))
+    painted = mask & ~rle.union([cut for _, cut in kept], *mask.shape)
+    painted_box = rle.box_of(painted)
     if painted_box:  # The look at the result looks beside what was painted by hand, too.
-        boxes.append({"kind": "", "box": list(painted_box), "rle": rle.to_rle(np.zeros_like(mask))})
+        boxes.append({"kind": "", "box": list(painted_box), "rle": rle.to_rle(painted)})
     return {
         "height": mask.shape[0],
         "width": mask.shape[1],

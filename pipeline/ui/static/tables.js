@@ -30,6 +30,7 @@ const HINTS = {
   missing: "The source was gone when it was read.",
   forbidden: "No permission to read the source.",
   unreachable: "The source did not answer; try again with --retry-failed.",
+  format_limit: "The picture is larger than the asked format can hold.",
   edit_lost: "The written file did not hold the edit, so it was not kept.",
 };
 export function overview(data, filterBy) {
@@ -87,7 +88,7 @@ function notices(data) {
     said.push(`The run is not complete: ${count(data.committed)} of ${many(data.planned, "planned row")} are committed. The same command goes on.`);
   }
   if (data.unreadable.length) {
-    said.push(`${many(data.unreadable.length, "part")} could not be read and are not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
+    said.push(`${many(data.unreadable.length, "part")} could not be read, rows not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
   }
   return said.map((text) => make("p", { class: "notice" }, text));
 }
@@ -168,7 +169,9 @@ export function recall(data) {
     spread.firstChild.style.left = `${100 * one.low}%`;
     spread.firstChild.style.width = `${100 * (one.high - one.low)}%`;
     spread.lastChild.style.left = `${100 * one.recall}%`;
-    return [kindName(one.kind), spread, percent(one.recall, 1), `${percent(one.low, 1)} to ${percent(one.high, 1)}`, one.images ? count(one.images) : "–"];
+    const few = one.images && one.images < 50;
+    const least = few ? "too few to tell" : `at least ${percent(one.low, 0)}`;
+    return [kindName(one.kind), spread, least, `${percent(one.low, 0)} to ${percent(one.high, 0)}`, one.images ? count(one.images) : "–"];
   });
   const columns = [{ title: "Kind" }, { title: "0 to 100 %" }, ...["Recall", "95 % interval", "Images"].map((title) => ({ title, number: true }))];
   const methods = [...new Set(data.recall.map((one) => one.method).filter(Boolean))];
