@@ -149,6 +149,12 @@ COLUMNS: dict[str, pa.Field] = {
             pa.large_binary(),
             "the source's pixels where a stage of its own decoded them: height x width x RGB, upright; null = decode",
         ),
+        _field(
+            "forbidden",
+            pa.string(),
+            "what no fill may copy though it is not edited: finds that the recipe's limits or a detector's own "
+            "dropped (run lengths, upright)",
+        ),
         _field("patches", pa.list_(PATCH), "changed pixels, boxes of height x width x RGB at x, y, upright"),
     )
 }
@@ -159,7 +165,7 @@ def columns(*names: str) -> pa.Schema:
     return pa.schema([COLUMNS[name] for name in names])
 
 
-IN_FLIGHT = ("review", "source", "pixels", "found", "patches")
+IN_FLIGHT = ("review", "source", "pixels", "found", "forbidden", "patches")
 PLAN = columns("image_id", "source_uri", "source_version", "source_bytes", "attempt")
 """What the plan knows of a row and its part repeats."""
 PLANNED = columns(*PLAN.names, "review")

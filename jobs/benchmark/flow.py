@@ -94,7 +94,7 @@ def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
         drawn = segmenter([pixels], [found])[0]
         grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, found, strict=True)]
         mask = rle.union(grown, *pixels.shape[:2])
-        edited = fill([pixels], [{fillers[""].name: mask}], fillers)[0]
+        edited = fill([pixels], [{fillers[""].name: mask}], fillers, [mask])[0]
         for checker in checkers:
             # As `verify` does: near the edits only.
             owed = [n for n, one in enumerate(found) if checker.owed(vars(one))]

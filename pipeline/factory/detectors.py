@@ -18,7 +18,7 @@ from cleanplate.pipeline.recipe.recipe import KINDS, Kind, Recipe
 from cleanplate.pipeline.storage.connect import open_store
 
 if TYPE_CHECKING:
-    from cleanplate.models.types import Detector
+    from cleanplate.models.types import Detector, Image, Region
     from cleanplate.pipeline.factory.given import Given
 
 
@@ -38,6 +38,11 @@ def detectors(recipe: Recipe) -> list[Detector]:
     found: list[Detector] = [makers.written(False, recipe.engine.gpus)] if together else []
     # Kinds that one network finds in one pass name the same detector.
     return list(dict.fromkeys(found + [one for kind in kinds for one in MAKERS[kind].find(recipe)]))
+
+
+def seen_by(detector: Detector, pictures: list[Image]) -> list[list[Region]]:
+    """What a detector finds in each picture and, doubtful, what it saw and did not believe, where it can tell."""
+    return detector.with_doubts(pictures) if hasattr(detector, "with_doubts") else detector(pictures)
 
 
 def names_of(found: Sequence[Detector]) -> list[str]:

@@ -21,6 +21,7 @@ from cleanplate.pipeline.factory.detectors import verifiers as verifiers
 from cleanplate.pipeline.images import c2pa_manifest
 from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, Recipe
+from cleanplate.pipeline.recipe.sections import TEXTURE
 
 if TYPE_CHECKING:
     from cleanplate.models.types import Inpainter, Segmenter
@@ -31,7 +32,7 @@ def weights_of(recipe: Recipe) -> tuple[str, ...]:
     names = finders.weights_of(recipe)
     if recipe.masks.segmenter == "sam":
         names.append(_sam_name(recipe))
-    names += [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
+    names += _lamas(recipe)
     return tuple(dict.fromkeys(names))
 
 
@@ -53,7 +54,7 @@ def check(recipe: Recipe) -> dict[str, str]:
     finders.check(recipe)
     if recipe.masks.segmenter in ("sam2", "sam3"):
         kinds.opened(lambda: segmenter(recipe), "masks.checkpoint")
-    lamas = [name for name in _fillers(recipe).values() if name not in CLASSIC_INPAINTERS]
+    lamas = _lamas(recipe)
     sams = [_sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
     sams += [recipe.everything.checkpoint] if "everything" in recipe.remove else []
     for names, params_of, what in (
@@ -101,6 +102,12 @@ def _fillers(recipe: Recipe) -> dict[str, str]:
     return named | dict(recipe.inpaint.per_kind.items()) | again
 
 
+def _lamas(recipe: Recipe) -> list[str]:
+    """The names (or files) of the LaMas that fill."""
+    names = [name.removesuffix(TEXTURE) for name in _fillers(recipe).values()]
+    return [name for name in names if name not in CLASSIC_INPAINTERS]
+
+
 def _hub_digests(recipe: Recipe) -> dict[str, str]:
     """key/name -> sha256 of the models that are folders."""
     from cleanplate.models.weights.hub import digest_of, folder_of
@@ -123,7 +130,7 @@ def _hub_sam(model: str, gpus: float, prompts: Literal["boxes", "points", "both"
     return HubSamSegmenter(folder_of(model), pick(gpus), prompts, name=model.rpartition("/")[2])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def inpainter(
     name: str,
     precision: Literal["fp32", "bf16", "auto"],
@@ -131,18 +138,23 @@ def inpainter(
     gpus: float,
     refine_pixels: int = 0,
 ) -> Inpainter:
-    """One of the classic inpainters, or a LaMa by its name in the weights table or its file.
+    """One of the classic inpainters, or a LaMa by its name in the weights table or its file; with "+texture" behind
+    it the same, whose fills are given the detail of their surroundings.
 
     refine_pixels: above 0, LaMa refines what is large, at most so many pixels at a time. Raises WeightsError.
     """
     from cleanplate.models.devices import bf16_is_native
     from cleanplate.models.inpainters import inpainters
+    from cleanplate.models.inpainters.copying import Textured
     from cleanplate.models.inpainters.crops import CropSettings
     from cleanplate.models.lama import generator
     from cleanplate.models.lama.refine import RefineSettings
     from cleanplate.models.weights import registry
     from cleanplate.models.weights.checkpoints import load_notes, load_tensors
 
+    if name.endswith(TEXTURE):
+        base = inpainter(name.removesuffix(TEXTURE), precision, whole_image, gpus, refine_pixels)
+        return Textured(base)
     if name in CLASSIC_INPAINTERS:
         return inpainters.simple_inpainters()[name]
     found = registry.find(name)

@@ -24,7 +24,8 @@ from cleanplate.pipeline.ledger import audit_rows, compactions, layouts, ledger,
 from cleanplate.pipeline.ledger.audit_rows import Finding, Row
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.storage.connect import Store
-from cleanplate.pipeline.storage.containers import Fetched, read_images
+from cleanplate.pipeline.storage.containers import read_images
+from cleanplate.pipeline.storage.parquet_file import Fetched
 
 CHECKS = {
     "planned": "every unit of the plan lies in a part, and every part is of units of the plan",

@@ -50,7 +50,7 @@ _ADDS = schema.columns(
     "segmenter",
     "verifiers",
 )
-_SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review"]
+_SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review", "forbidden"]
 _READS = [*(n for n in _ADDS.names if n not in ("residual", "verifiers")), *_SOURCE]
 
 

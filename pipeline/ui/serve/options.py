@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, get_args
 
 from cleanplate.pipeline.errors import ConfigError
@@ -24,6 +25,12 @@ def of(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def formats() -> list[str]:
+    """Names of the picture formats that can be opened here, the usual ones first."""
+    heic = ["HEIC"] if find_spec("pillow_heif") else []
+    return ["JPEG", "PNG", "WebP", "AVIF", *heic, "TIFF", "BMP", "GIF"]
+
+
 def _inpainters(recipe: Recipe) -> list[str]:
     from cleanplate.models.weights import registry
 
@@ -34,6 +41,8 @@ def _inpainters(recipe: Recipe) -> list[str]:
 def _lacks(recipe: Recipe, change: dict[str, Any]) -> str | None:
     from cleanplate.models.weights import registry
 
+    if change.get("remove") == ["static-watermark"]:
+        return f"compares {recipe.consensus.min_images} pictures or more: cleanplate run"
     body = recipe.model_dump(mode="json")
     if "masks.segmenter" in change:
         body["masks"]["checkpoint"] = None

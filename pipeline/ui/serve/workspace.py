@@ -165,7 +165,9 @@ class Desk:
         row = _row([found[n] for n in wanted.on], mask)
         job = masks_by_filler(row, fillers)
         self.doing = f"Filling with {' and '.join(job)}"
-        after = fill([picture.decoded.pixels], [job], fillers)[0]
+        # Not from what a person switched off either: it was found, and may be another of the same.
+        closed = painted([one.mask for one in found], wanted.strokes, *picture.size)
+        after = fill([picture.decoded.pixels], [job], fillers, [closed | mask])[0]
         self.doing = "Looking at the result"
         verifiers = inpainters.verifiers(recipe) if recipe.verify.scope != "none" else []
         left = look_again([row], [after], verifiers, recipe)[0]
