@@ -176,7 +176,8 @@ START = columns(*PLANNED.names, "error", "timings_ms")
 
 def version_of(part: pa.Schema) -> str:
     """Which of VERSIONS wrote a part."""
-    return (part.metadata or {}).get(b"cleanplate", b"part/1").decode()
+    held: dict[bytes, bytes] = part.metadata or {}
+    return held.get(b"cleanplate", b"part/1").decode()
 
 
 def as_now(part: pa.Table) -> pa.Table | None:
