@@ -82,7 +82,9 @@ def start(
         "started": provenance.now(),
         "run_id": run_id,
     }
-    ledger.claim(to_store, record)
+    digest = str(
+        ledger.claim(to_store, record)["recipe_digest"]
+    )  # An earlier version's, where the run is its.
     recipe = static_watermark.placed(attachments.travelling(recipe, from_store, to_store), to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
@@ -91,7 +93,7 @@ def start(
 
 def _other_run(output: Store, digest: str) -> bool:
     try:
-        return bool(ledger.read_record(output).get("recipe_digest") != digest)
+        return not ledger.is_of_recipe(ledger.read_record(output), digest)
     except StorageError as error:
         if error.kind == "missing":
             return False
