@@ -15,7 +15,7 @@ from typing import Any, Literal
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import estimate_watermarks, ray_data
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
-from cleanplate.pipeline.factory import attachments, inpainters, static_watermark
+from cleanplate.pipeline.factory import attachments, check, static_watermark
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
 from cleanplate.pipeline.ledger.ledger import Receipt, Tally
 from cleanplate.pipeline.recipe import provenance
@@ -60,7 +60,7 @@ def start(
     """
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     for store in (from_store, to_store):
         store.reach()
     # Fails now, not after an hour, when the source cannot be listed, or holds nothing.
@@ -82,7 +82,9 @@ def start(
         "started": provenance.now(),
         "run_id": run_id,
     }
-    ledger.claim(to_store, record)
+    digest = str(
+        ledger.claim(to_store, record)["recipe_digest"]
+    )  # An earlier version's, where the run is its.
     recipe = static_watermark.placed(attachments.travelling(recipe, from_store, to_store), to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
@@ -91,7 +93,7 @@ def start(
 
 def _other_run(output: Store, digest: str) -> bool:
     try:
-        return bool(ledger.read_record(output).get("recipe_digest") != digest)
+        return not ledger.is_of_recipe(ledger.read_record(output), digest)
     except StorageError as error:
         if error.kind == "missing":
             return False
