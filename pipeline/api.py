@@ -264,7 +264,7 @@ def _filled(pixels: Image, mask: Mask, recipe: Recipe) -> Image:
     return inpainters.inpainters(recipe)[""]([pixels], [mask])[0]
 
 
-def _pixels(image: Image | Pil.Image) -> Image:
+def _pixels(image: object) -> Image:
     """HWC uint8 RGB of either form. Raises ValueError for another array."""
     if isinstance(image, Pil.Image):
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
