@@ -30,6 +30,7 @@ const HINTS = {
   missing: "The source was gone when it was read.",
   forbidden: "No permission to read the source.",
   unreachable: "The source did not answer; try again with --retry-failed.",
+  format_limit: "The picture is larger than the asked format can hold.",
   edit_lost: "The written file did not hold the edit, so it was not kept.",
 };
 export function overview(data, filterBy) {
