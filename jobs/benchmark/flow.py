@@ -31,7 +31,7 @@ from cleanplate.pipeline.engine import ray_cluster, ray_data
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.engine.job import Job, run_here
 from cleanplate.pipeline.engine.worker import settle_threads
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import inpainters, kinds, segmenters
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.ledger.ledger import Receipt
 from cleanplate.pipeline.recipe.recipe import Recipe, load
@@ -81,8 +81,8 @@ def _captioned(jpeg: bytes, number: int) -> bytes:
 
 def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
     """The steps of a run in a plain loop over images in memory: no plan, rows, hashes, parts. status -> images."""
-    finders, checkers = inpainters.detectors(recipe), inpainters.verifiers(recipe)
-    segmenter, fillers = inpainters.segmenter(recipe), inpainters.inpainters(recipe)
+    finders, checkers = kinds.detectors(recipe), kinds.verifiers(recipe)
+    segmenter, fillers = segmenters.segmenter(recipe), inpainters.inpainters(recipe)
     counts: dict[str, int] = {}
     for data in blobs:
         picture = encode.decode(data)
@@ -95,7 +95,7 @@ def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
         drawn = segmenter([pixels], [found])[0]
         grown = [grow(mask, region, recipe.masks) for mask, region in zip(drawn, found, strict=True)]
         mask = rle.union(grown, *pixels.shape[:2])
-        edited = fill([pixels], [{fillers[""].name: mask}], fillers)[0]
+        edited = fill([pixels], [{fillers[""].name: mask}], fillers, [mask])[0]
         for checker in checkers:
             # As `verify` does: near the edits only.
             owed = [n for n, one in enumerate(found) if checker.owed(vars(one))]

@@ -188,12 +188,12 @@ def _check_files(recipe: Recipe) -> tuple[Path, ...]:
     from cleanplate.models.weights import registry
     from cleanplate.models.weights.fetch import package_file
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.factory import attachments, inpainters
+    from cleanplate.pipeline.factory import attachments, check
 
     for key, place in attachments.named(recipe):
         _same_everywhere(place, key)
     shipped = []
-    for name in inpainters.weights_of(recipe):
+    for name in check.weights_of(recipe):
         if name not in registry.known() and not name.startswith("/"):
             raise ConfigError(
                 f"weights {name!r}: on a cluster, name known weights or an absolute path on every node"

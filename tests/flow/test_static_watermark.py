@@ -18,7 +18,7 @@ from cleanplate.pipeline.engine import estimate_watermarks, ray_cluster
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.engine.job import spread_here
 from cleanplate.pipeline.errors import ConfigError, ContractError
-from cleanplate.pipeline.factory import static_watermark
+from cleanplate.pipeline.factory import check, static_watermark
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.decode import upright_to_stored
 from cleanplate.pipeline.recipe.recipe import Recipe, load
@@ -268,10 +268,9 @@ def test_a_turned_jpeg_is_taken_off_in_its_own_frame(orientation: int, tmp_path:
 
 def test_one_image_alone_has_nothing_in_common(tmp_path: Path) -> None:
     from cleanplate.pipeline.engine.job import stages_of
-    from cleanplate.pipeline.factory import inpainters
 
     recipe = load(None, RECIPE)
-    assert inpainters.weights_of(recipe) == ()
+    assert check.weights_of(recipe) == ()
     with pytest.raises(ConfigError, match="whole collection"):
         stages_of(recipe)[1].open()
     with pytest.raises(ConfigError, match="min_images"):
