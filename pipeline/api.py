@@ -28,7 +28,8 @@ from PIL import ImageOps
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
-from cleanplate.pipeline.engine.ray_data import connected, stages_of
+from cleanplate.pipeline.engine.job import stages_of
+from cleanplate.pipeline.engine.ray_cluster import connected
 from cleanplate.pipeline.errors import RowError
 from cleanplate.pipeline.factory import check, inpainters, segmenters
 from cleanplate.pipeline.images import rle
