@@ -16,6 +16,7 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import estimate_watermarks, ray_data
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
 from cleanplate.pipeline.factory import attachments, inpainters, static_watermark
+from cleanplate.pipeline.labels import carry, forms
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
 from cleanplate.pipeline.ledger.ledger import Receipt, Tally
 from cleanplate.pipeline.recipe import provenance
@@ -61,6 +62,8 @@ def start(
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
     weights = inpainters.check(recipe)
+    if recipe.labels.file is not None:
+        forms.read(recipe.labels)  # Fails now where it cannot be read.
     for store in (from_store, to_store):
         store.reach()
     # Fails now, not after an hour, when the source cannot be listed, or holds nothing.
@@ -191,6 +194,13 @@ def finished(run: Run) -> Tally:
     tally = ledger.tally(run.output)
     dataset_card.write(run.output)
     return tally
+
+
+def labels(run: Run) -> dict[str, Any] | None:
+    """When every unit is committed: carry the recipe's labels into the output. Counts; None where none are named."""
+    if run.recipe.labels.file is None:
+        return None
+    return carry.carry(run.output, run.recipe.labels, run.recipe.output.layout, run.source.url)
 
 
 def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:
