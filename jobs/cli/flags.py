@@ -58,7 +58,11 @@ def _picture(group: argparse._ArgumentGroup) -> None:
         help="of sam: a name from `weights list`, or a file; of sam2 and sam3: a folder or hub id",
     )
     classic = ", ".join(CLASSIC_INPAINTERS)
-    add("--inpainter", metavar="NAME", help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file")
+    add(
+        "--inpainter",
+        metavar="NAME",
+        help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture",
+    )
     add("--precision", choices=literals("inpaint.precision"), help="of LaMa; auto: bf16 where it is native")
     add("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
     add("--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)")

@@ -84,7 +84,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """0 complete, 1 complete with failed or residual rows. Raises what `cleanplate.jobs.cli.app` turns into 2 and 3."""
     from cleanplate.jobs.cli.flags import recipe_of
-    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine import ray_cluster
     from cleanplate.pipeline.engine import run as runs
     from cleanplate.pipeline.errors import ConfigError
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         from cleanplate.jobs.commands.plan import describe
 
         return describe(args.source, args.output, recipe, args.limit, allow_empty=args.allow_empty)
-    ray_data.reachable(args.address)
+    ray_cluster.reachable(args.address)
     if not (recipe.engine.gpus or args.address or args.json) and Path("/dev/nvidia0").exists():
         Console(stderr=True).print(_UNUSED_GPU, highlight=False, soft_wrap=True)
     started = runs.start(args.source, args.output, recipe, new_run=args.new_run, allow_empty=args.allow_empty)
@@ -165,9 +165,10 @@ def carry_out(
     exit code."""
     from contextlib import nullcontext
 
-    from cleanplate.pipeline.engine import log, ray_data
+    from cleanplate.pipeline.engine import log, ray_cluster
     from cleanplate.pipeline.engine import recall as recalls
     from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.engine.job import spread_here
     from cleanplate.pipeline.ui.progress import Progress
 
     log.start()
@@ -185,7 +186,7 @@ def carry_out(
     missed: list[dict[str, Any]] = []
     if todo:
         shown: Shown | None = "json" if machine else None
-        with nullcontext("this process, without Ray") if here else ray_data.connected(address) as where:
+        with nullcontext("this process, without Ray") if here else ray_cluster.connected(address) as where:
             tell("engine", where=where)
             with Progress(rows, rows - left, shown=shown, every=every, title=run.output.url) as progress:
                 try:
@@ -195,7 +196,7 @@ def carry_out(
                     _stopped(run, error, progress.tally.rows)
                     raise
             if size := recalls.sample_size(rows, recall):
-                spread = ray_data.spread_here if here else ray_data.spread_on_ray
+                spread = spread_here if here else ray_cluster.spread_on_ray
                 missed = recalls.estimate(run.output, run.recipe, spread, size)
                 tell("recall", recall=missed)
     if said := runs.advice(run):
