@@ -211,7 +211,9 @@ def _run(
             runs.execute(run, units, engine, shown)
     if said := runs.advice(run):
         warnings.warn(said, stacklevel=3)
-    return runs.finished(run)
+    tally = runs.finished(run)
+    runs.labels(run)
+    return tally
 
 
 def _recipe(recipe: AnyRecipe) -> Recipe:
