@@ -20,6 +20,7 @@ from cleanplate.pipeline.ledger import ledger, statistics
 from cleanplate.pipeline.ledger.layouts import IMAGES, SHARDS
 from cleanplate.pipeline.ledger.statistics import Facts
 from cleanplate.pipeline.recipe import provenance
+from cleanplate.pipeline.recipe.sections import HIDING
 from cleanplate.pipeline.storage.connect import Store
 
 README, CROISSANT = "README.md", "croissant.json"
@@ -37,6 +38,7 @@ _TYPES |= {pa.bool_(): "sc:Boolean"}
 _MEANING = {
     "unchanged": "nothing was found",
     "cleaned": "found, removed, and not found again",
+    "hidden": "found; some of it is hidden, not removed: the column `hidden` says by what",
     "residual": "something was still found after the allowed passes: look at these",
     "skipped": "a limit of the recipe said no; without a picture unless the recipe keeps them",
     "failed": "could not be read or processed; without a picture",
@@ -113,12 +115,24 @@ def readme(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[s
 
 
 def _what(record: Mapping[str, Any]) -> str:
-    kinds = ", ".join(record["recipe"]["remove"])
     return (
-        f"Images of `{_plain(record['source'])}` from which **{kinds}** were removed by cleanplate: found, masked, "
+        f"Images of `{_plain(record['source'])}` {_edits(record, '**')} by cleanplate: found, masked, "
         "filled, and looked for again. One row per source image; every pixel outside "
         "a row's `edited_rle` is the source's."
     )
+
+
+def _edits(record: Mapping[str, Any], mark: str = "") -> str:
+    """What was removed and what only hidden, in words: "from which text was removed, in which face was hidden
+    (pixelate)"."""
+    inpaint = record["recipe"]["inpaint"]
+    removed: list[str] = []
+    hidden: list[str] = []
+    for kind in record["recipe"]["remove"]:
+        by = inpaint["per_kind"].get(kind, inpaint["name"])
+        (hidden if by in HIDING else removed).append(f"{kind} ({by})" if by in HIDING else kind)
+    parts = [f"from which {mark}{', '.join(removed)}{mark} were removed"] if removed else []
+    return ", ".join([*parts, *([f"in which {mark}{', '.join(hidden)}{mark} were hidden"] if hidden else [])])
 
 
 def _counts(facts: Facts) -> str:
@@ -223,7 +237,7 @@ def croissant(url: str, record: Mapping[str, Any], facts: Facts, places: Sequenc
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": _name(url),
-        "description": f"{facts.rows} images from which {', '.join(record['recipe']['remove'])} were removed by "
+        "description": f"{facts.rows} images {_edits(record)} by "
         "cleanplate, with the provenance of every row. See README.md.",
         "license": "as the source's",
         "url": url,
