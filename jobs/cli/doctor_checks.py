@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from cleanplate.models import devices
 from cleanplate.models.weights import registry
-from cleanplate.pipeline.engine import ray_data
+from cleanplate.pipeline.engine import ray_cluster
 from cleanplate.pipeline.errors import CleanplateError, ConfigError, StorageError, redacted
 from cleanplate.pipeline.factory import attachments, check
 from cleanplate.pipeline.recipe import provenance
@@ -113,8 +113,8 @@ def _ray(address: str | None) -> Iterator[Check]:
         yield Check("ray", "this machine", "ok", told)
         return
     try:
-        ray_data.reachable(address)
-        with ray_data.connected(address) as where:
+        ray_cluster.reachable(address)
+        with ray_cluster.connected(address) as where:
             yield Check("ray", address, "ok", where)
     except CleanplateError as error:
         yield Check("ray", address, "bad", str(error), "start the cluster, or leave --address out")

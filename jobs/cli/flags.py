@@ -26,6 +26,7 @@ MIRRORED = {
     "source_format": "source.format",
     "image_column": "source.image_column",
     "output_layout": "output.layout",
+    "carry_labels": "labels.file",
     "mark": "output.mark",
     "workers": "engine.workers",
     "gpus": "engine.gpus",

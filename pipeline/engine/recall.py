@@ -21,13 +21,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cleanplate.pipeline.engine.job import Spread
 from cleanplate.pipeline.factory import kinds
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.ledger import layouts, ledger
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.detect import wanted
-from cleanplate.pipeline.stages.stage import Spread
 from cleanplate.pipeline.storage.connect import Store
 
 METHOD = "Anything any detector still sees counts as missed"
