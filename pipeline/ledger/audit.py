@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ CHECKS = {
     "planned": "every unit of the plan lies in a part, and every part is of units of the plan",
     "readable": "every part is a whole Parquet file",
     "sealed": "every byte of a part is as it was written: the sha256 in its footer holds",
-    "schema": "every part has the columns of schema.part_schema()",
+    "schema": "every part has the columns of its version (pipeline/schema.py)",
     "rows": "every part holds exactly the rows that its units planned",
     "unique": "no row is committed twice: an id and attempt in two places",
     "identity": "image_id is the hash of source_uri and source_version",
@@ -176,15 +177,16 @@ def _part(
     found.add(
         "sealed", name, None if part_file.seal_holds(data, part.metadata) else "changed after it was written"
     )
-    right = table.schema.equals(schema.part_schema())
-    found.add("schema", name, None if right else _difference(table.schema))
-    if not right:
+    version, written = schema.version_of(table.schema), table.schema
+    table = schema.as_now(table)
+    found.add("schema", name, _difference(written) if table is None else None)
+    if table is None:
         return nothing
     _units(output, name, units, table, found)
     for at in range(0, table.num_rows, _ROWS_AT_ONCE):
         rows = table.slice(at, _ROWS_AT_ONCE).to_pylist()
         sources = _sources(rows) if rules.compare else [None] * len(rows)
-        looked = threads.map(lambda pair: _row(pair[0], pair[1], rules), zip(rows, sources, strict=True))
+        looked = threads.map(partial(_row, rules=rules, version=version), rows, sources)
         for row, findings in zip(rows, looked, strict=True):
             for check, wrong in findings:
                 found.add(check, f"{name} {row['source_uri'] or row['image_id']}", wrong)
@@ -216,7 +218,7 @@ def _sources(rows: list[Row]) -> list[Fetched | None]:
     return found
 
 
-def _row(row: Row, source: Fetched | None, rules: _Rules) -> list[Finding]:
+def _row(row: Row, source: Fetched | None, rules: _Rules, version: str) -> list[Finding]:
     """A row that makes a check raise is not a row that a reader can use: that is a finding too."""
     findings: list[Finding] = []
     if row["image"] is not None and (row["image"]["bytes"] is not None or row["image"]["path"]):
@@ -230,7 +232,7 @@ def _row(row: Row, source: Fetched | None, rules: _Rules) -> list[Finding]:
     if isinstance(source, CleanplateError):
         return [*findings, ("source there", _said(source))]
     if source is not None:
-        findings += [("source there", None), *audit_rows.against_source(row, source)]
+        findings += [("source there", None), *audit_rows.against_source(row, source, version)]
     return findings
 
 

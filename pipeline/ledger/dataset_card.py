@@ -115,24 +115,31 @@ def readme(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[s
 
 
 def _what(record: Mapping[str, Any]) -> str:
+    kinds, source = ", ".join(_edits(record)), _plain(_public(record["source"]))
     return (
-        f"Images of `{_plain(record['source'])}` {_edits(record, '**')} by cleanplate: found, masked, "
+        f"Images of `{source}`. Looked for and edited by cleanplate: **{kinds}**. Found, masked, "
         "filled, and looked for again. One row per source image; every pixel outside "
         "a row's `edited_rle` is the source's."
     )
 
 
-def _edits(record: Mapping[str, Any], mark: str = "") -> str:
-    """What was removed and what only hidden, in words: "from which text was removed, in which face was hidden
-    (pixelate)"."""
-    inpaint = record["recipe"]["inpaint"]
-    removed: list[str] = []
-    hidden: list[str] = []
-    for kind in record["recipe"]["remove"]:
-        by = inpaint["per_kind"].get(kind, inpaint["name"])
-        (hidden if by in HIDING else removed).append(f"{kind} ({by})" if by in HIDING else kind)
-    parts = [f"from which {mark}{', '.join(removed)}{mark} were removed"] if removed else []
-    return ", ".join([*parts, *([f"in which {mark}{', '.join(hidden)}{mark} were hidden"] if hidden else [])])
+def _edits(record: Mapping[str, Any]) -> list[str]:
+    """The kinds that were looked for; of those that are only hidden by what: "face: hidden (pixelate)"."""
+    inpaint, kinds = record["recipe"]["inpaint"], record["recipe"]["remove"]
+    fillers = [inpaint["per_kind"].get(kind, inpaint["name"]) for kind in kinds]
+    return [
+        f"{kind}: hidden ({by})" if by in HIDING else kind for kind, by in zip(kinds, fillers, strict=True)
+    ]
+
+
+def _public(source: str) -> str:
+    """The source as a card may name it: a bucket in full, of a local folder its name only. A card is published, and
+    a path tells of the machine and its user."""
+    return (
+        source
+        if "://" in source and not source.startswith("file:")
+        else source.rstrip("/").rpartition("/")[2]
+    )
 
 
 def _counts(facts: Facts) -> str:
@@ -237,8 +244,8 @@ def croissant(url: str, record: Mapping[str, Any], facts: Facts, places: Sequenc
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": _name(url),
-        "description": f"{facts.rows} images {_edits(record)} by "
-        "cleanplate, with the provenance of every row. See README.md.",
+        "description": f"{facts.rows} images in which cleanplate looked for {', '.join(_edits(record))} "
+        "and edited it, with the provenance of every row. See README.md.",
         "license": "as the source's",
         "url": url,
         "version": "1.0.0",
