@@ -21,7 +21,7 @@ from cleanplate.pipeline.factory import attachments
 from cleanplate.pipeline.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.human_faces import HumanFaces
     from cleanplate.models.detectors.lettering.meaning import Meaning
     from cleanplate.models.detectors.overlay.overlay_map import OverlayMap
     from cleanplate.models.detectors.text import TextDetector
@@ -130,24 +130,38 @@ def second_text() -> TextDetector:
 
 
 @lru_cache(maxsize=4)
-def faces(views: Literal["all", "upright", "turned"] = "all") -> FaceDetector:
+def faces(gpus: float, views: Literal["all", "upright", "turned"] = "all") -> HumanFaces:
     from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.human_faces import HumanFaces
     from cleanplate.models.weights.registry import resolve
 
     path = resolve("centerface")
     if views == "all":
-        return FaceDetector(path)
+        return HumanFaces(FaceDetector(path), animals(gpus))
     upright = views == "upright"
     name = "centerface" if upright else "centerface@turned"
-    return FaceDetector(path, offset=0.5, upright=upright, turned=not upright, name=name)
+    return HumanFaces(
+        FaceDetector(path, offset=0.5, upright=upright, turned=not upright, name=name), animals(gpus)
+    )
 
 
-def faces_again() -> list[Verifier]:
+@lru_cache(maxsize=1)
+def animals(gpus: float) -> Detector:
+    from cleanplate.models.detectors.objects import coco
+    from cleanplate.models.detectors.objects.nanodet import NanoDetDetector, Wanted
+    from cleanplate.models.weights.registry import resolve
+
+    wanted = {number: Wanted("animal") for number in (*coco.ANIMALS, coco.NAMES.index("teddy bear"))}
+    wanted[coco.PERSON] = Wanted("person")
+    return NanoDetDetector(resolve("nanodet"), wanted, most=0, device=pick(gpus), name="nanodet@animals")
+
+
+def faces_again(gpus: float) -> list[Verifier]:
     """CenterFace sees it mirrored, turned only where a turned view found it; BlazeFace is shown close-ups."""
     of = ("face",)
     return [
-        Verifier(mirrored(faces("upright")), of, least=256),
-        Verifier(mirrored(faces("turned")), of, view="@turned", least=256),
+        Verifier(mirrored(faces(gpus, "upright")), of, least=256),
+        Verifier(mirrored(faces(gpus, "turned")), of, view="@turned", least=256),
         Verifier(_second_faces(), (*of, "person"), close=True, guard=0.7),
     ]
 
