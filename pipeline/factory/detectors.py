@@ -22,6 +22,7 @@ from cleanplate.pipeline.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.lettering.meaning import Meaning
     from cleanplate.models.detectors.overlay.overlay_map import OverlayMap
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.detectors.watermark import WatermarkDetector
@@ -65,8 +66,17 @@ def opened(make: Callable[[], T], key: str) -> T:
         raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
 
 
-def text(gpus: float) -> TextDetector:
-    return lines(False).with_overlay(overlay(False, gpus))
+def meaning(recipe: Recipe) -> Meaning | None:
+    """What of a line must go; None for all of it."""
+    from cleanplate.models.detectors.lettering.meaning import Meaning
+
+    rule = recipe.text
+    return Meaning(rule.only, rule.keep) if rule.only or rule.keep else None
+
+
+@lru_cache(maxsize=2)
+def text(gpus: float, saying: Meaning | None) -> TextDetector:
+    return lines(False).with_overlay(overlay(False, gpus)).saying(saying)
 
 
 @lru_cache(maxsize=4)
@@ -82,11 +92,11 @@ def lines(again: bool) -> TextDetector:
     return TextDetector(*paths)
 
 
-def text_again(gpus: float) -> list[Verifier]:
+def text_again(gpus: float, saying: Meaning | None) -> list[Verifier]:
     """Level views of another scale and of another network; turned views and the overlay's map only where such a view
     found what was removed."""
     of = ("text",)
-    again = lines(True)
+    again = lines(True).saying(saying)
     level = again.seeing(again.name, level=True, slanted=False)
     slanted = again.seeing(f"{LINES}@slanted-40", level=False, slanted=True)
     drawn = again.seeing(f"{LINES}@map@mirrored", level=False, slanted=False).with_overlay(
@@ -96,7 +106,7 @@ def text_again(gpus: float) -> list[Verifier]:
         Verifier(level, of),
         Verifier(slanted, of, view="@slanted"),
         Verifier(drawn, of, view="@map"),
-        Verifier(second_text(), of, guard=0.75),
+        Verifier(second_text().saying(saying), of, guard=0.75),
     ]
 
 
@@ -211,7 +221,7 @@ def watermarks(again: bool, gpus: float) -> WatermarkDetector:
 
 
 @lru_cache(maxsize=4)
-def written(again: bool, gpus: float) -> Detector:
+def written(again: bool, gpus: float, saying: Meaning | None = None) -> Detector:
     from cleanplate.models.detectors.text_and_watermark import WrittenDetector
 
-    return WrittenDetector(lines(again), watermarks(again, gpus))
+    return WrittenDetector(lines(again).saying(saying), watermarks(again, gpus))

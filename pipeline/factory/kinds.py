@@ -43,17 +43,17 @@ def _lettering(kind: Kind, recipe: Recipe) -> list[Detector]:
     """Of text and watermark: one detector finds both in one pass where both are asked for."""
     gpus = recipe.engine.gpus
     if {"text", "watermark"} <= set(recipe.remove):
-        return [make.written(False, gpus)]
-    return [make.text(gpus) if kind == "text" else make.watermarks(False, gpus)]
+        return [make.written(False, gpus, make.meaning(recipe))]
+    return [make.text(gpus, make.meaning(recipe)) if kind == "text" else make.watermarks(False, gpus)]
 
 
 def _lettering_again(kind: Kind, recipe: Recipe) -> list[Verifier]:
     """Where one detector looks for both, what is left of the one may be seen as the other."""
-    gpus = recipe.engine.gpus
-    if not {"text", "watermark"} <= set(recipe.remove):
-        return make.text_again(gpus) if kind == "text" else again("watermark", make.watermarks(True, gpus))
-    others = [one for one in make.text_again(gpus) if one.guard] if kind == "text" else []
-    return [*again(kind, make.written(True, gpus)), *others]
+    gpus, saying = recipe.engine.gpus, make.meaning(recipe)
+    texts = make.text_again(gpus, saying) if kind == "text" else []
+    if {"text", "watermark"} <= set(recipe.remove):
+        return [*again(kind, make.written(True, gpus, saying)), *(one for one in texts if one.guard)]
+    return texts or again("watermark", make.watermarks(True, gpus))
 
 
 def again(kind: Kind, *detectors: Detector) -> list[Verifier]:

@@ -36,6 +36,7 @@ from cleanplate.pipeline.recipe.sections import (
     Part,
     Persons,
     Prompt,
+    Text,
     Verify,
 )
 
@@ -67,6 +68,7 @@ class Recipe(Part):
     source: Source = Source()
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
     consensus: Consensus = Consensus()
+    text: Text = Text()
     logos: Logos = Logos()
     given: Given = Given()
     persons: Persons = Persons()

@@ -65,11 +65,18 @@ def read_batch(file: io.RawIOBase, at: int, columns: Sequence[str]) -> pa.Record
     size = next(size for start, size, _, _ in _messages(file, at) if start == at)
     file.seek(at)
     batch = file.read(size)
-    coded = any(pa.types.is_dictionary(whole.field(number).type) for number in numbers)
+    coded = any(_is_coded(field.type) for field in whole)  # The reader wants all of them, whatever is read.
     stream = head + (_dictionaries(file, at) if coded else b"") + batch + _GO_ON + bytes(4)
     options = pa.ipc.IpcReadOptions(included_fields=numbers)
     with pa.ipc.open_stream(pa.py_buffer(stream), options=options) as reader:
         return reader.read_next_batch()
+
+
+def _is_coded(kind: pa.DataType) -> bool:
+    """Is there a dictionary in the type, at any depth?"""
+    if pa.types.is_dictionary(kind):
+        return True
+    return any(_is_coded(kind.field(n).type) for n in range(kind.num_fields))
 
 
 def _dictionaries(file: io.RawIOBase, end: int) -> bytes:
