@@ -8,10 +8,11 @@ environment *before* the import (checked with 1.32.0; `disable_telemetry_events(
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -79,6 +80,23 @@ def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
 def on_gpu(session: Session) -> bool:
     """Whether it runs there, as `open_session` prefers."""
     return "CUDAExecutionProvider" in session.get_providers()
+
+
+def levels(mean: Sequence[float], spread: Sequence[float]) -> Floats:
+    """3 x 256: what each level of R, G and B is for a network that wants (level - mean) / spread."""
+    step = np.arange(256, dtype=np.float32)
+    return np.stack([(step - np.float32(m)) / np.float32(s) for m, s in zip(mean, spread, strict=True)])
+
+
+def planes(crops: Sequence[npt.NDArray[np.uint8]], table: Floats, bgr: bool = False) -> Floats:
+    """HWC uint8 RGB of one size -> N x 3 x H x W, each level looked up in `table` (3 x 256, in the order of the
+    output); bgr: blue first. A tenth of the time of arithmetic on whole arrays, which fills memory five times over."""
+    out = np.empty((len(crops), 3, *crops[0].shape[:2]), np.float32)
+    for image, crop in zip(out, crops, strict=True):
+        channels = cv2.split(crop)
+        for plane, channel, row in zip(image, channels[::-1] if bgr else channels, table, strict=True):
+            cv2.LUT(channel, row, dst=plane)
+    return out
 
 
 def free_shapes(model: bytes, inputs: dict[str, tuple[int | str, ...]]) -> bytes:

@@ -35,7 +35,7 @@ def weights_of(recipe: Recipe) -> list[str]:
 def detectors(recipe: Recipe) -> list[Detector]:
     """The detectors that find."""
     together, kinds = _apart(recipe)
-    found: list[Detector] = [makers.written(False, recipe.engine.gpus)] if together else []
+    found: list[Detector] = [makers.written(False, recipe.thorough, recipe.engine.gpus)] if together else []
     # Kinds that one network finds in one pass name the same detector.
     return list(dict.fromkeys(found + [one for kind in kinds for one in MAKERS[kind].find(recipe)]))
 
@@ -49,11 +49,16 @@ def verifiers(recipe: Recipe) -> list[Verifier]:
     """What checks the result: the finder's networks, shown other pixels (see docs/detectors.md for what that
     independence is worth), and another network where there is one."""
     together, kinds = _apart(recipe)
-    found = [Verifier(makers.written(True, recipe.engine.gpus), of=TOGETHER)] if together else []
+    found = (
+        [Verifier(makers.written(True, recipe.thorough, recipe.engine.gpus), of=TOGETHER)] if together else []
+    )
     for kind in _kinds(recipe):
         again = MAKERS[kind].again(recipe)
         # Both of TOGETHER are looked for by one detector: what is left of the one may be seen as the other.
         found += again if kind in kinds else [one for one in again if one.guard]
+    if recipe.thorough:
+        # All that is shown more than close-ups looks near every edit.
+        found = [one if one.close else replace(one, of=(), view="") for one in found]
     return _each_once(found)
 
 

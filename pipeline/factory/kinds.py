@@ -78,37 +78,34 @@ def opened(make: Callable[[], T], key: str) -> T:
 # The same networks, shown other pixels: another scale, and tiles cut elsewhere.
 
 
-def _text(gpus: float) -> TextDetector:
-    return _lines(False).with_overlay(_overlay(False, gpus))
+def _text(recipe: Recipe) -> TextDetector:
+    return _lines(False, recipe.thorough).with_overlay(_overlay(False, recipe.engine.gpus))
 
 
 @lru_cache(maxsize=4)
-def _lines(again: bool) -> TextDetector:
+def _lines(again: bool, thorough: bool) -> TextDetector:
+    from cleanplate.models.detectors.lettering.proposals import LineViews
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.weights.registry import resolve
 
     paths = resolve("text-det"), resolve("text-rec"), resolve("strokes")
     if again:
-        return TextDetector(
-            *paths, long_side=1280, offset=0.5, unlike=960, slants=(-40.0, 40.0), name=f"{LINES}@other-scale"
-        )
-    return TextDetector(*paths)
+        other = LineViews(1280, 0.5, unlike=960, slants=(-40.0, 40.0), thorough=thorough)
+        return TextDetector(*paths, views=other, name=f"{LINES}@other-scale")
+    return TextDetector(*paths, views=LineViews(thorough=thorough))
 
 
-def _text_again(gpus: float) -> list[Verifier]:
+def _text_again(recipe: Recipe) -> list[Verifier]:
     """Level views of another scale and of another network; turned views and the overlay's map only where such a view
     found what was removed."""
     of = ("text",)
-    lines = _lines(True)
-    level = lines.seeing(lines.name, level=True, slanted=False)
-    slanted = lines.seeing(f"{LINES}@slanted-40", level=False, slanted=True)
-    drawn = lines.seeing(f"{LINES}@map@mirrored", level=False, slanted=False).with_overlay(
-        _overlay(True, gpus)
-    )
+    lines = _lines(True, recipe.thorough)
+    slanted = lines.seeing(f"{LINES}@slanted-40", level=False)
+    drawn = lines.seeing(f"{LINES}@map@mirrored", level=False, slants=())
     return [
-        Verifier(level, of),
+        Verifier(lines.seeing(lines.name, slants=()), of),
         Verifier(slanted, of, view="@slanted"),
-        Verifier(drawn, of, view="@map"),
+        Verifier(drawn.with_overlay(_overlay(True, recipe.engine.gpus)), of, view="@map"),
         Verifier(_second_text(), of, guard=0.75),
     ]
 
@@ -124,12 +121,12 @@ def _overlay(again: bool, gpus: float) -> OverlayMap:
 
 @lru_cache(maxsize=1)
 def _second_text() -> TextDetector:
+    from cleanplate.models.detectors.lettering.proposals import LineViews
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.weights.registry import resolve
 
-    return TextDetector(
-        resolve("text-det-v4"), resolve("text-rec"), enlarge=1.0, slants=(), name="ppocr-v4-mobile"
-    )
+    paths = resolve("text-det-v4"), resolve("text-rec")
+    return TextDetector(*paths, views=LineViews(enlarge=1.0, slants=()), name="ppocr-v4-mobile")
 
 
 @lru_cache(maxsize=4)
@@ -351,17 +348,18 @@ def _nothing(recipe: Recipe) -> list[Any]:
 
 
 @lru_cache(maxsize=4)
-def _watermarks(again: bool, gpus: float) -> WatermarkDetector:
+def _watermarks(again: bool, thorough: bool, gpus: float) -> WatermarkDetector:
     from cleanplate.models.detectors.watermark import WatermarkDetector
 
-    return WatermarkDetector(_overlay(again, gpus), _lines(again), name="marks@832" if again else "marks")
+    lines = _lines(again, thorough)
+    return WatermarkDetector(_overlay(again, gpus), lines, name="marks@832" if again else "marks")
 
 
 @lru_cache(maxsize=4)
-def written(again: bool, gpus: float) -> Detector:
+def written(again: bool, thorough: bool, gpus: float) -> Detector:
     from cleanplate.models.detectors.text_and_watermark import WrittenDetector
 
-    return WrittenDetector(_lines(again), _watermarks(again, gpus))
+    return WrittenDetector(_lines(again, thorough), _watermarks(again, thorough, gpus))
 
 
 def _again(kind: Kind, *detectors: Detector) -> list[Verifier]:
@@ -372,15 +370,15 @@ def _again(kind: Kind, *detectors: Detector) -> list[Verifier]:
 MAKERS: dict[Kind, Maker] = {
     "watermark": Maker(
         lambda r: ["marks", "text-det", "text-rec", "strokes"],
-        lambda r: [_watermarks(False, r.engine.gpus)],
-        lambda r: _again("watermark", _watermarks(True, r.engine.gpus)),
+        lambda r: [_watermarks(False, r.thorough, r.engine.gpus)],
+        lambda r: _again("watermark", _watermarks(True, r.thorough, r.engine.gpus)),
     ),
     # Looked up by `consensus` with the row's own group; no detector of one image can find it.
     "static-watermark": Maker(_nothing, _nothing, _nothing),
     "text": Maker(
         lambda r: ["text-det", "text-rec", "strokes", "marks", "text-det-v4"],
-        lambda r: [_text(r.engine.gpus)],
-        lambda r: _text_again(r.engine.gpus),
+        lambda r: [_text(r)],
+        lambda r: _text_again(r),
     ),
     "face": Maker(
         lambda r: ["centerface", "blazeface"],
@@ -397,9 +395,9 @@ MAKERS: dict[Kind, Maker] = {
     ),
     "plate": Maker(
         lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
-        lambda r: [_plates(_lines(False))],
+        lambda r: [_plates(_lines(False, r.thorough))],
         lambda r: [
-            *_again("plate", _plates(_lines(True))),
+            *_again("plate", _plates(_lines(True, r.thorough))),
             Verifier(_plates(_second_text()), ("plate",), guard=0.75),
         ],
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from cleanplate.models.inpainters.crops import CropSettings, plan_crops
@@ -28,6 +29,27 @@ def windows(mask: Mask, least: int = NEAR.min_side) -> list[Window]:
     if sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) > MOST * mask.size:
         return [(0, 0, width, height)]
     return boxes
+
+
+def about(mask: Mask, join: int, rim: int, least: int, step: int = 1) -> list[Window]:
+    """Windows about what is True in a mask (HW bool): pieces less than 2 * `join` pixels apart together, with `rim`
+    pixels round them, edges at multiples of `step`; pieces of fewer than `least` pixels are left out. All of it in one
+    window where they would take MOST of it."""
+    height, width = mask.shape
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((2 * join + 1, 2 * join + 1), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(wide, connectivity=8)
+    sizes = np.bincount(labels[mask], minlength=count)
+    found = []
+    for number in range(1, count):
+        if sizes[number] < least:
+            continue
+        x, y, wide_x, wide_y = (int(stats[number, k]) for k in range(4))
+        x0, y0 = (max(0, side + join - rim) // step * step for side in (x, y))
+        x1, y1 = x + wide_x - join + rim, y + wide_y - join + rim
+        found.append((x0, y0, min(width, -(-x1 // step) * step), min(height, -(-y1 // step) * step)))
+    if sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in found) > MOST * height * width:
+        return [(0, 0, width, height)]
+    return found
 
 
 def look_at(
