@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -36,7 +37,9 @@ ALL: tuple[Part, ...] = get_args(Part)
 def add_recipe_flags(parser: argparse.ArgumentParser, parts: Sequence[Part] = ALL) -> None:
     group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md has every key")
     add = group.add_argument
-    add("--recipe", metavar="FILE", help="a YAML recipe")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
+    which.add_argument("--preset", choices=sorted(presets()), help="a recipe of the package: jobs/recipes")
     for part in ALL:
         if part in parts:
             {"picture": _picture, "file": _file, "source": _source, "engine": _engine}[part](group)
@@ -85,6 +88,12 @@ def _engine(group: argparse._ArgumentGroup) -> None:
     add("--gpus", type=float, metavar="SHARE", help="GPUs per worker; several may share one: 0.25")
 
 
+def presets() -> dict[str, Path]:
+    """Name -> file of the recipes for runs that the package has; those of trainings lie beside them."""
+    folder = Path(__file__).parent.parent / "recipes"
+    return {path.stem: path for path in folder.glob("*.yaml") if not path.stem.startswith("train-")}
+
+
 def literals(key: str, model: type[BaseModel] = Recipe) -> list[str] | None:
     """The words that a key of the recipe may have; None where it takes other values."""
     name, _, rest = key.partition(".")
@@ -97,9 +106,10 @@ def literals(key: str, model: type[BaseModel] = Recipe) -> list[str] | None:
 
 
 def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Recipe:
-    """The recipe file with the flags laid over it. own: the keys of a run's recipe, which stand in where no file is
-    named. Raises ConfigError."""
+    """The recipe file or preset with the flags laid over it. own: the keys of a run's recipe, which stand in where
+    neither is named. Raises ConfigError."""
     given = vars(args)
+    file = presets()[args.preset] if args.preset else args.recipe
     overrides: dict[str, Any] = {
         key: given[flag] for flag, key in MIRRORED.items() if given.get(flag) is not None
     }
@@ -114,4 +124,4 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
         overrides[key] = yaml.safe_load(value)
-    return load(args.recipe, overrides if args.recipe or not own else own | overrides)
+    return load(file, overrides if file or not own else own | overrides)

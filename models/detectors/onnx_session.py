@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.devices import progressed, subnormals_flushed
 
 Floats = npt.NDArray[np.float32]
 
@@ -45,7 +45,9 @@ class _Flushed:
 
     def run(self, output_names: list[str] | None, feeds: dict[str, Floats]) -> list[Floats]:
         with subnormals_flushed():
-            return self._session.run(output_names, feeds)
+            outputs = self._session.run(output_names, feeds)
+        progressed()
+        return outputs
 
 
 def open_session(model: Path | str | bytes, threads: int = 1) -> Session:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.devices import progressed, subnormals_flushed
 from cleanplate.models.inpainters.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, resize
 from cleanplate.models.lama.fast.cuda_graphs import graphed
 from cleanplate.models.lama.fast.generator import fast_generator
@@ -184,10 +184,11 @@ def check_pairs(images: list[Image], masks: list[Mask]) -> None:
 def _each(images: list[Image], masks: list[Mask], fill: Callable[[Image, Mask], Image]) -> list[Image]:
     """Applies `fill` to every image with a hole and keeps its result inside the hole only."""
     check_pairs(images, masks)
-    return [
-        np.where(mask[..., None], fill(image, mask), image) if mask.any() else image.copy()
-        for image, mask in zip(images, masks, strict=True)
-    ]
+    filled = []
+    for image, mask in zip(images, masks, strict=True):
+        filled.append(np.where(mask[..., None], fill(image, mask), image) if mask.any() else image.copy())
+        progressed()
+    return filled
 
 
 def _each_box(image: Image, mask: Mask, change: Callable[[Image], Image]) -> Image:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from cleanplate.models.types import Image
-from cleanplate.models.weights.fetch import WeightsError
+from cleanplate.models.weights.fetch import WeightsError, expanded
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def folder_of(model: str) -> Path:
 
     Raises WeightsError when it cannot be had or holds no safetensors.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     if not path.is_dir():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", model):
             raise WeightsError(f"no folder {model}, and that is no name of the hub (owner/name@revision)")

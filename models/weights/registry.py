@@ -24,6 +24,7 @@ from cleanplate.models.weights.fetch import (
     WeightsError,
     basename,
     bring,
+    expanded,
     leftover,
     on_stderr,
     package_file,
@@ -51,7 +52,7 @@ __all__ = [
 def cache_folder(cache_dir: Path | str | None = None) -> Path:
     """The folder of fetched weights: the argument, else $CLEANPLATE_WEIGHTS, else one in ~/.cache."""
     chosen = cache_dir or os.environ.get("CLEANPLATE_WEIGHTS") or "~/.cache/cleanplate/weights"
-    return Path(chosen).expanduser()
+    return expanded(chosen)
 
 
 def cached_path(weights: Weights, *, cache_dir: Path | str | None = None) -> Path:
@@ -81,7 +82,7 @@ def find(name: str | Weights, *, cache_dir: Path | str | None = None) -> Weights
     entries = known(cache_dir=cache_dir)
     if name in entries:
         return entries[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         path = path.resolve()
         return Weights(
@@ -302,7 +303,7 @@ def _absolute(source: str) -> str:
     outer, member = split_member(source)
     if "://" in outer or outer.startswith(("file:", "wheel:", "package:")):
         return source
-    path = str(Path(outer).expanduser().resolve())
+    path = str(expanded(outer).resolve())
     return path if member is None else f"{path}!{member}"
 
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import uuid
 import warnings
@@ -28,11 +30,11 @@ import pyarrow as pa
 
 from cleanplate.pipeline.engine import queues
 from cleanplate.pipeline.engine.metrics import Meters, Metric, RunGauges
-from cleanplate.pipeline.engine.poison import Witness
-from cleanplate.pipeline.engine.pools import sizes_of
-from cleanplate.pipeline.engine.worker import Group, Place, Tell, commit
-from cleanplate.pipeline.errors import ConfigError, ContractError, StorageError
-from cleanplate.pipeline.ledger import plan
+from cleanplate.pipeline.engine.poison import Attempts, Death, News, Verdict
+from cleanplate.pipeline.engine.pools import fits, sizes_of
+from cleanplate.pipeline.engine.worker import Group, Place, commit
+from cleanplate.pipeline.errors import ConfigError, ContractError, RunStopped, StorageError
+from cleanplate.pipeline.ledger import ledger, plan
 from cleanplate.pipeline.ledger.ledger import Receipt
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.recipe.run_sections import Engine, ModelStage, StageEngine
@@ -119,7 +121,23 @@ def spread_on_ray(function: Callable[[Any], Any], items: Sequence[Any]) -> Itera
 
     task = ray.remote(num_cpus=1)(function)
     for waiting in [task.remote(item) for item in items]:
+        _wait_for(waiting)
         yield ray.get(waiting)
+
+
+def _wait_for(reference: Any) -> None:
+    """Until a task has ended. Raises RunStopped where the cluster has had no CPU for a while: Ray waits for ever."""
+    import ray
+
+    last = time.monotonic()
+    while not ray.wait([reference], timeout=1)[0]:
+        if _resources().get("CPU", 0.0) >= 1:
+            last = time.monotonic()
+        elif time.monotonic() - last > NO_CPU_S:
+            raise RunStopped("the Ray cluster has no CPU left; run the same command again when it has")
+
+
+NO_CPU_S = 600.0
 
 
 def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
@@ -132,12 +150,11 @@ def run_on_ray(job: Job) -> Iterator[Receipt]:
 
     Yields a receipt as each unit is committed. Units whose workers died too often, or whose source stayed
     unreachable, are left uncommitted: whoever called looks at the ledger and comes again. Raises ConfigError
-    when the cluster cannot hold the stages, ContractError or ConfigError when a stage says that going on is
-    senseless.
+    when the cluster cannot hold the stages, RunStopped when it has become too small for them or nothing goes on any
+    more, ContractError or ConfigError when a stage says that going on is senseless.
     """
     for at in range(0, len(job.units), job.recipe.engine.wave):
-        wave = replace(job, units=job.units[at : at + job.recipe.engine.wave])
-        yield from _run_wave(wave)
+        yield from _run_wave(replace(job, units=job.units[at : at + job.recipe.engine.wave]))
 
 
 @contextmanager
@@ -145,8 +162,8 @@ def connected(address: str | None) -> Iterator[str]:
     """Ray for the length of a `with`: the cluster at `address` ("auto", "host:port", "ray://..."), or, for
     None, one of this machine's own that ends with it. Gives the words to show.
 
-    Raises ConfigError when the address does not answer. A Ray that this process is connected to is used as it
-    is, and left running.
+    Raises ConfigError when the address does not answer, RunStopped when this machine's Ray cannot start. A Ray that
+    this process is connected to is used as it is, and left running.
     """
     import ray
 
@@ -161,19 +178,55 @@ def connected(address: str | None) -> Iterator[str]:
         settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
     os.environ.update(_ENVIRONMENT)  # Read by Ray's C++ part in this process too.
     reachable(address)
-    use_token(address)
-    try:
-        with _quiet():
-            ray.init(**settings)
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}. {TOKEN_HINT}"
-        ) from error
+    with _own_signals(), _quiet():
+        _init(address, settings)
     try:
         total = _resources()
         yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
     finally:
         ray.shutdown()
+
+
+def _init(address: str | None, settings: dict[str, Any]) -> None:
+    """ray.init, its many exceptions in two: an address that is wrong, and a Ray of this machine's that cannot start."""
+    import ray
+
+    try:
+        use_token(address)
+        ray.init(**settings)
+    except SystemExit as error:  # Ray's handler of SIGTERM while it starts.
+        ray.shutdown()
+        raise KeyboardInterrupt from error
+    except Exception as error:  # Not fewer: what does not come up in time is a plain Exception.
+        ray.shutdown()
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if address:
+            raise ConfigError(f"no Ray cluster at {address}: {first}. {TOKEN_HINT}") from error
+        raise RunStopped(f"Ray could not start on this machine: {first}. {_cure(first)}") from error
+
+
+def _cure(message: str) -> str:
+    if "AF_UNIX" in message:
+        return "Set RAY_TMPDIR to a short path, as /tmp"
+    if "home directory" in message:
+        return "Set HOME to a folder that may be written"
+    return "Run the same command again when the machine is less busy, or with --here: in one process, without Ray"
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray puts handlers of its own in the place of this process's, in Python and in C++ (which aborts on SIGTERM): what
+    was there before comes back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            if handler is not None:  # None: not set from Python.
+                signal.signal(number, handler)
 
 
 def reachable(address: str | None) -> None:
@@ -239,24 +292,134 @@ _ENVIRONMENT = {
 
 
 def _run_wave(job: Job) -> Iterator[Receipt]:
-    import ray
+    """The wave's units; begun again with fewer workers where the cluster has become too small for them."""
+    groups = groups_of(job.stages(job.recipe, job.last))
+    pools = [group[0].needs for group in groups]
+    workers = sizes_of(pools, len(job.units), _resources())
+    while True:
+        wave = _Wave(job.recipe.engine, pools, [first for first, _ in workers])
+        try:
+            yield from _execute(job, groups, workers, wave)
+            return
+        except TooFewNodes as error:
+            done = ledger.done(job.output)
+            job = replace(job, units=tuple(unit for unit in job.units if unit.name not in done))
+            if not job.units:
+                return
+            there = _resources()
+            if not fits(pools, [min(1, first) for first, _ in workers], there):
+                raise RunStopped(f"{error}; run the same command again when it has more") from error
+            workers = sizes_of(pools, len(job.units), there)
+            queues.notice(f"{error}; going on with {max(first for first, _ in workers)}")
+
+
+def _execute(
+    job: Job, groups: list[tuple[Stage, ...]], workers: list[tuple[int, int]], wave: _Wave
+) -> Iterator[Receipt]:
     import ray.data
 
-    groups = groups_of(job.stages(job.recipe, job.last))
-    there = _resources()
-    workers = sizes_of([group[0].needs for group in groups], len(job.units), there)
-    _configure(ray.data.DataContext.get_current(), job.recipe.engine.patience, len(groups), there)
-    queues.expect(groups)
+    _configure(ray.data.DataContext.get_current(), len(groups), _resources())
+    queues.expect(groups, wave.check)
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
-    light, witness = replace(job, units=()), _witness()
+    light = replace(job, units=())
     for n, group in enumerate(groups):
-        place = Place(light, group, n == 0, n == len(groups) - 1, witness)
+        place = Place(light, group, n == 0, n == len(groups) - 1, wave.attempts)
         dataset = _apply(dataset, place, workers[n])
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            wave.sign()
             yield from _receipts(batch)
+    except Exception as error:
+        # Ray passes on what `check` raised, in a form of its own.
+        raise wave.error or error from error
     finally:
-        _teller(witness)("over")
+        wave.close()
+
+
+class TooFewNodes(Exception):
+    """The cluster no longer holds the workers of this wave, and nothing has gone on for a while."""
+
+
+class _Wave:
+    """Looks after a wave while Ray Data runs it: what ended its workers, and whether anything goes on at all.
+
+    Ray restarts the workers of a dead node on what is left, where they may take every CPU: reading and writing never
+    get one, and units given to a worker that finds no place wait for it for ever. Ray says nothing of either.
+    """
+
+    def __init__(self, engine: Engine, pools: list[Needs], sizes: list[int]) -> None:
+        self.engine, self.pools, self.sizes = engine, pools, sizes
+        self.attempts = _attempts()
+        self.error: Exception | None = None
+        self._waits = engine.wait_for_nodes or (600.0 if _all_set(pools) else 60.0)
+        self._hangs = max(1800.0, 10 * engine.patience)
+        self._signs, self._last = 0, time.monotonic()
+        self._asked: Any = None
+
+    def sign(self) -> None:
+        """Something went on."""
+        self._last = time.monotonic()
+
+    def check(self) -> None:
+        """About once a second, in Ray's scheduling thread. Raises what is to end the wave."""
+        if news := self._news():
+            if news.signs != self._signs:
+                self._signs = news.signs
+                self.sign()
+            for death in news.deaths:
+                queues.notice(_why_it_ended(death, self.engine.patience))
+        silent = time.monotonic() - self._last
+        if silent > self._waits and not fits(self.pools, self.sizes, there := _resources()):
+            self.error = TooFewNodes(
+                f"the Ray cluster has {there.get('CPU', 0.0):g} CPUs and {there.get('GPU', 0.0):g} GPUs left, "
+                f"too few for {max(self.sizes)} workers, and none came in {silent:.0f} s (engine.wait_for_nodes)"
+            )
+        elif silent > self._hangs:
+            self.error = RunStopped(
+                f"no worker has made progress for {silent:.0f} s; run the same command again"
+            )
+        if self.error:
+            raise self.error
+
+    def _news(self) -> News | None:
+        """What the workers reported, without waiting for it."""
+        import ray
+
+        if self._asked is None:
+            self._asked = self.attempts.news.remote()
+        ready, _ = ray.wait([self._asked], timeout=0)
+        if not ready:
+            return None
+        asked, self._asked = self._asked, None
+        try:
+            found: News = ray.get(asked)
+            return found
+        except ray.exceptions.RayError:
+            return None  # Its process was ended; Ray starts it anew.
+
+    def close(self) -> None:
+        import ray
+
+        try:
+            ray.get(self.attempts.close.remote(), timeout=10)
+        except ray.exceptions.RayError:
+            return  # Its journal stays behind, in a folder for temporary files.
+
+
+def _all_set(pools: list[Needs]) -> bool:
+    """Does the recipe set the workers of every stage? Then an autoscaler may bring the nodes."""
+    return all(pool.workers[1] or pool.workers == (0, 0) for pool in pools)
+
+
+def _why_it_ended(death: Death, patience: float) -> str:
+    unit, _, stage = death.work.partition("/")
+    where = f"unit {unit}: its worker ({stage}, ...) "
+    if death.silent_s:
+        said = f"gave no sign of progress for {death.silent_s:.0f} s, and was ended (engine.patience: {patience:g})"
+    else:
+        said = "ended: a crash, killed for memory, or a lost node"
+    images = f"; it was at {len(death.images)} image{'s' * (len(death.images) != 1)}" if death.images else ""
+    return f"{where}{said}{images}. The unit is begun again"
 
 
 def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
@@ -277,7 +440,7 @@ def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
         # At least, not only at first: Ray shrinks a pool to what it has set aside for it, and that is this.
         pool = ActorPoolStrategy(min_size=first, max_size=most, max_tasks_in_flight_per_actor=2)
         placed |= {"fn_constructor_args": (place,), "compute": pool}
-        # Without bounds: the witness tells what kills its worker each time, and bounds that. Ten retries were
+        # Without bounds: `Attempts` finds the image that ends its worker each time, and bounds that. Ten retries were
         # spent by the units queued behind such an image, and three in the seconds before a dead node is noticed.
         placed |= {"max_restarts": -1, "max_task_retries": -1}
     with warnings.catch_warnings():
@@ -286,36 +449,54 @@ def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
         return dataset.map_batches(function, batch_format="pyarrow", batch_size=1, **placed)
 
 
-def _witness() -> Any:
-    """A Witness in a process of its own, beside the driver where that is possible; on another machine it restarts
-    with the memory lost, which costs an image that kills its workers some more of them."""
+def _attempts() -> Any:
+    """`Attempts` in a process of its own, beside the driver where that is possible; on another machine it restarts
+    with the memory lost, which costs an image that ends its workers some more of them."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    made = ray.remote(Witness).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
-    return made.remote(os.path.join(tempfile.gettempdir(), f"cleanplate-witness-{uuid.uuid4().hex}"))
+    actor = ray.remote(Attempts).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+    return actor.remote(os.path.join(tempfile.gettempdir(), f"cleanplate-attempts-{uuid.uuid4().hex}"))
 
 
 class _Group(Group):
     """What one Ray actor runs."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place, _teller(place.witness), Meters(_metric))
+        super().__init__(place, _RayTracker(place.attempts), Meters(_metric))
 
 
-def _teller(witness: Any) -> Tell:
-    """Ask the witness; None when it is away (its node went down, or it was killed for memory and is being started
-    again): then nothing is known, and work goes on."""
-    import ray
+class _RayTracker:
+    """A Tracker whose memory is the wave's actor. While that is away (its node went down, or it was killed for memory
+    and is being started again) nothing is known, and work goes on."""
 
-    def tell(verb: str, *words: Any) -> Any:
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def begin(self, work: str) -> Verdict:
+        return self._ask("begin", work) or Verdict()
+
+    def announce(self, work: str, images: Sequence[str]) -> None:
+        self._ask("announce", work, list(images))
+
+    def progress(self, work: str, rows: dict[str, int]) -> None:
+        # Nobody waits for it: a sign that is lost is followed by another.
+        self.actor.progress.remote(work, rows)
+
+    def give_up(self, work: str, silent_s: float) -> None:
+        self._ask("give_up", work, silent_s)
+
+    def end(self, work: str, rows: dict[str, int]) -> None:
+        self._ask("end", work, rows)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        import ray
+
         try:
-            return ray.get(getattr(witness, verb).remote(*words))
+            return ray.get(getattr(self.actor, method).remote(*arguments))
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
             return None
-
-    return tell
 
 
 def _in_tasks(name: str) -> Callable[[pa.Table, Place], pa.Table]:
@@ -359,7 +540,7 @@ def _resources() -> dict[str, float]:
     return found
 
 
-def _configure(context: Any, patience: float, groups: int, resources: dict[str, float]) -> None:
+def _configure(context: Any, groups: int, resources: dict[str, float]) -> None:
     import logging
 
     # Of the CPUs, Ray sets half aside for the operators in equal shares, also for tasks that need no more than
@@ -373,5 +554,5 @@ def _configure(context: Any, patience: float, groups: int, resources: dict[str, 
     # A unit that Ray gives up is dropped here and found missing in the ledger afterwards.
     context.max_errored_blocks = -1
     context.max_consecutive_actor_init_deaths = 3
-    # An image that hangs is found after four deaths.
-    context.execution_no_progress_timeout_s = max(1800, round(5 * patience))
+    # Ray's own guard counts finished units: one of 512 images takes longer on a slow machine. `_Wave` counts signs.
+    context.execution_no_progress_timeout_s = -1

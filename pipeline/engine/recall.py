@@ -96,7 +96,7 @@ def _sample(output: Store, size: int) -> list[tuple[str, str]]:
 
     def hashed() -> Iterator[tuple[str, str, str]]:
         for part in ledger.part_keys(output):
-            table = ledger.open_part(output, part).read(["image_id", "attempt", "status"])
+            table = ledger.read_part(output, part, ["image_id", "attempt", "status"])
             for row in table.to_pylist():
                 if row["status"] in ("unchanged", "cleaned", "residual"):
                     name = f"recall {row['image_id']} {row['attempt']}".encode()

@@ -169,8 +169,9 @@ def advice(run: Run) -> str | None:
 
 def finished(run: Run) -> Tally:
     """When every unit is committed: write the dataset's card, and count the rows."""
+    tally = ledger.tally(run.output)
     dataset_card.write(run.output)
-    return ledger.tally(run.output)
+    return tally
 
 
 def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:

@@ -33,7 +33,7 @@ def content(place: str) -> bytes:
     """The bytes of a local path, file:// or s3:// uri. Raises StorageError."""
     if "://" in place:
         return read_uri(place)
-    path = Path(place).expanduser()
+    path = Path(place)
     return LocalStore(path.parent).get(path.name)
 
 

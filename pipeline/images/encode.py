@@ -38,6 +38,8 @@ FORMATS = ("keep", "png", "jpeg", "webp")
 _AS_JPEG = ("keep", "jpeg")
 _LONGEST = {"jpeg": 65_500, "webp": 16_383}
 """Pixels a side: what libjpeg writes, what WebP's 14 bits hold."""
+# A progressive JPEG whose scans are not all there: decoders smooth it, and a whole one with the same blocks not.
+_OUTSIDE_NOTE = "pixels outside the mask differ from the source's"
 _ALPHA_NOTE = "alpha was not searched: what it alone shows is as it was"
 _CARRIED = "of metadata only EXIF, profile and resolution are carried over"
 
@@ -304,4 +306,6 @@ def _measured(
     if not changed and (edited[mask] != before).any():
         raise ImageError("edit_lost", "the output shows the source inside the mask")
     equal = None if anew else all_equal(decoded, out, near)
+    if equal is False:
+        note = "; ".join(filter(None, (note, _OUTSIDE_NOTE)))
     return Encoded(data, name, equal, blocks, dropped, note, changed, near)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
+from cleanplate.pipeline.errors import CleanplateError, ConfigError, ContractError, DamagedError, StorageError
 from cleanplate.pipeline.ledger import audit_rows, compactions, layouts, ledger, part_file, plan
 from cleanplate.pipeline.ledger.audit_rows import Finding, Row
 from cleanplate.pipeline.recipe.recipe import Recipe
@@ -133,7 +133,7 @@ def _planned(output: Store, found: Audit) -> dict[str, plan.Unit]:
     for generation in plan.generations(output):
         try:
             units |= {unit.name: unit for unit in plan.read_index(output, generation)}
-        except (pa.ArrowException, OSError, TypeError) as error:
+        except (DamagedError, TypeError) as error:
             found.add("planned", f"plan/{generation:04d}.index.parquet", f"cannot be read: {_said(error)}")
     return units
 
@@ -167,7 +167,7 @@ def _part(
         data = output.get(ledger.part_key(name))
         part = _opened(data)
         table = part.read()
-    except (pa.ArrowException, OSError, StorageError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, StorageError) as error:
         _pass_on(error)
         found.add("readable", name, _said(error))
         return nothing
@@ -236,7 +236,7 @@ def _row(row: Row, source: Fetched | None, rules: _Rules) -> list[Finding]:
 def _as_planned(output: Store, unit: plan.Unit, table: pa.Table) -> str | None:
     try:
         planned = plan.read_unit(output, unit)
-    except (pa.ArrowException, OSError, StorageError, ContractError) as error:
+    except (DamagedError, StorageError, ContractError) as error:
         _pass_on(error)
         return f"the plan of this unit cannot be read: {_said(error)}"
     want, have = (

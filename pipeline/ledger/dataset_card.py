@@ -15,6 +15,7 @@ import yaml
 
 from cleanplate.models.weights import registry as weight_table
 from cleanplate.pipeline import schema
+from cleanplate.pipeline.errors import DamagedError
 from cleanplate.pipeline.ledger import ledger, statistics
 from cleanplate.pipeline.ledger.layouts import IMAGES, SHARDS
 from cleanplate.pipeline.ledger.statistics import Facts
@@ -43,9 +44,11 @@ _MEANING = {
 
 
 def write(output: Store) -> None:
-    """Write both files to the output's root. Raises StorageError."""
+    """Write both files to the output's root. Raises StorageError, and DamagedError where rows cannot be counted."""
     record = ledger.read_record(output)
     facts, places = statistics.gather(output, "", 1, 0), _places(output)
+    if facts.unreadable:
+        raise DamagedError("; ".join(facts.unreadable[:3]))
     output.put(README, readme(output.url, record, facts, places).encode())
     told = croissant(output.url, record, facts, places)
     output.put(CROISSANT, (json.dumps(told, indent=1) + "\n").encode())

@@ -12,6 +12,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,16 +108,24 @@ def commit(output: Store, unit: str, table: pa.Table) -> bool:
 
 
 def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.Table:
-    """A part, or some columns of it, of which only these are fetched. name: as `part_keys` gives it."""
+    """A part, or some columns of it, of which only these are fetched. name: as `part_keys` gives it. Raises
+    DamagedError."""
     key = part_key(name)
-    if columns is None:
-        return pq.read_table(pa.BufferReader(output.get(key)))
-    return pq.read_table(RangeFile(output, key), columns=columns)
+    with part_file.reading(output, key):
+        file = pa.BufferReader(output.get(key)) if columns is None else RangeFile(output, key)
+        return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
 
-def open_part(output: Store, name: str) -> pq.ParquetFile:
-    """A part whose columns and row groups are fetched only as they are read."""
-    return pq.ParquetFile(RangeFile(output, part_key(name)), pre_buffer=True)
+@contextmanager
+def open_part(output: Store, name: str) -> Iterator[pq.ParquetFile]:
+    """A part whose columns and row groups are fetched only as they are read. Raises DamagedError, also at a read in the
+    `with`."""
+    key = part_key(name)
+    with (
+        part_file.reading(output, key),
+        pq.ParquetFile(RangeFile(output, key), pre_buffer=True, page_checksum_verification=True) as file,
+    ):
+        yield file
 
 
 def rows(output: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -171,13 +180,16 @@ def unseen(output: Store, planned: Iterable[plan.Planned]) -> Iterator[plan.Plan
 
 
 def failed(output: Store) -> Iterator[plan.Planned]:
-    """The rows whose newest attempt failed, planned for one more; what a review asked for holds on."""
+    """The rows whose newest attempt failed, planned for one more; what a review asked for holds on. Not those whose
+    source was replaced: that version is gone, and the plan has the new one."""
     from cleanplate.pipeline.storage.connect import Object
 
-    names = ["image_id", "source_uri", "source_version", "source_bytes", "attempt", "status"]
+    names = ["image_id", "source_uri", "source_version", "source_bytes", "attempt", "status", "error"]
     reviews = plan.reviews(output)
     for table in rows(output, names):
         for row in table.filter(pc.equal(table["status"], "failed")).to_pylist():
+            if row["error"]["kind"] == "replaced":
+                continue
             item = Object("", row["source_bytes"], row["source_version"])
             review = reviews.get(row["image_id"])
             yield plan.Planned(row["source_uri"], item, row["attempt"] + 1, review)
@@ -274,9 +286,9 @@ def _differing(stored: Mapping[str, Any], record: Mapping[str, Any], name: str) 
 
 
 def read_record(output: Store) -> dict[str, Any]:
-    """The record of the run in this output. Raises StorageError "missing" when there is none."""
-    stored = json.loads(output.get(RUN_FILE))
-    return dict(stored)
+    """The record of the run in this output. Raises StorageError "missing" when there is none, DamagedError."""
+    with part_file.reading(output, RUN_FILE, part_file.FROM_A_COPY):
+        return dict(json.loads(output.get(RUN_FILE)))
 
 
 def check_part(table: pa.Table) -> None:

@@ -101,7 +101,13 @@ class Engine(Part):
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="images a worker handles at a time")
     patience: Annotated[float, Field(gt=0)] = Field(
         900.0,
-        description="seconds of a stage over one batch after which its process counts as hung, and is ended",
+        description="seconds without a sign of progress (a network's pass, an image) after which a worker counts as "
+        "hung, and is ended; an image alone has four times as long",
+    )
+    wait_for_nodes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="seconds without progress on a cluster that has lost nodes, after which the run goes on with fewer "
+        "workers; null = 60, or 600 where the workers of every stage are set, so that an autoscaler may bring nodes",
     )
     stages: dict[ModelStage, StageEngine] = Field(
         default_factory=dict,

@@ -37,11 +37,14 @@ class Read:
         return self._read
 
     def _read(self, table: pa.Table) -> pa.Table:
-        planned = table.select(["source_uri", "source_bytes", "review"]).to_pylist()
-        small = [row["source_uri"] for row in planned if row["source_bytes"] <= self.limits.max_bytes]
-        fetched = dict(zip(small, read_images(small, give_up=not self.last), strict=True))
+        planned = table.select(["source_uri", "source_version", "source_bytes", "review"]).to_pylist()
+        small = [row for row in planned if row["source_bytes"] <= self.limits.max_bytes]
+        uris, versions = ([row[name] for row in small] for name in ("source_uri", "source_version"))
+        found = read_images(uris, versions=versions, give_up=not self.last)
+        fetched = dict(zip(zip(uris, versions, strict=True), found, strict=True))
+        pairs = [(row, fetched.get((row["source_uri"], row["source_version"]), b"")) for row in planned]
         with ThreadPoolExecutor(_THREADS) as threads:
-            read = list(threads.map(lambda row: self._one(row, fetched.get(row["source_uri"], b"")), planned))
+            read = list(threads.map(lambda pair: self._one(*pair), pairs))
         return schema.with_columns(table, _ADDS, {name: [row[name] for row in read] for name in _ADDS.names})
 
     def _one(self, planned: dict[str, Any], data: Fetched) -> dict[str, Any]:

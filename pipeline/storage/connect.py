@@ -45,10 +45,10 @@ def open_store(url: str) -> Store:
     return LocalStore(Path(url))
 
 
-def read_uri(uri: str) -> bytes:
-    """The bytes behind an absolute uri as `Store.uri` writes it. Raises StorageError."""
+def read_uri(uri: str, version: str = "") -> bytes:
+    """The bytes behind an absolute uri as `Store.uri` writes it, of this version (see Store). Raises StorageError."""
     store, key = place_of(uri)
-    return store.get(key)
+    return store.get(key, version)
 
 
 def place_of(uri: str) -> tuple[Store, str]:

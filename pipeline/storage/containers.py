@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cleanplate.models.devices import progressed
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
 from cleanplate.pipeline.storage import arrow_file, tar_file
 from cleanplate.pipeline.storage.address import SUFFIXES, Inner, Kind, inner_of
@@ -117,7 +118,9 @@ def _inside(
     if mark in told.known:
         return
     try:
-        for inner in _LISTERS[kind](whole, RangeFile(store, item.key, item.size), column, told.left_out):
+        for inner in _LISTERS[kind](
+            whole, RangeFile(store, item.key, item.size, item.version), column, told.left_out
+        ):
             # Sizes of rows are averages of their row group: a footer knows no more.
             yield replace(inner, size=inner.size if kind == "tar" else -1).uri, replace(item, size=inner.size)
     except (RowError, StorageError) as error:
@@ -212,32 +215,37 @@ def read_image(uri: str) -> bytes:
     return found
 
 
-def read_images(uris: Sequence[str], *, give_up: bool = False) -> list[Fetched]:
+def read_images(
+    uris: Sequence[str], *, versions: Sequence[str] | None = None, give_up: bool = False
+) -> list[Fetched]:
     """The bytes behind each uri, or the StorageError or RowError that reading it gave. What lies in one row group
     or record batch is fetched together.
 
+    versions: of each uri's object or container, as listed: one that is another by now is StorageError("replaced").
     give_up: raise the first StorageError "unreachable"; else a store that is away is asked for each uri, minutes
     each.
     """
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     inners = [inner_of(uri) for uri in uris]
+    told = versions or [""] * len(uris)
     for n, inner in enumerate(inners):
         together = inner is not None and inner.row >= 0
-        key = (inner.kind, inner.container, inner.column, inner.at) if inner and together else (n,)
+        key = (inner.kind, inner.container, inner.column, inner.at, told[n]) if inner and together else (n,)
         groups[key].append(n)
     found: list[Fetched] = [b""] * len(uris)
 
     def fetch(numbers: list[int]) -> None:
-        inner = inners[numbers[0]]
+        inner, version = inners[numbers[0]], told[numbers[0]]
         try:
             if inner is None:
-                found[numbers[0]] = read_uri(uris[numbers[0]])
+                found[numbers[0]] = read_uri(uris[numbers[0]], version)
             elif inner.row >= 0:
                 rows = [i.row for n in numbers if (i := inners[n])]
-                for n, value in zip(numbers, _rows(inner, rows), strict=True):
+                for n, value in zip(numbers, _rows(inner, rows, version), strict=True):
                     found[n] = value
             else:
-                found[numbers[0]] = _member(inner)
+                found[numbers[0]] = _member(inner, version)
+            progressed()
         except CleanplateError as error:
             if give_up and isinstance(error, StorageError) and error.kind == "unreachable":
                 raise
@@ -252,22 +260,24 @@ def read_images(uris: Sequence[str], *, give_up: bool = False) -> list[Fetched]:
     return found
 
 
-def _member(inner: Inner) -> bytes:
+def _member(inner: Inner, version: str) -> bytes:
     store, key = place_of(inner.container)
     if not inner.listed:  # The row of what could not be listed: list again, to say why.
-        for _ in _LISTERS[inner.kind](inner, RangeFile(store, key), inner.column or None, Counter()):
+        for _ in _LISTERS[inner.kind](
+            inner, RangeFile(store, key, None, version), inner.column or None, Counter()
+        ):
             pass
         raise RowError("container", "it could not be listed when the run was planned")
-    data = store.get_range(key, inner.at, inner.size)
+    data = store.get_range(key, inner.at, inner.size, version)
     if len(data) != inner.size:
         raise RowError("container", f"{inner.member}: the tar ends inside it")
     return data
 
 
-def _rows(inner: Inner, rows: list[int]) -> list[Fetched]:
+def _rows(inner: Inner, rows: list[int], version: str) -> list[Fetched]:
     """The cells of some rows of one Parquet file, or of one batch of an Arrow file, in the order asked for."""
     store, key = place_of(inner.container)
-    file = RangeFile(store, key)
+    file = RangeFile(store, key, None, version)
     try:
         if inner.kind == "arrow":
             batch = arrow_file.read_batch(file, inner.at, inner.column)

@@ -67,7 +67,7 @@ class Start:
         self.process.join()
 
     def said(self) -> str:
-        return self.log.read_text(errors="replace")[-3000:]
+        return self.log.read_text(errors="replace")[-20000:]
 
 
 @dataclass
@@ -218,12 +218,21 @@ def _with_stages(words: list[str], stages: ray_data.Stages) -> int:
     from cleanplate.jobs.cli.app import parser
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.errors import RunStopped
+    from cleanplate.pipeline.ui.progress import Progress
 
     args = parser().parse_args(words)
     run = runs.start(args.source, args.output, recipe_of(args))
     units = runs.plan_new(run)
-    with nullcontext() if args.here else ray_data.connected(args.address):
-        runs.execute(run, units, "here" if args.here else "ray", lambda receipt: None, stages)
+    try:
+        with (
+            nullcontext() if args.here else ray_data.connected(args.address),
+            Progress(0, 0, shown="plain") as told,
+        ):
+            runs.execute(run, units, "here" if args.here else "ray", told, stages)
+    except RunStopped as error:
+        print(error)
+        return 3
     return 0
 
 

@@ -5,32 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import torch
-
 from cleanplate.jobs.cli.app import main
 from cleanplate.models.devices import bf16_is_native
-from cleanplate.models.lama.generator import LAMA, build_generator
-from cleanplate.models.segmenters.sam import SAM, build_sam
 from cleanplate.pipeline.recipe.recipe import Recipe
 from rigs.flow_rig import check_complete, clean, faces, folder
+from rigs.model_files import lama_checkpoint, sam_checkpoint
 
 PHOTO = Path(__file__).parents[2] / "jobs" / "demo_photos" / "astronaut.jpg"
-
-
-def lama_checkpoint(path: Path) -> Path:
-    """A training checkpoint as the authors publish theirs: the generator among other keys."""
-    torch.manual_seed(0)
-    generator = build_generator(LAMA["tiny"])
-    state = {f"generator.{key}": value for key, value in generator.state_dict().items()}
-    state["val_evaluator.x"] = torch.zeros(1)
-    torch.save({"epoch": 1, "state_dict": state}, path)
-    return path
-
-
-def sam_checkpoint(path: Path) -> Path:
-    torch.manual_seed(0)
-    torch.save(build_sam(SAM["tiny"]).state_dict(), path)
-    return path
 
 
 def run_one(tmp_path: Path, recipe: Recipe) -> dict[str, object]:

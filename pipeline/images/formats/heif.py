@@ -60,7 +60,9 @@ def _avif(data: bytes, depth: int) -> tuple[Stored, bytes | None, int]:
         if depth == 8:
             return np.asarray(picture), icc, turned
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint16:
+    if found is None:
+        raise ImageError("corrupt", "the AVIF's picture data is damaged")
+    if found.dtype != np.uint16:
         raise ImageError("unsupported", f"this kind of AVIF of {depth} bits is not handled")
     array = found.astype(np.uint16, copy=False)
     array = array[..., [2, 1, 0, 3][: array.shape[2]]] if array.ndim == 3 else array

@@ -15,6 +15,7 @@ Every policy lets the mark of an edit pass (`marking`).
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Literal
 
 from cleanplate.pipeline.images.formats import bmp, exif, heif, isobmff
@@ -65,7 +66,10 @@ def clean(data: bytes, name: str, *, policy: Policy, edited: bool) -> tuple[byte
     """
     if policy == "keep" and not edited:
         return data, []
-    out, dropped = _clean(data, name, policy)
+    try:
+        out, dropped = _clean(data, name, policy)
+    except (struct.error, IndexError, zlib.error) as error:
+        raise ImageError("corrupt", f"the parts of the {name} contradict each other") from error
     turned = orientation_of(data, name)
     if name in ("jpeg", "png", "webp") and orientation_of(out, name) != turned:
         out = with_exif(out, name, exif.with_orientation(exif_block(out, name), turned))

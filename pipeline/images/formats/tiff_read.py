@@ -89,15 +89,21 @@ def _unpacked(raw: bytes, found: Form, rows: int) -> bytes:
     if found.compression == NONE:
         out = raw[:need]
     elif found.compression in DEFLATE:
-        try:
-            out = zlib.decompressobj().decompress(raw, need)
-        except zlib.error as error:
-            raise ImageError("corrupt", "the deflated data of a TIFF strip is damaged") from error
+        out = _inflated(raw, need)
     else:
         out = _by_libtiff(raw, found.compression, rows, found.row_bytes)
     if len(out) < need:
         raise ImageError("truncated", "a TIFF strip unpacks to fewer bytes than its rows take")
     return out
+
+
+def _inflated(raw: bytes, need: int) -> bytes:
+    # One byte more is asked for, so that the checksum behind the last one is reached and held against the data.
+    stream = zlib.decompressobj()
+    try:
+        return stream.decompress(raw, need + 1)[:need]
+    except zlib.error as error:
+        raise ImageError("corrupt", "the deflated data of a TIFF strip is damaged") from error
 
 
 def _by_libtiff(raw: bytes, compression: int, rows: int, row_bytes: int) -> bytes:
@@ -166,14 +172,8 @@ def used_bytes(raw: bytes, found: Form, index: int) -> int:
     if found.compression == NONE:
         return min(need, len(raw))
     if found.compression in DEFLATE:
-        stream, got = zlib.decompressobj(), 0
-        waiting = raw
-        while not stream.eof and got < need:
-            piece = stream.decompress(waiting, need - got)
-            got, waiting = got + len(piece), stream.unconsumed_tail
-            if not piece:
-                break
-        stream.decompress(waiting, 1)  # the checksum, which comes after the last byte
+        stream = zlib.decompressobj()
+        stream.decompress(raw, need + 1)
         return len(raw) - len(stream.unused_data)
     if found.compression == PACKBITS:
         at = got = 0

@@ -30,6 +30,7 @@ const HINTS = {
   missing: "The source was gone when it was read.",
   forbidden: "No permission to read the source.",
   unreachable: "The source did not answer; try again with --retry-failed.",
+  format_limit: "The picture is larger than the asked format can hold.",
   edit_lost: "The written file did not hold the edit, so it was not kept.",
 };
 export function overview(data, filterBy) {
@@ -87,7 +88,7 @@ function notices(data) {
     said.push(`The run is not complete: ${count(data.committed)} of ${many(data.planned, "planned row")} are committed. The same command goes on.`);
   }
   if (data.unreadable.length) {
-    said.push(`${many(data.unreadable.length, "part")} could not be read and are not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
+    said.push(`${many(data.unreadable.length, "part")} could not be read, rows not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
   }
   return said.map((text) => make("p", { class: "notice" }, text));
 }

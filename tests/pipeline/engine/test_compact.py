@@ -180,7 +180,7 @@ def test_what_is_not_as_it_was_written_is_not_copied(output: LocalStore, where: 
     data = bytearray(output.get(f"parts/{name}"))
     data[round(where * (len(data) - 1))] ^= 1
     output.put(f"parts/{name}", bytes(data))
-    with pytest.raises(RunStopped, match="not as it was written"):
+    with pytest.raises(RunStopped, match="its seal is broken"):
         done(output)
     assert compactions.generations(output) == []
 

@@ -109,8 +109,8 @@ class Counting(LocalStore):
 
     read = 0
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        data = super().get_range(key, start, length)
+    def get_range(self, key: str, start: int, length: int, version: str = "") -> bytes:
+        data = super().get_range(key, start, length, version)
         type(self).read += len(data)
         return data
 
