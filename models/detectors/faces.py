@@ -62,7 +62,7 @@ class FaceDetector:
         overlap: float = 0.3,
         upright: bool = True,
         turned: bool = True,
-        threads: int = 1,
+        device: str = "cpu",
         name: str = "centerface",
     ) -> None:
         if long_side < 32:
@@ -76,7 +76,7 @@ class FaceDetector:
         self.overlap = overlap
         self.upright, self.turned = upright, turned
         model = free_shapes(Path(path).read_bytes(), {"input.1": ("batch", 3, "height", "width")})
-        self._session = open_session(fixed_weights(model), threads)
+        self._session = open_session(fixed_weights(model), device=device)
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""

@@ -49,7 +49,7 @@ class TextDetector:
         badly must look like lettering, and masks are its strokes.
     min_score: drops regions below it. Region.score is the detector's mean probability in the line, or, with a
         recogniser, the mean of that and of the reading's score (of a line that cannot be read: of its strokes').
-    views: how the picture is seen.
+    views: how the picture is seen. device: where all three networks run.
 
     As a second opinion on a cleaned image use another instance with `LineViews(1280, 0.5, unlike=960)`: the
     same text then falls on other pixels of the network, which catches lines lost at one size or cut by one
@@ -66,15 +66,15 @@ class TextDetector:
         strokes_path: Path | str | None = None,
         min_score: float = 0.0,
         views: LineViews | None = None,
-        threads: int = 1,
+        device: str = "cpu",
         name: str = "ppocr-v6-small",
     ) -> None:
         self.name = name
         self.min_score = min_score
-        self.proposer = LineProposer(open_session(det_path, threads), views or LineViews())
+        self.proposer = LineProposer(open_session(det_path, device=device), views or LineViews())
         self._overlay: OverlayMap | None = None
-        self._strokes = None if strokes_path is None else StrokeFinder(strokes_path)
-        self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
+        self._strokes = None if strokes_path is None else StrokeFinder(strokes_path, device)
+        self._reader = None if rec_path is None else Reader(open_session(rec_path, device=device))
 
     def seeing(self, name: str, **views: Any) -> TextDetector:
         """The same networks under another name, with other `views` (fields of LineViews)."""
@@ -128,8 +128,27 @@ class TextDetector:
 
     def read(self, images: list[Image], proposed: Sequence[Proposed]) -> list[list[Line]]:
         """The second half of `lines`: each line once, read where there is a recogniser."""
-        lines = [[*without_twins([*one.level, *one.slanted]), *one.drawn] for one in proposed]
-        return self._reader(images, lines) if self._reader is not None else lines
+        (lines,) = self.read_each(images, [proposed])
+        return lines
+
+    def read_each(
+        self, images: list[Image], proposals: Sequence[Sequence[Proposed]]
+    ) -> list[list[list[Line]]]:
+        """As `read` of each of the proposals; what several have in common is read once."""
+        wanted = [
+            [[*without_twins([*one.level, *one.slanted]), *one.drawn] for one in some] for some in proposals
+        ]
+        if self._reader is None:
+            return wanted
+        fresh = [
+            {_key(line): line for some in wanted for line in some[number]} for number in range(len(images))
+        ]
+        read = self._reader(images, [list(lines.values()) for lines in fresh])
+        told = [dict(zip(lines, some, strict=True)) for lines, some in zip(fresh, read, strict=True)]
+        return [
+            [[done[_key(line)] for line in lines] for lines, done in zip(some, told, strict=True)]
+            for some in wanted
+        ]
 
     def regions(self, images: list[Image], lines: list[list[Line]]) -> list[list[Region]]:
         """What of each image's lines is text, with its masks."""
@@ -189,6 +208,10 @@ class TextDetector:
         if reads_well(line, image_area):
             return (line.found + line.read) / 2
         return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area, beside_text) else None
+
+
+def _key(line: Line) -> tuple[bytes, bool]:
+    return line.quad.tobytes(), line.drawn
 
 
 def _sketch(line: Line) -> Line:

@@ -79,11 +79,13 @@ def opened(make: Callable[[], T], key: str) -> T:
 
 
 def _text(recipe: Recipe) -> TextDetector:
-    return _lines(False, recipe.thorough).with_overlay(_overlay(False, recipe.engine.gpus))
+    return _lines(False, recipe.thorough, recipe.engine.gpus).with_overlay(
+        _overlay(False, recipe.engine.gpus)
+    )
 
 
 @lru_cache(maxsize=4)
-def _lines(again: bool, thorough: bool) -> TextDetector:
+def _lines(again: bool, thorough: bool, gpus: float) -> TextDetector:
     from cleanplate.models.detectors.lettering.proposals import LineViews
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.weights.registry import resolve
@@ -91,22 +93,22 @@ def _lines(again: bool, thorough: bool) -> TextDetector:
     paths = resolve("text-det"), resolve("text-rec"), resolve("strokes")
     if again:
         other = LineViews(1280, 0.5, unlike=960, slants=(-40.0, 40.0), thorough=thorough)
-        return TextDetector(*paths, views=other, name=f"{LINES}@other-scale")
-    return TextDetector(*paths, views=LineViews(thorough=thorough))
+        return TextDetector(*paths, views=other, device=pick(gpus), name=f"{LINES}@other-scale")
+    return TextDetector(*paths, views=LineViews(thorough=thorough), device=pick(gpus))
 
 
 def _text_again(recipe: Recipe) -> list[Verifier]:
     """Level views of another scale and of another network; turned views and the overlay's map only where such a view
     found what was removed."""
     of = ("text",)
-    lines = _lines(True, recipe.thorough)
+    lines = _lines(True, recipe.thorough, recipe.engine.gpus)
     slanted = lines.seeing(f"{LINES}@slanted-40", level=False)
     drawn = lines.seeing(f"{LINES}@map@mirrored", level=False, slants=())
     return [
         Verifier(lines.seeing(lines.name, slants=()), of),
         Verifier(slanted, of, view="@slanted"),
         Verifier(drawn.with_overlay(_overlay(True, recipe.engine.gpus)), of, view="@map"),
-        Verifier(_second_text(), of, guard=0.75),
+        Verifier(_second_text(recipe.engine.gpus), of, guard=0.75),
     ]
 
 
@@ -120,44 +122,46 @@ def _overlay(again: bool, gpus: float) -> OverlayMap:
 
 
 @lru_cache(maxsize=1)
-def _second_text() -> TextDetector:
+def _second_text(gpus: float) -> TextDetector:
     from cleanplate.models.detectors.lettering.proposals import LineViews
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.weights.registry import resolve
 
     paths = resolve("text-det-v4"), resolve("text-rec")
-    return TextDetector(*paths, views=LineViews(enlarge=1.0, slants=()), name="ppocr-v4-mobile")
+    return TextDetector(
+        *paths, views=LineViews(enlarge=1.0, slants=()), device=pick(gpus), name="ppocr-v4-mobile"
+    )
 
 
 @lru_cache(maxsize=4)
-def _faces(views: Literal["all", "upright", "turned"] = "all") -> FaceDetector:
+def _faces(gpus: float, views: Literal["all", "upright", "turned"] = "all") -> FaceDetector:
     from cleanplate.models.detectors.faces import FaceDetector
     from cleanplate.models.weights.registry import resolve
 
     path = resolve("centerface")
     if views == "all":
-        return FaceDetector(path)
+        return FaceDetector(path, device=pick(gpus))
     upright = views == "upright"
     name = "centerface" if upright else "centerface@turned"
-    return FaceDetector(path, offset=0.5, upright=upright, turned=not upright, name=name)
+    return FaceDetector(path, offset=0.5, upright=upright, turned=not upright, device=pick(gpus), name=name)
 
 
-def _faces_again() -> list[Verifier]:
+def _faces_again(gpus: float) -> list[Verifier]:
     """CenterFace sees it mirrored, turned only where a turned view found it; BlazeFace is shown close-ups."""
     of = ("face",)
     return [
-        Verifier(_mirrored(_faces("upright")), of, least=256),
-        Verifier(_mirrored(_faces("turned")), of, view="@turned", least=256),
-        Verifier(_second_faces(), (*of, "person"), close=True, guard=0.7),
+        Verifier(_mirrored(_faces(gpus, "upright")), of, least=256),
+        Verifier(_mirrored(_faces(gpus, "turned")), of, view="@turned", least=256),
+        Verifier(_second_faces(gpus), (*of, "person"), close=True, guard=0.7),
     ]
 
 
 @lru_cache(maxsize=1)
-def _second_faces() -> Detector:
+def _second_faces(gpus: float) -> Detector:
     from cleanplate.models.detectors.blazeface import BlazeFaceDetector
     from cleanplate.models.weights.registry import resolve
 
-    return BlazeFaceDetector(resolve("blazeface"))
+    return BlazeFaceDetector(resolve("blazeface"), device=pick(gpus))
 
 
 @lru_cache(maxsize=2)
@@ -178,11 +182,11 @@ def _onnx(file: str, kind: str, classes: tuple[int, ...], low: float | None) -> 
     return OnnxDetector(resolve(found), kind, classes, MIN_SCORE if low is None else low, name=found.name)
 
 
-def _person_by_face() -> Detector:
+def _person_by_face(gpus: float) -> Detector:
     """CenterFace: another network, trained on other pictures, for persons who look this way."""
     from cleanplate.models.detectors.views.variants import SignOf
 
-    return SignOf("person", _faces("upright"))
+    return SignOf("person", _faces(gpus, "upright"))
 
 
 def persons(recipe: Recipe, again: bool) -> list[Detector]:
@@ -205,7 +209,7 @@ def _persons_by_another(recipe: Recipe) -> list[Verifier]:
         if recipe.persons.model == "blazepose"
         else []
     )
-    return [*more, Verifier(_person_by_face(), of, guard=0.6)]
+    return [*more, Verifier(_person_by_face(recipe.engine.gpus), of, guard=0.6)]
 
 
 def _weights_of_persons(recipe: Recipe) -> list[str]:
@@ -351,7 +355,7 @@ def _nothing(recipe: Recipe) -> list[Any]:
 def _watermarks(again: bool, thorough: bool, gpus: float) -> WatermarkDetector:
     from cleanplate.models.detectors.watermark import WatermarkDetector
 
-    lines = _lines(again, thorough)
+    lines = _lines(again, thorough, gpus)
     return WatermarkDetector(_overlay(again, gpus), lines, name="marks@832" if again else "marks")
 
 
@@ -359,7 +363,7 @@ def _watermarks(again: bool, thorough: bool, gpus: float) -> WatermarkDetector:
 def written(again: bool, thorough: bool, gpus: float) -> Detector:
     from cleanplate.models.detectors.text_and_watermark import WrittenDetector
 
-    return WrittenDetector(_lines(again, thorough), _watermarks(again, thorough, gpus))
+    return WrittenDetector(_lines(again, thorough, gpus), _watermarks(again, thorough, gpus))
 
 
 def _again(kind: Kind, *detectors: Detector) -> list[Verifier]:
@@ -382,8 +386,8 @@ MAKERS: dict[Kind, Maker] = {
     ),
     "face": Maker(
         lambda r: ["centerface", "blazeface"],
-        lambda r: [_faces()],
-        lambda r: _faces_again(),
+        lambda r: [_faces(r.engine.gpus)],
+        lambda r: _faces_again(r.engine.gpus),
     ),
     "person": Maker(
         _weights_of_persons,
@@ -395,10 +399,10 @@ MAKERS: dict[Kind, Maker] = {
     ),
     "plate": Maker(
         lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
-        lambda r: [_plates(_lines(False, r.thorough))],
+        lambda r: [_plates(_lines(False, r.thorough, r.engine.gpus))],
         lambda r: [
-            *_again("plate", _plates(_lines(True, r.thorough))),
-            Verifier(_plates(_second_text()), ("plate",), guard=0.75),
+            *_again("plate", _plates(_lines(True, r.thorough, r.engine.gpus))),
+            Verifier(_plates(_second_text(r.engine.gpus)), ("plate",), guard=0.75),
         ],
     ),
     "logo": Maker(_nothing, lambda r: [logos(r, False)], lambda r: _again("logo", logos(r, True))),

@@ -8,6 +8,7 @@ explains that. `LineViews.thorough` asks every view about everything.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from cleanplate.models.detectors.lettering.lines import Line, Quad, angle_of, qu
 from cleanplate.models.detectors.onnx_session import Floats, Session, levels, on_gpu, planes
 from cleanplate.models.detectors.overlay.overlay_map import Looks
 from cleanplate.models.detectors.views import tiles
-from cleanplate.models.detectors.views.windows import Window, about
+from cleanplate.models.detectors.views.windows import Window, holding
 from cleanplate.models.types import Image, Mask
 
 LEVELS = levels([255 * m for m in (0.485, 0.456, 0.406)], [255 * s for s in (0.229, 0.224, 0.225)])
@@ -31,10 +32,10 @@ ENLARGE, OTHERS = 1.5, (1.2, 0.9)
 """How many times a small picture is enlarged; for a second opinion, one of the others."""
 DRAWN = 640
 """Long side of the overlay's map when lines are looked for in it."""
-FAINT = 0.2
+FAINT = 0.3
 """The network's probability from which a pixel leaves a question that turned views are asked."""
 LEAST = 2e-4
-"""Share of the picture that the overlay's map must hold to be searched (`overlay.candidates.LEAST`)."""
+"""Share of the picture that a piece which leaves a question has (`overlay.candidates.LEAST`)."""
 CLEAR, LONG, STRAIGHT = 0.6, 2.0, 15.0
 """Of a line that leaves no question: its least probability, how many times it is as long as high, and its most degrees
 from level or upright."""
@@ -90,30 +91,47 @@ class Proposed:
     drawn: list[Line]
 
 
+Seen = list[tuple[list[Line], Mask]]
+"""Of each image the lines in level views, and where the network saw anything like lettering (at SLANTED)."""
+
+
 class LineProposer:
-    """Images, and an overlay's looks at them -> Proposed each. Holds no state between calls."""
+    """Images, and an overlay's looks at them -> Proposed each.
+
+    Remembers what level views of the last images showed while those exist and cannot be written to, for detectors of
+    several kinds that are shown the same images one after the other.
+    """
 
     def __init__(self, session: Session, views: LineViews) -> None:
         self.session, self.views = session, views
+        self._last: tuple[list[weakref.ref[Image]], Seen] = [], []
 
     def __call__(
         self, images: Sequence[Image], looks: Sequence[Looks] | None, slanted: bool
     ) -> list[Proposed]:
         """images: HWC uint8 RGB. looks: of each image, whose map is searched as well, level and slanted. slanted: also
         the lines of the turned picture."""
-        seen = self._level(images)
+        seen = self._remembered(images)
         maps = [np.maximum.reduce(one.each) for one in looks] if looks is not None else [None for _ in images]
         return [
             Proposed(
                 level,
-                self._slanted(image, self._open(image, level, hot, drawing)) if slanted else [],
+                self._slanted(image, self._asked(image, level, hot, drawing)) if slanted else [],
                 [] if drawing is None else self.drawn(drawing),
             )
             for image, (level, hot), drawing in zip(images, seen, maps, strict=True)
         ]
 
-    def _level(self, images: Sequence[Image]) -> list[tuple[list[Line], Mask]]:
-        """Of each image the lines in level views, and where the network saw anything like lettering (at SLANTED)."""
+    def _remembered(self, images: Sequence[Image]) -> Seen:
+        known, seen = self._last
+        if len(known) == len(images) and all(a() is b for a, b in zip(known, images, strict=True)):
+            return seen
+        seen = self._level(images)
+        fixed = all(not image.flags.writeable for image in images)
+        self._last = ([weakref.ref(image) for image in images], seen) if fixed else ([], [])
+        return seen
+
+    def _level(self, images: Sequence[Image]) -> Seen:
         found: list[list[Line]] = [[] for _ in images]
         hot = [np.zeros(_shrunk(image.shape), np.bool_) for image in images]
         plans = [self.views.of(*image.shape[:2]) if self.views.level else [] for image in images]
@@ -123,7 +141,7 @@ class LineProposer:
                 _mark(hot[number], images[number].shape, view.box, probability > FAINT)
         return list(zip(found, hot, strict=True))
 
-    def _open(
+    def _asked(
         self, image: Image, level: Sequence[Line], hot: Mask, drawing: npt.NDArray[np.uint8] | None
     ) -> list[Window]:
         """Where turned views are asked: windows about what no clear level line explains; everywhere when there was
@@ -154,14 +172,16 @@ class LineProposer:
         """What is proposed in an overlay's map (HW uint8), seen as a grey picture."""
         seen = chance > 127
         thorough = self.views.thorough
-        if np.count_nonzero(seen) < (1 if thorough else LEAST * seen.size):
+        if not seen.any():
             return []
         drawing = np.repeat(chance[..., None], 3, 2)
         whole = tiles.whole(chance.shape[0], chance.shape[1], DRAWN)
         canvas = whole.crop(drawing)
-        everything = (0, 0, whole.size[1], whole.size[0])
+        windows = [(0, 0, whole.size[1], whole.size[0])]
+        if not thorough:
+            windows = holding(canvas[..., 0] > 127, LEAST, step=32)
         level = []
-        for x0, y0, x1, y1 in [everything] if thorough else about(canvas[..., 0] > 127, 16, 32, 8, step=32):
+        for x0, y0, x1, y1 in windows:
             (probability,) = self.maps([np.ascontiguousarray(canvas[y0:y1, x0:x1])])
             level += [
                 Line(whole.to_image(quad + np.array([x0, y0])), score)
@@ -199,7 +219,7 @@ def _mark(small: Mask, shape: tuple[int, ...], box: Window, hot: npt.NDArray[np.
 
 
 def _unexplained(asked: Mask, lines: Sequence[Line], shape: tuple[int, ...]) -> list[Window]:
-    """Windows of a picture of this shape about what was asked and lies in none of the lines."""
+    """The window of a picture of this shape that holds what was asked, lies in none of the lines and runs aslant."""
     factor = np.array([asked.shape[1] / shape[1], asked.shape[0] / shape[0]])
     left = asked.astype(np.uint8)
     cv2.fillPoly(left, [np.round(line.quad * factor).astype(np.int32) for line in lines], 0)
@@ -210,8 +230,23 @@ def _unexplained(asked: Mask, lines: Sequence[Line], shape: tuple[int, ...]) -> 
             min(shape[1], round(x1 / factor[0])),
             min(shape[0], round(y1 / factor[1])),
         )
-        for x0, y0, x1, y1 in about(left > 0, 16, 32, 12)
+        for x0, y0, x1, y1 in holding(_aslant(left > 0), 0)
     ]
+
+
+def _aslant(mask: Mask) -> Mask:
+    """Of the pieces of a mask those that are long and neither level nor upright: letters of a slanted line together."""
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((17, 17), np.uint8))
+    count, labels = cv2.connectedComponents(wide, connectivity=8)
+    sizes = np.bincount(labels[mask], minlength=count)
+    out = np.zeros_like(mask)
+    for number in np.flatnonzero(sizes >= max(LEAST * mask.size, 5))[1 if sizes[0] else 0 :]:
+        piece = mask & (labels == number)
+        _, (across, along), angle = cv2.minAreaRect(np.argwhere(piece)[:, ::-1].astype(np.int32))
+        turn = angle % 90
+        if max(across, along) >= LONG * min(across, along) and min(turn, 90 - turn) >= STRAIGHT:
+            out |= piece
+    return out
 
 
 def _clear(line: Line) -> bool:

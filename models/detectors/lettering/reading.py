@@ -17,7 +17,7 @@ from cleanplate.models.types import Image
 LEVELS = levels((127.5,) * 3, (127.5,) * 3)
 READ_HEIGHT = 48
 """Pixels; what the recogniser was trained on."""
-READ_WIDTHS = (160, 320, 480, 640, 960, 1280, 1920, 2560)
+READ_WIDTHS = (96, 160, 320, 480, 640, 960, 1280, 1920, 2560)
 """Widths of its input; few, so that batches fill."""
 
 

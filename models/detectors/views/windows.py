@@ -31,25 +31,26 @@ def windows(mask: Mask, least: int = NEAR.min_side) -> list[Window]:
     return boxes
 
 
-def about(mask: Mask, join: int, rim: int, least: int, step: int = 1) -> list[Window]:
-    """Windows about what is True in a mask (HW bool): pieces less than 2 * `join` pixels apart together, with `rim`
-    pixels round them, edges at multiples of `step`; pieces of fewer than `least` pixels are left out. All of it in one
-    window where they would take MOST of it."""
+def holding(mask: Mask, least: float, rim: int = 32, side: int = 256, step: int = 1) -> list[Window]:
+    """The window that holds what is True in a mask (HW bool) and `rim` pixels round it; none where there is nothing.
+
+    Pieces of less than `least` of the mask do not count; what lies within 32 pixels is one piece. The window has sides
+    of `side` pixels where the mask does: networks that pool over all they see take much for a find in smaller ones.
+    Its edges are at multiples of `step`.
+    """
     height, width = mask.shape
-    wide = cv2.dilate(mask.astype(np.uint8), np.ones((2 * join + 1, 2 * join + 1), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(wide, connectivity=8)
-    sizes = np.bincount(labels[mask], minlength=count)
-    found = []
-    for number in range(1, count):
-        if sizes[number] < least:
-            continue
-        x, y, wide_x, wide_y = (int(stats[number, k]) for k in range(4))
-        x0, y0 = (max(0, side + join - rim) // step * step for side in (x, y))
-        x1, y1 = x + wide_x - join + rim, y + wide_y - join + rim
-        found.append((x0, y0, min(width, -(-x1 // step) * step), min(height, -(-y1 // step) * step)))
-    if sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in found) > MOST * height * width:
-        return [(0, 0, width, height)]
-    return found
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((33, 33), np.uint8))
+    count, labels = cv2.connectedComponents(wide, connectivity=8)
+    places, pieces = np.argwhere(mask)[:, ::-1], labels[mask]
+    places = places[np.bincount(pieces, minlength=count)[pieces] >= least * mask.size]
+    if not len(places):
+        return []
+    low, high = places.min(0) - rim, places.max(0) + 1 + rim
+    short = np.maximum(side - (high - low), 0)
+    low, high = low - short // 2, high + short - short // 2
+    x0, y0 = (np.clip(low, 0, None) // step * step).tolist()
+    x1, y1 = np.minimum(-(-high // step) * step, [width, height]).tolist()
+    return [(x0, y0, x1, y1)]
 
 
 def look_at(

@@ -278,7 +278,7 @@ def test_a_strip_is_the_line_straightened() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:44, 30:78] = (200, 100, 50)
     out = strip(image, rectangle(30, 20, 48, 24))
-    assert out.shape == (48, 160, 3)
+    assert out.shape == (48, 96, 3)
     assert (np.abs(out[4:44, 4:92].astype(int) - [200, 100, 50]) <= 1).all()
     assert (out[:, 96:] == 127).all()
 
