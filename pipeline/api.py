@@ -28,9 +28,10 @@ from PIL import ImageOps
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
-from cleanplate.pipeline.engine.ray_data import connected, stages_of
+from cleanplate.pipeline.engine.job import stages_of
+from cleanplate.pipeline.engine.ray_cluster import connected
 from cleanplate.pipeline.errors import RowError
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import check, inpainters, segmenters
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.ledger.ledger import Tally
@@ -88,7 +89,7 @@ def mask_of(image: Image | Pil.Image, regions: Iterable[Region], recipe: AnyReci
     height, width = pixels.shape[:2]
     if not chosen:
         return np.zeros((height, width), bool)
-    drawn = inpainters.segmenter(settings)([pixels], [chosen])[0]
+    drawn = segmenters.segmenter(settings)([pixels], [chosen])[0]
     grown = [grow(mask, region, settings.masks) for mask, region in zip(drawn, chosen, strict=True)]
     return rle.union(grown, height, width)
 
@@ -225,7 +226,7 @@ def _recipe(recipe: AnyRecipe) -> Recipe:
 def _worker(recipe: str, names: tuple[str, ...]) -> Worker:
     """The named stages of a recipe (as JSON), opened once a process."""
     settings = Recipe.model_validate_json(recipe)
-    inpainters.check(settings)
+    check.check(settings)
     return Worker([stage for stage in stages_of(settings, last=True) if stage.name in names])
 
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
 
 MIRRORED = {
@@ -56,7 +57,11 @@ def _picture(group: argparse._ArgumentGroup) -> None:
         help="of sam: a name from `weights list`, or a file; of sam2 and sam3: a folder or hub id",
     )
     classic = ", ".join(CLASSIC_INPAINTERS)
-    add("--inpainter", metavar="NAME", help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file")
+    add(
+        "--inpainter",
+        metavar="NAME",
+        help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture",
+    )
     add("--precision", choices=literals("inpaint.precision"), help="of LaMa; auto: bf16 where it is native")
     add("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
     add("--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)")
@@ -79,6 +84,10 @@ def _source(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
     add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    for flag, what in (("--include", "only what matches"), ("--exclude", "not what matches")):
+        add(
+            flag, action="append", metavar="GLOB", help=f"{what}, of names below SRC; may stand several times"
+        )
     add("--output-layout", choices=literals("output.layout"), help="where pictures lie (default: parquet)")
 
 
@@ -115,6 +124,9 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     }
     if (remove := given.get("remove")) is not None:
         overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    for globs in ("include", "exclude"):
+        if given.get(globs):
+            overrides[globs] = given[globs]
     if given.get("whole_image"):
         overrides["inpaint.whole_image"] = True
     if given.get("refine"):
@@ -123,5 +135,8 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
-        overrides[key] = yaml.safe_load(value)
+        try:
+            overrides[key] = plain_yaml.load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: the value is not YAML: {error}") from error
     return load(file, overrides if file or not own else own | overrides)

@@ -74,7 +74,7 @@ def open_session(model: Path | str | bytes, threads: int | None = None, device: 
     """Open a model file (or its bytes), as `providers` says.
 
     threads: CPU threads for one run; None = as many as `devices.limit_threads` gave this process, else one.
-    Raises FileNotFoundError when there is no file; what onnxruntime raises for a broken one is left as is.
+    Raises FileNotFoundError when there is no file, ValueError for one that onnxruntime cannot open.
     """
     count = thread_limit() if threads is None else threads
     if count < 1:
@@ -92,7 +92,12 @@ def open_session(model: Path | str | bytes, threads: int | None = None, device: 
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     source = model if isinstance(model, bytes) else str(model)
     with subnormals_flushed():
-        return _Flushed(runtime().InferenceSession(source, options, providers=providers(device)))
+        try:
+            return _Flushed(runtime().InferenceSession(source, options, providers=providers(device)))
+        except Exception as error:
+            name = "the model" if isinstance(model, bytes) else str(model)
+            said = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{name} is no ONNX file that can be opened: {said}") from error
 
 
 def on_gpu(session: Session) -> bool:

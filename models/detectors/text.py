@@ -102,6 +102,11 @@ class TextDetector:
         looks = self._overlay(images) if self._overlay is not None else None
         return self.regions(images, self.lines(images, looks, slanted=True))
 
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and behind them, doubtful, the other lines that the network proposes."""
+        looks = self._overlay(images) if self._overlay is not None else None
+        return self.regions(images, self.lines(images, looks, slanted=True), doubts=True)
+
     def lines(
         self, images: list[Image], looks: Sequence[Looks] | None = None, slanted: bool = False
     ) -> list[list[Line]]:
@@ -150,11 +155,13 @@ class TextDetector:
             for some in wanted
         ]
 
-    def regions(self, images: list[Image], lines: list[list[Line]]) -> list[list[Region]]:
-        """What of each image's lines is text, with its masks."""
-        return [self._regions(image, some) for image, some in zip(images, lines, strict=True)]
+    def regions(
+        self, images: list[Image], lines: list[list[Line]], doubts: bool = False
+    ) -> list[list[Region]]:
+        """What of each image's lines is text, with its masks; with doubts, the others behind it, doubtful."""
+        return [self._regions(image, some, doubts) for image, some in zip(images, lines, strict=True)]
 
-    def _regions(self, image: Image, lines: list[Line]) -> list[Region]:
+    def _regions(self, image: Image, lines: list[Line], doubts: bool) -> list[Region]:
         height, width = image.shape[:2]
         seen: list[Lettering | None] = [None] * len(lines)
         if self._strokes is not None:
@@ -170,7 +177,8 @@ class TextDetector:
             if box is not None and score >= self.min_score:
                 name = self.name + lines[n].view
                 regions.append(Region("text", name, min(1.0, score), _round(box, mask), mask))
-        return regions
+        left = sorted({*range(len(lines))} - {*kept}) if doubts else []
+        return regions + [r for n in left if (r := doubt_of(lines[n], "text", self.name, image)) is not None]
 
     def _judged(
         self, lines: list[Line], seen: list[Lettering | None], image_area: float
@@ -217,6 +225,12 @@ def _key(line: Line) -> tuple[bytes, bool]:
 def _sketch(line: Line) -> Line:
     """A line as it was read in an overlay's map: that it reads there says little of what stands in the picture."""
     return Line(line.quad, line.found, drawn=True, sketch=line.read if line.letters > 1 else 0.0)
+
+
+def doubt_of(line: Line, kind: str, name: str, image: Image) -> Region | None:
+    """A line that may be lettering and is not believed, as a region; None where it lies outside the picture."""
+    box = box_of(line.quad, *image.shape[:2])
+    return None if box is None else Region(kind, name, min(1.0, line.found), box, doubtful=True)
 
 
 def _round(box: tuple[float, float, float, float], mask: Mask) -> tuple[float, float, float, float]:

@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -114,21 +115,26 @@ def _shape(region: Any) -> Entry | None:
     """The pixels that a region names: a run-length code, polygons, or a box; None when it names none."""
     if isinstance(region, list):
         return {"box": _numbers(region, 4)}
-    if region.get("rle") or region.get("segmentation"):
-        return _segmentation(region.get("rle") or region["segmentation"])
-    if region.get("polygon") or region.get("polygons"):
-        return _segmentation(region.get("polygon") or region["polygons"])
-    if region.get("box") is not None:
+    drawn = [
+        region[column] for column in ("rle", "segmentation", "polygon", "polygons") if region.get(column)
+    ]
+    for value in drawn:
+        if shape := _segmentation(value):
+            return shape
+    if region.get("box") not in (None, ""):
         return {"box": _numbers(region["box"], 4)}
-    if region.get("bbox") is not None:
+    if region.get("bbox") not in (None, ""):
         return {"box": _corners(region["bbox"])}
     if all(region.get(c) not in (None, "") for c in ("x0", "y0", "x1", "y1")):
         return {"box": _numbers([region[c] for c in ("x0", "y0", "x1", "y1")], 4)}
-    return None
+    return (
+        {"polygons": [[]]} if drawn else None
+    )  # Drawn, but not to be read: its row fails, and is not "nothing here".
 
 
-def _segmentation(value: Any) -> Entry:
-    """A COCO segmentation: polygons, or run lengths as a string, or with their size, packed or plain."""
+def _segmentation(value: Any) -> Entry | None:
+    """A COCO segmentation: polygons, or run lengths as a string, or with their size, packed or plain. None for polygons
+    of fewer than three points each, which many tools write: the box counts then."""
     if isinstance(value, str):
         return {"rle": value}
     if isinstance(value, dict):
@@ -138,7 +144,8 @@ def _segmentation(value: Any) -> Entry:
         return {"rle": counts.decode() if isinstance(counts, bytes) else str(counts), "size": size}
     polygons = value if isinstance(value[0], list) and not _is_point(value) else [value]
     flat = [[float(v) for p in polygon for v in (p if isinstance(p, list) else [p])] for polygon in polygons]
-    return {"polygons": flat}
+    drawn = [polygon for polygon in flat if len(polygon) >= 6]
+    return {"polygons": drawn} if drawn else None
 
 
 def _is_point(value: list[Any]) -> bool:
@@ -153,9 +160,8 @@ def _coco(content: dict[str, Any]) -> Iterator[Entry]:
     for one in content["annotations"]:
         image = images[one["image_id"]]
         empty.pop(one["image_id"], None)
-        shape = (
-            _segmentation(one["segmentation"]) if one.get("segmentation") else {"box": _corners(one["bbox"])}
-        )
+        shape = _segmentation(one["segmentation"]) if one.get("segmentation") else None
+        shape = shape or {"box": _corners(one["bbox"])}
         if "height" in image and "width" in image:
             shape.setdefault("size", [int(image["height"]), int(image["width"])])
         yield entry(image["file_name"], labels.get(one.get("category_id"), ""), **shape)
@@ -168,7 +174,16 @@ def _corners(bbox: list[Any]) -> list[float]:
     return [x, y, x + width, y + height]
 
 
-def _numbers(values: list[Any], count: int) -> list[float]:
-    if len(values) != count:
-        raise ValueError(f"a box has {count} numbers, not {values!r}")
-    return [float(v) for v in values]
+def _numbers(values: Any, count: int) -> list[float]:
+    """Also from a cell of a CSV file: "20,20,50,40", "[20 20 50 40]"."""
+    words = re.split(r"[\s,;]+", values.strip(" \t[](){}")) if isinstance(values, str) else values
+    try:
+        numbers = [float(word) for word in words]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != count:
+        raise ValueError(
+            f"a box is {count} numbers (x0, y0, x1, y1; bbox: x, y, width, height), in one cell or in columns x0, y0, "
+            f"x1 and y1, not {str(values)[:60]!r}"
+        )
+    return numbers

@@ -18,6 +18,7 @@ Kind = Literal[
     "static-watermark",
     "face",
     "plate",
+    "code",
     "logo",
     "person",
     "vehicle",
@@ -33,6 +34,10 @@ PLURALS = {
     "static-watermarks": "static-watermark",
     "faces": "face",
     "plates": "plate",
+    "codes": "code",
+    "qr": "code",
+    "barcode": "code",
+    "barcodes": "code",
     "logos": "logo",
     "persons": "person",
     "people": "person",
@@ -42,7 +47,12 @@ PLURALS = {
 }
 Share = Annotated[float, Field(ge=0, le=1)]
 SegmenterName = Literal["auto", "box", "ellipse", "stroke", "grabcut", "sam", "sam2", "sam3"]
-CLASSIC_INPAINTERS = ("telea", "ns", "blur", "pixelate", "fill")
+HIDING = ("pixelate", "blur", "stylise", "fill")
+"""Inpainters that hide what is there. They remove nothing, and rows say so."""
+CLASSIC_INPAINTERS = ("telea", "ns", "patchmatch", *HIDING)
+"""Those without weights."""
+TEXTURE = "+texture"
+"""Behind the name of an inpainter: its fill is given the fine detail of its surroundings."""
 
 
 class Part(BaseModel):
@@ -115,7 +125,8 @@ class Inpaint(Part):
 
     name: str = Field(
         "lama-lite",
-        description="lama-lite (shipped), telea, ns, blur, pixelate, fill, a LaMa of the weights table, or a file",
+        description="lama-lite (shipped), telea, ns, patchmatch, a LaMa of the weights table, or a file; NAME+texture "
+        "= with fine detail from the surroundings; pixelate, blur, stylise and fill only hide",
     )
     per_kind: dict[Kind, str] = Field(
         default_factory=dict, description="another filler for one kind: {face: blur}"

@@ -14,7 +14,7 @@ from cleanplate.models.segmenters.masks import close_gaps, fill_holes, short_sid
 from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Mask, Region
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import segmenters
 from cleanplate.pipeline.factory.static_watermark import KIND
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Masks, Recipe
@@ -35,7 +35,7 @@ class Segment:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
-        segmenter = inpainters.segmenter(self.recipe)
+        segmenter = segmenters.segmenter(self.recipe)
 
         def segment(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)

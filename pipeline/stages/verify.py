@@ -19,8 +19,8 @@ from cleanplate.models.detectors.views.windows import Window, look_at, windows
 from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Image, Inpainter, Mask, Region, Segmenter
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.factory import inpainters, static_watermark
-from cleanplate.pipeline.factory.kinds import Verifier
+from cleanplate.pipeline.factory import inpainters, kinds, segmenters, static_watermark
+from cleanplate.pipeline.factory.detectors import Verifier
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.rows import (
@@ -50,7 +50,7 @@ _ADDS = schema.columns(
     "segmenter",
     "verifiers",
 )
-_SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review"]
+_SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review", "forbidden"]
 _READS = [*(n for n in _ADDS.names if n not in ("residual", "verifiers")), *_SOURCE]
 
 
@@ -67,8 +67,8 @@ class Verify:
 
     def open(self) -> Work:
         tools = _Tools(
-            inpainters.verifiers(self.recipe),
-            inpainters.segmenter(self.recipe),
+            kinds.verifiers(self.recipe),
+            segmenters.segmenter(self.recipe),
             inpainters.inpainters(self.recipe),
             self.recipe,
             static_watermark.opened(self.recipe),

@@ -151,7 +151,7 @@ class LineProposer:
         asked = hot.copy()
         if drawing is not None:
             _mark(asked, image.shape, (0, 0, image.shape[1], image.shape[0]), drawing > 127)
-        return _unexplained(asked, [line for line in level if _clear(line)], image.shape)
+        return _unexplained(asked, level, image.shape)
 
     def _slanted(self, image: Image, windows: Sequence[Window]) -> list[Line]:
         """What is proposed in windows of the turned picture, in the frame of the one that was given."""
@@ -219,10 +219,10 @@ def _mark(small: Mask, shape: tuple[int, ...], box: Window, hot: npt.NDArray[np.
 
 
 def _unexplained(asked: Mask, lines: Sequence[Line], shape: tuple[int, ...]) -> list[Window]:
-    """The window of a picture of this shape that holds what was asked, lies in none of the lines and runs aslant."""
+    """The window of a picture of this shape that holds what was asked, lies in no clear line and runs aslant."""
     factor = np.array([asked.shape[1] / shape[1], asked.shape[0] / shape[0]])
     left = asked.astype(np.uint8)
-    cv2.fillPoly(left, [np.round(line.quad * factor).astype(np.int32) for line in lines], 0)
+    cv2.fillPoly(left, [np.round(line.quad * factor).astype(np.int32) for line in lines if _clear(line)], 0)
     return [
         (
             int(x0 / factor[0]),

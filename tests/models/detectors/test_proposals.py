@@ -68,7 +68,7 @@ def test_what_only_the_map_shows_is_asked_about_turned_and_in_the_map() -> None:
     dark = np.zeros((300, 480, 3), np.uint8)
     looks = [looks_of(written(45))]
     (found,) = LineProposer(network, LineViews())([dark], looks, True)  # type: ignore[arg-type]
-    assert len(network.shapes) == 2 + 2 + 1, "the line that the level view of the map gives explains it"
+    assert len(network.shapes) == 2 + 2 + 1 + 2
     assert all(line.drawn and line.view == "@map" for line in found.drawn)
     assert found.drawn
 
