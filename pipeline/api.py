@@ -211,7 +211,9 @@ def _run(
             runs.execute(run, units, engine, shown)
     if said := runs.advice(run):
         warnings.warn(said, stacklevel=3)
-    return runs.finished(run)
+    tally = runs.finished(run)
+    runs.labels(run)
+    return tally
 
 
 def _recipe(recipe: AnyRecipe) -> Recipe:
@@ -265,12 +267,13 @@ def _filled(pixels: Image, mask: Mask, recipe: Recipe) -> Image:
     return inpainters.inpainters(recipe)[""]([pixels], [mask])[0]
 
 
-def _pixels(image: Image | Pil.Image) -> Image:
+def _pixels(image: object) -> Image:
     """HWC uint8 RGB of either form. Raises ValueError for another array."""
     if isinstance(image, Pil.Image):
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"an image is HWC uint8 RGB or a PIL image, not {type(image).__name__}")
+        how = "; open it: PIL.Image.open(path)" if isinstance(image, str | PathLike) else ""
+        raise ValueError(f"an image is HWC uint8 RGB or a PIL image, not {type(image).__name__}{how}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"an image is HWC uint8 RGB, not {image.dtype} {image.shape}")
     return np.ascontiguousarray(image)

@@ -26,6 +26,7 @@ MIRRORED = {
     "source_format": "source.format",
     "image_column": "source.image_column",
     "output_layout": "output.layout",
+    "carry_labels": "labels.file",
     "mark": "output.mark",
     "workers": "engine.workers",
     "gpus": "engine.gpus",
@@ -51,6 +52,12 @@ def _picture(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     kinds = f"{', '.join(KINDS)}; or of COCO's 80 words: laptop, dog, ..."
     add("--remove", metavar="KINDS", help=f"what to remove, separated by commas: {kinds}")
+    add(
+        "--text-only",
+        metavar="WORDS",
+        help="of text only: email, phone, iban, card, plate, date, url, /regex/",
+    )
+    add("--text-keep", metavar="WORDS", help="of text keep: the same words, or a /regex/")
     add("--segmenter", choices=literals("masks.segmenter"), help="what draws the masks (default: auto)")
     add(
         "--checkpoint",
@@ -124,6 +131,10 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     }
     if (remove := given.get("remove")) is not None:
         overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    for flag, key in (("text_only", "text.only"), ("text_keep", "text.keep")):
+        if (words := given.get(flag)) is not None:
+            # A regular expression may hold a comma.
+            overrides[key] = [words] if words.startswith("/") else [one.strip() for one in words.split(",")]
     for globs in ("include", "exclude"):
         if given.get(globs):
             overrides[globs] = given[globs]

@@ -51,6 +51,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="exit code of a complete run with failed or residual rows (default 1; 0 for job schedulers)",
     )
     parser.add_argument(
+        "--labels",
+        dest="carry_labels",
+        metavar="FILE",
+        help="labels of yours (COCO, YOLO, CSV, JSON, Parquet) to carry into DST/labels (docs/labels.md)",
+    )
+    parser.add_argument(
         "--allow-empty",
         action="store_true",
         help="a source without images is no error (default: exit code 2)",
@@ -196,6 +202,8 @@ def carry_out(
     if said := runs.advice(run):
         tell("advice", said=said)
     tally = runs.finished(run)
+    if carried := runs.labels(run):
+        tell("labels", **carried)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
     code = close(tally, run.output.url, table=not machine)
     if machine:
@@ -236,6 +244,17 @@ def _given(told: Mapping[str, Any]) -> str:
     if told["without_area"]:
         said.append(f"{told['without_area']:,} boxes without area are ignored")
     return f"given.file: {'; '.join(said)}"
+
+
+def _labels(told: Mapping[str, Any]) -> str:
+    """What became of the carried labels, in words."""
+    said = f"labels: {told['kept']:,} of {told['labels']:,} kept ({told['flagged']:,} flagged), "
+    said += f"{told['dropped']:,} dropped"
+    if told["unmatched"]:
+        said += f", {told['unmatched']:,} name no image of the source"
+    if told["twice"]:
+        said += f"; {told['twice']:,} ids are there more than once, all kept as they are"
+    return f"{said}; labels/changes.csv lists them"
 
 
 def _stopped(run: Run, error: BaseException, rows: int) -> None:
@@ -280,6 +299,7 @@ def _person(event: str, **fields: Any) -> None:
         ),
         "beside": lambda: beside(fields["left_out"]),
         "given": lambda: _given(fields),
+        "labels": lambda: _labels(fields),
         "engine": lambda: f"on {fields['where']}",
         "advice": lambda: f"{fields['said']}",
         "recall": lambda: (

@@ -17,6 +17,7 @@ from cleanplate.pipeline.engine import estimate_watermarks, ray_cluster, ray_dat
 from cleanplate.pipeline.engine.job import Job, Stages, run_here, spread_here, stages_of
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
 from cleanplate.pipeline.factory import attachments, check, static_watermark
+from cleanplate.pipeline.labels import carry, forms
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
 from cleanplate.pipeline.ledger.ledger import Receipt, Tally
 from cleanplate.pipeline.recipe import provenance
@@ -60,6 +61,8 @@ def start(
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
     weights = check.check(recipe)
+    if recipe.labels.file is not None:
+        forms.read(recipe.labels)  # Fails now where it cannot be read.
     for store in (from_store, to_store):
         store.reach()
     # Fails now, not after an hour, when the source cannot be listed, or holds nothing.
@@ -192,6 +195,13 @@ def finished(run: Run) -> Tally:
     tally = ledger.tally(run.output)
     dataset_card.write(run.output)
     return tally
+
+
+def labels(run: Run) -> dict[str, Any] | None:
+    """When every unit is committed: carry the recipe's labels into the output. Counts; None where none are named."""
+    if run.recipe.labels.file is None:
+        return None
+    return carry.carry(run.output, run.recipe.labels, run.recipe.output.layout, run.source.url)
 
 
 def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:

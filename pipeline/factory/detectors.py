@@ -22,6 +22,7 @@ from cleanplate.pipeline.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.lettering.meaning import Meaning
     from cleanplate.models.detectors.overlay.overlay_map import OverlayMap
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.detectors.watermark import WatermarkDetector
@@ -65,8 +66,17 @@ def opened(make: Callable[[], T], key: str) -> T:
         raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
 
 
-def text(thorough: bool, gpus: float) -> TextDetector:
-    return lines(False, thorough, gpus).with_overlay(overlay(False, gpus))
+def meaning(recipe: Recipe) -> Meaning | None:
+    """What of a line must go; None for all of it."""
+    from cleanplate.models.detectors.lettering.meaning import Meaning
+
+    rule = recipe.text
+    return Meaning(rule.only, rule.keep) if rule.only or rule.keep else None
+
+
+@lru_cache(maxsize=2)
+def text(thorough: bool, gpus: float, saying: Meaning | None) -> TextDetector:
+    return lines(False, thorough, gpus).with_overlay(overlay(False, gpus)).saying(saying)
 
 
 @lru_cache(maxsize=4)
@@ -82,18 +92,18 @@ def lines(again: bool, thorough: bool, gpus: float) -> TextDetector:
     return TextDetector(*paths, views=LineViews(thorough=thorough), device=pick(gpus))
 
 
-def text_again(thorough: bool, gpus: float) -> list[Verifier]:
+def text_again(thorough: bool, gpus: float, saying: Meaning | None) -> list[Verifier]:
     """Level views of another scale and of another network; turned views and the overlay's map only where such a view
     found what was removed."""
     of = ("text",)
-    again = lines(True, thorough, gpus)
+    again = lines(True, thorough, gpus).saying(saying)
     slanted = again.seeing(f"{LINES}@slanted-40", level=False)
     drawn = again.seeing(f"{LINES}@map@mirrored", level=False, slants=())
     return [
         Verifier(again.seeing(again.name, slants=()), of),
         Verifier(slanted, of, view="@slanted"),
         Verifier(drawn.with_overlay(overlay(True, gpus)), of, view="@map"),
-        Verifier(second_text(gpus), of, guard=0.75),
+        Verifier(second_text(gpus).saying(saying), of, guard=0.75),
     ]
 
 
@@ -209,7 +219,7 @@ def watermarks(again: bool, thorough: bool, gpus: float) -> WatermarkDetector:
 
 
 @lru_cache(maxsize=4)
-def written(again: bool, thorough: bool, gpus: float) -> Detector:
+def written(again: bool, thorough: bool, gpus: float, saying: Meaning | None = None) -> Detector:
     from cleanplate.models.detectors.text_and_watermark import WrittenDetector
 
-    return WrittenDetector(lines(again, thorough, gpus), watermarks(again, thorough, gpus))
+    return WrittenDetector(lines(again, thorough, gpus).saying(saying), watermarks(again, thorough, gpus))

@@ -43,17 +43,20 @@ def _lettering(kind: Kind, recipe: Recipe) -> list[Detector]:
     """Of text and watermark: one detector finds both in one pass where both are asked for."""
     thorough, gpus = recipe.thorough, recipe.engine.gpus
     if {"text", "watermark"} <= set(recipe.remove):
-        return [make.written(False, thorough, gpus)]
-    return [make.text(thorough, gpus) if kind == "text" else make.watermarks(False, thorough, gpus)]
+        return [make.written(False, thorough, gpus, make.meaning(recipe))]
+    if kind == "text":
+        return [make.text(thorough, gpus, make.meaning(recipe))]
+    return [make.watermarks(False, thorough, gpus)]
 
 
 def _lettering_again(kind: Kind, recipe: Recipe) -> list[Verifier]:
     """Where one detector looks for both, what is left of the one may be seen as the other."""
     thorough, gpus = recipe.thorough, recipe.engine.gpus
-    of_text = make.text_again(thorough, gpus) if kind == "text" else []
+    saying = make.meaning(recipe)
+    of_text = make.text_again(thorough, gpus, saying) if kind == "text" else []
     if not {"text", "watermark"} <= set(recipe.remove):
         return of_text or again("watermark", make.watermarks(True, thorough, gpus))
-    return [*again(kind, make.written(True, thorough, gpus)), *(one for one in of_text if one.guard)]
+    return [*again(kind, make.written(True, thorough, gpus, saying)), *(one for one in of_text if one.guard)]
 
 
 def again(kind: Kind, *detectors: Detector) -> list[Verifier]:

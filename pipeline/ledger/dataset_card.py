@@ -113,11 +113,21 @@ def readme(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[s
 
 
 def _what(record: Mapping[str, Any]) -> str:
-    kinds = ", ".join(record["recipe"]["remove"])
+    kinds, source = ", ".join(record["recipe"]["remove"]), _plain(_public(record["source"]))
     return (
-        f"Images of `{_plain(record['source'])}` from which **{kinds}** were removed by cleanplate: found, masked, "
+        f"Images of `{source}`. Looked for and edited by cleanplate: **{kinds}**. Found, masked, "
         "filled, and looked for again. One row per source image; every pixel outside "
         "a row's `edited_rle` is the source's."
+    )
+
+
+def _public(source: str) -> str:
+    """The source as a card may name it: a bucket in full, of a local folder its name only. A card is published, and
+    a path tells of the machine and its user."""
+    return (
+        source
+        if "://" in source and not source.startswith("file:")
+        else source.rstrip("/").rpartition("/")[2]
     )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cleanplate.models.detectors.lettering.meaning import checked
 from cleanplate.pipeline.recipe.areas import Areas
 
 Kind = Literal[
@@ -200,6 +201,23 @@ class Consensus(Part):
         if self.min_images > min(self.sample, self.scan):
             raise ValueError("min_images is above sample or scan: no group could ever have marks")
         return self
+
+
+class Text(Part):
+    """Which text `text` removes, by what it says. Rows name the reason, never what was read."""
+
+    only: tuple[str, ...] = Field(
+        (),
+        description="only words that are one of these: email, phone, iban, card, plate, date, url, or a /regular "
+        "expression/; none = all text",
+    )
+    keep: tuple[str, ...] = Field((), description="words to keep, named in the same way")
+
+    @field_validator("only", "keep", mode="before")
+    @classmethod
+    def _known(cls, words: object) -> object:
+        told = (words,) if isinstance(words, str) else words
+        return checked(tuple(str(word) for word in told)) if isinstance(told, list | tuple) else told
 
 
 class Logos(Part):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pil
+from PIL import ImageDraw, ImageFont
 
 from cleanplate.models.segmenters.masks import short_side
 from cleanplate.models.segmenters.sam import SAM, build_sam
@@ -314,3 +315,25 @@ def test_hiding_that_can_be_decoded_is_residual() -> None:
     soft = cv2.GaussianBlur(image, (0, 0), 1.5)
     assert [[r.score for r in one.detector([image])[0]] for one in verifiers] == [[1.0], [1.0]]
     assert any(one.detector([soft])[0] for one in verifiers), "a soft copy is still a copy"
+
+
+def test_only_the_words_that_are_meant_go(tmp_path: Path) -> None:
+    image = photograph("picos.jpg", 640)
+    canvas = Pil.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=26)
+    draw.rectangle((40, 60, 600, 200), fill=(250, 250, 250))
+    draw.text((60, 70), "Please call Jane Doe", font=font, fill=(10, 10, 10))
+    draw.text((60, 140), "Mail: jane.doe@example.org", font=font, fill=(10, 10, 10))
+    row = run_one(tmp_path, np.asarray(canvas), {"remove": "text", "text.only": ["email"]})
+    assert row["status"] == "cleaned", row["residual"]
+    (region,) = row["regions"]
+    assert ":email" in region["detector"]
+    assert "jane" not in str({k: v for k, v in row.items() if k != "image"}), (
+        "a row never repeats what must go"
+    )
+    start = 60 + draw.textlength("Mail: ", font=font)
+    assert abs(region["box"][0] - start) < 12
+    mask = rle.from_rle(row["mask_rle"], *image.shape[:2])
+    assert not mask[60:120].any(), "the other line stays"
+    assert not mask[:, : int(start) - 14].any(), "and so does the rest of the line"
