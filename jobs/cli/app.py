@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from cleanplate.jobs.cli.parser import Parser
-from cleanplate.pipeline.errors import CleanplateError, ConfigError, RunStopped, StorageError
+from cleanplate.pipeline.errors import CleanplateError, ConfigError, RunStopped, StorageError, redacted
 
 COMPLETE, COMPLETE_WITH_ERRORS, WRONG_USE, STOPPED = 0, 1, 2, 3
 
@@ -108,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(args: argparse.Namespace, message: str, code: int) -> int:
-    """One message on stderr, and where a program listens (--json) one line on stdout too."""
+    """One message on stderr, and where a program listens (--json) one line on stdout too. Every error of every command
+    passes here: without credentials, whatever was typed."""
+    message = redacted(message)
     print(f"cleanplate: {message}", file=sys.stderr)
     if getattr(args, "json", False):
         print(json.dumps({"event": "error", "message": message, "exit_code": code}), flush=True)

@@ -11,12 +11,15 @@ import yaml
 from pydantic import BaseModel
 
 from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
+from cleanplate.pipeline.recipe.sections import HIDING
 
 MIRRORED = {
     "segmenter": "masks.segmenter",
     "checkpoint": "masks.checkpoint",
     "inpainter": "inpaint.name",
+    "faces": "inpaint.per_kind.face",
     "precision": "inpaint.precision",
     "passes": "verify.passes",
     "format": "output.format",
@@ -25,6 +28,7 @@ MIRRORED = {
     "source_format": "source.format",
     "image_column": "source.image_column",
     "output_layout": "output.layout",
+    "carry_labels": "labels.file",
     "mark": "output.mark",
     "workers": "engine.workers",
     "gpus": "engine.gpus",
@@ -50,13 +54,29 @@ def _picture(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     kinds = f"{', '.join(KINDS)}; or of COCO's 80 words: laptop, dog, ..."
     add("--remove", metavar="KINDS", help=f"what to remove, separated by commas: {kinds}")
+    add(
+        "--text-only",
+        metavar="WORDS",
+        help="of text only: email, phone, iban, card, plate, date, url, /regex/",
+    )
+    add("--text-keep", metavar="WORDS", help="of text keep: the same words, or a /regex/")
     add("--segmenter", choices=literals("masks.segmenter"), help="what draws the masks (default: auto)")
     add(
         "--checkpoint",
         help="of sam: a name from `weights list`, or a file; of sam2 and sam3: a folder or hub id",
     )
     classic = ", ".join(CLASSIC_INPAINTERS)
-    add("--inpainter", metavar="NAME", help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file")
+    add(
+        "--inpainter",
+        metavar="NAME",
+        help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture",
+    )
+    hiding = ", ".join(HIDING)
+    add(
+        "--faces",
+        metavar="NAME",
+        help=f"what fills faces: {hiding} hide (default {HIDING[0]}); others remove",
+    )
     add("--precision", choices=literals("inpaint.precision"), help="of LaMa; auto: bf16 where it is native")
     add("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
     add("--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)")
@@ -79,6 +99,10 @@ def _source(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
     add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    for flag, what in (("--include", "only what matches"), ("--exclude", "not what matches")):
+        add(
+            flag, action="append", metavar="GLOB", help=f"{what}, of names below SRC; may stand several times"
+        )
     add("--output-layout", choices=literals("output.layout"), help="where pictures lie (default: parquet)")
 
 
@@ -115,6 +139,13 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     }
     if (remove := given.get("remove")) is not None:
         overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    for flag, key in (("text_only", "text.only"), ("text_keep", "text.keep")):
+        if (words := given.get(flag)) is not None:
+            # A regular expression may hold a comma.
+            overrides[key] = [words] if words.startswith("/") else [one.strip() for one in words.split(",")]
+    for globs in ("include", "exclude"):
+        if given.get(globs):
+            overrides[globs] = given[globs]
     if given.get("whole_image"):
         overrides["inpaint.whole_image"] = True
     if given.get("refine"):
@@ -123,5 +154,8 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
-        overrides[key] = yaml.safe_load(value)
+        try:
+            overrides[key] = plain_yaml.load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: the value is not YAML: {error}") from error
     return load(file, overrides if file or not own else own | overrides)

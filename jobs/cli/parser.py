@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+from cleanplate.pipeline.errors import redacted
 from cleanplate.pipeline.recipe.hints import did_you_mean
 
 
@@ -41,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         """One line, and where help is; argparse would print the whole usage before it."""
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             message += did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
-        self.exit(2, f"{self.prog}: {message}\nSee {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {redacted(message)}\nSee {self.prog} --help\n")
 
 
 def _block(epilog: str | None) -> str | None:

@@ -28,6 +28,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--full", action="store_true", help="print every key of the recipe, not only what differs"
     )
+    parser.add_argument(
+        "--allow-empty",
+        action="store_true",
+        help="a source without images is no error (default: exit code 2)",
+    )
     parser.add_argument("--schema", action="store_true", help="print the recipe's JSON schema, for editors")
     add_recipe_flags(parser)
     parser.set_defaults(run=run)
@@ -43,14 +48,25 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.source or not args.output:
         raise ConfigError("plan needs SRC and DST (or --schema)")
-    return describe(args.source, args.output, recipe_of(args), args.limit, full=args.full)
+    return describe(
+        args.source, args.output, recipe_of(args), args.limit, full=args.full, allow_empty=args.allow_empty
+    )
 
 
-def describe(source: str, output: str, recipe: Recipe, limit: int | None, *, full: bool = False) -> int:
+def describe(
+    source: str,
+    output: str,
+    recipe: Recipe,
+    limit: int | None,
+    *,
+    full: bool = False,
+    allow_empty: bool = False,
+) -> int:
     """Print what differs from the default recipe (full: every key), the weights, and what is in the source and in the
     output."""
     from cleanplate.jobs.commands.run import beside
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.errors import ConfigError
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.ledger import ledger, plan
     from cleanplate.pipeline.recipe import recipe as recipes
     from cleanplate.pipeline.storage.connect import open_store
@@ -60,11 +76,13 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None, *, ful
     plan.check_apart(from_store, to_store)
     for store in (from_store, to_store):
         store.reach()
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     count = size = 0
     told = Listing()
     for row in plan.listed(from_store, recipe, limit, told):
         count, size = count + 1, size + row.object.size
+    if not count and not allow_empty:
+        raise ConfigError(plan.none_under(from_store, told))
     committed = ledger.tally(to_store).rows
     console = Console()
     body = recipes.dump(recipe) if full else recipes.changed(recipe)

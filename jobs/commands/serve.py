@@ -108,16 +108,29 @@ def _given(args: argparse.Namespace) -> tuple[Recipe, Source | None]:
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.pipeline.engine import run as runs
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.storage.connect import open_store
-    from cleanplate.pipeline.ui.serve.sources import Objects, Rows
+    from cleanplate.pipeline.ui.serve.sources import Rows
 
     if not args.output:
         recipe = recipe_of(args)
-        return recipe, Objects(open_store(args.source), recipe) if args.source else None
+        return recipe, _source(args.source, recipe) if args.source else None
     if args.source:
         raise ConfigError("DST brings its own source: leave out --source, or leave out DST")
     output, record = runs.open_finished(args.output)
     return recipe_of(args, record["recipe"]), Rows(output, record)
+
+
+def _source(place: str, recipe: Recipe) -> Source:
+    """The pictures of --source. Raises ConfigError for a place without any, StorageError for one that is not there."""
+    from cleanplate.pipeline.errors import ConfigError
+    from cleanplate.pipeline.ledger import plan
+    from cleanplate.pipeline.storage.connect import open_store
+    from cleanplate.pipeline.ui.serve.sources import Objects
+
+    store = open_store(place)
+    store.reach()
+    if next(iter(plan.listed(store, recipe, 1)), None) is None:
+        raise ConfigError(f"no pictures under {store.url}")
+    return Objects(store, recipe)
 
 
 def _listen(host: str, port: int) -> socket.socket:

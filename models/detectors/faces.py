@@ -17,6 +17,8 @@ from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Region
 
 STRIDE = 4
+DOUBT = 0.15
+"""Peaks from here on may be faces: nothing is copied from them."""
 BATCH_PIXELS = 2 * 1280 * 1280
 SMALL = 320
 """Long side of one more look: a face that fills a large view is too large for the receptive field."""
@@ -70,12 +72,27 @@ class FaceDetector:
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
+        return [[r for r in regions if not r.doubtful] for regions in self.with_doubts(images)]
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and behind them, doubtful, the upright peaks from DOUBT on."""
         plans = [self._views(*image.shape[:2]) if self.upright else [] for image in images]
-        found = self._look(images, plans, self.min_score)
+        seen = self._look(images, plans, min(DOUBT, self.min_score))
+        found = [[rows[rows[:, 4] > self.min_score] for rows in some] for some in seen]
         turned, leaning = (
             self._turned(images) if self.turned else ([[] for _ in images], [[] for _ in images])
         )
-        return [self._regions(*one) for one in zip(images, found, turned, leaning, strict=True)]
+        return [
+            [*self._regions(image, *one), *self._doubts(image, low)]
+            for image, low, *one in zip(images, seen, found, turned, leaning, strict=True)
+        ]
+
+    def _doubts(self, image: Image, seen: list[Boxes]) -> list[Region]:
+        low, _ = _apart(image, [rows[rows[:, 4] <= self.min_score] for rows in seen])
+        return [
+            Region("face", self.name, score, (x0, y0, x1, y1), doubtful=True)
+            for x0, y0, x1, y1, score in low.tolist()
+        ]
 
     def _turned(self, images: list[Image]) -> tuple[list[list[Boxes]], list[list[Boxes]]]:
         """What is seen in each picture turned by quarters and by SLANTS, in its own frame."""

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.ledger import compactions, part_file, plan
-from cleanplate.pipeline.recipe.recipe import differences
+from cleanplate.pipeline.recipe.recipe import Recipe, differences
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.range_file import RangeFile
 
@@ -261,18 +261,38 @@ def claim(output: Store, record: dict[str, Any]) -> dict[str, Any]:
     if output.put_new(RUN_FILE, json.dumps(record, indent=1, sort_keys=True).encode()):
         return record
     stored = read_record(output)
-    if (version := stored.get("parts", "part/1")) != record["parts"]:
+    if (version := str(stored.get("parts", "part/1"))) not in schema.VERSIONS:
         raise ConfigError(
-            f"{output.url} was begun by cleanplate {stored.get('code_version')}, whose rows have other columns "
-            f"({version}, now {record['parts']}); use that version, or choose another output"
+            f"{output.url} was begun by cleanplate {stored.get('code_version')}, whose rows have columns that this "
+            f"version does not know ({version}, here {record['parts']}); use that version, or choose another output"
         )
     for name, what in (("recipe_digest", "another recipe"), ("source", "another source")):
-        if stored.get(name) != record[name]:
+        same = (
+            is_of_recipe(stored, record[name])
+            if name == "recipe_digest"
+            else stored.get(name) == record[name]
+        )
+        if not same:
             raise ConfigError(
                 f"{output.url} holds a run of {what} ({_differing(stored, record, name)}); "
                 "choose another output, or give this one a folder of its own there: --new-run"
             )
     return stored
+
+
+def is_of_recipe(stored: Mapping[str, Any], digest: str) -> bool:
+    """Whether a run's record is of the recipe with this digest.
+
+    A record of an earlier version has another digest where the recipe has got keys since. Its recipe is therefore
+    read by this version, in which such keys have their defaults, and digested again.
+    """
+    if stored.get("recipe_digest") == digest:
+        return True
+    try:
+        recipe = Recipe.model_validate(stored.get("recipe") or {})
+    except ValueError:  # A key that this version does not have, or a value that it refuses.
+        return False
+    return recipe.digest(dict(stored.get("weights") or {})) == digest
 
 
 def _differing(stored: Mapping[str, Any], record: Mapping[str, Any], name: str) -> str:

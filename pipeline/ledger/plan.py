@@ -83,6 +83,16 @@ def listed(
         yield Planned(uri, item)
 
 
+def none_under(source: Store, told: Listing) -> str:
+    """The message where nothing was listed. told: of that listing."""
+    others = sum(told.left_out.values())
+    beside = f" ({others:,} other file{'s' * (others != 1)} left out)" if others else ""
+    return (
+        f"no images under {source.url}{beside}: correct the place, or what include and exclude choose; "
+        "--allow-empty takes an empty source for complete"
+    )
+
+
 def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
     """True when a glob of `include` and none of `exclude` matches the key. "*" crosses folders too."""
     return bool(_any_of(include).match(key)) and not _any_of(exclude).match(key)

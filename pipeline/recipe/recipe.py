@@ -17,9 +17,10 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cleanplate.models.detectors.objects import coco
-from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.errors import ConfigError, redacted
+from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.hints import explained
-from cleanplate.pipeline.recipe.run_sections import Engine, Limits, Output, Source, Units
+from cleanplate.pipeline.recipe.run_sections import Engine, Labels, Limits, Output, Source, Units
 from cleanplate.pipeline.recipe.sections import (
     CLASSIC_INPAINTERS,
     KINDS,
@@ -35,6 +36,7 @@ from cleanplate.pipeline.recipe.sections import (
     Part,
     Persons,
     Prompt,
+    Text,
     Verify,
 )
 
@@ -66,6 +68,7 @@ class Recipe(Part):
     source: Source = Source()
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
     consensus: Consensus = Consensus()
+    text: Text = Text()
     logos: Logos = Logos()
     given: Given = Given()
     persons: Persons = Persons()
@@ -75,6 +78,7 @@ class Recipe(Part):
     inpaint: Inpaint = Inpaint()
     verify: Verify = Verify()
     output: Output = Output()
+    labels: Labels = Labels()
     limits: Limits = Limits()
     units: Units = Units()
     engine: Engine = Engine()
@@ -145,12 +149,17 @@ class Recipe(Part):
         return self.detect.get(kind, Detect())
 
     def digest(self, weights: dict[str, str]) -> str:
-        """sha256, hex, of all that decides the output: the recipe without `engine`, and the weights' hashes.
+        """sha256, hex, of all that decides the rows: the recipe without `engine` and `labels`, and the weights' hashes.
 
         weights: name -> sha256 of every model file that the run loads, and of every attached file, whose places
         therefore do not count.
         """
-        places: dict[str, Any] = {"engine": True, "logos": {"references"}, "given": {"file", "root"}}
+        places: dict[str, Any] = {
+            "engine": True,
+            "labels": True,
+            "logos": {"references"},
+            "given": {"file", "root"},
+        }
         told = self.model_dump(mode="json", exclude=places)
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.
@@ -168,7 +177,7 @@ def load(path: str | Path | None, overrides: dict[str, Any] | None = None) -> Re
     Raises ConfigError that names the key, what is wrong with it and, for a missing file, the path.
     """
     try:
-        body = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else {}
+        body = plain_yaml.load(Path(path).read_text(encoding="utf-8")) if path else {}
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -178,12 +187,32 @@ def load(path: str | Path | None, overrides: dict[str, Any] | None = None) -> Re
     body = body or {}
     for dotted, value in (overrides or {}).items():
         _put(body, dotted, value)
+    if told := _credentials(body):
+        raise ConfigError(
+            f"{told}: a recipe must not hold credentials, because outputs and rows repeat it. "
+            "Use the environment, a profile or a role"
+        )
     try:
         return Recipe.model_validate(body)
     except ValidationError as error:
         raise ConfigError(
             "wrong recipe: " + "; ".join(explained(e, Recipe) for e in error.errors())
         ) from error
+
+
+def _credentials(value: Any, name: str = "") -> str | None:
+    """The first key below `value` whose text holds credentials, and that text without them."""
+    if isinstance(value, str) and redacted(value) != value:
+        return f"{name}: {redacted(value)}"
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    each = (_credentials(v, f"{name}.{key}" if name else str(key)) for key, v in inner)
+    return next((found for found in each if found), None)
 
 
 def dump(recipe: Recipe) -> str:

@@ -15,7 +15,8 @@ from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.images.formats.table import header, orientation_of
 from cleanplate.pipeline.recipe.recipe import Limits
 from cleanplate.pipeline.stages.stage import Needs, Work, error_of
-from cleanplate.pipeline.storage.containers import Fetched, read_images
+from cleanplate.pipeline.storage.containers import read_images
+from cleanplate.pipeline.storage.parquet_file import Fetched
 
 _ADDS = schema.columns("source", "source_sha256", "source_format", "width", "height", "error")
 _THREADS = 16
@@ -39,7 +40,7 @@ class Read:
         planned = table.select(["source_uri", "source_version", "source_bytes", "review"]).to_pylist()
         small = [row for row in planned if row["source_bytes"] <= self.limits.max_bytes]
         uris, versions = ([row[name] for row in small] for name in ("source_uri", "source_version"))
-        found = read_images(uris, versions=versions, give_up=not self.last)
+        found = read_images(uris, versions=versions, most=self.limits.max_bytes, give_up=not self.last)
         fetched = dict(zip(zip(uris, versions, strict=True), found, strict=True))
         pairs = [(row, fetched.get((row["source_uri"], row["source_version"]), b"")) for row in planned]
         with ThreadPoolExecutor(_THREADS) as threads:

@@ -16,6 +16,7 @@ from cleanplate.jobs.cli.app import main, parser
 from cleanplate.jobs.commands import completion
 from cleanplate.jobs.evaluate.command import with_default
 from cleanplate.jobs.train import command
+from cleanplate.pipeline.storage.connect import open_store
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -153,3 +154,54 @@ def test_bash_really_completes() -> None:
     assert set(complete("cleanplate run --segmenter s")) >= {"stroke", "sam"}
     assert "lama-lite" in complete("cleanplate run --inpainter l")
     assert complete("cleanplate weights fetch center") == ["centerface"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "in", "out", "--inpainter", "https://me:s3cret9@host/w.pt"],
+        ["run", "in", "out", "--inpainter", "https://host/w.pt?token=s3cret9"],
+        ["run", "https://me:s3cret9@host/in", "out"],
+        ["run", "s3://me:s3cret9@bucket/in", "out"],
+        ["weights", "fetch", "https://me:s3cret9@host/w.pt"],
+        ["weights", "--frm", "https://me:s3cret9@host/w.pt"],
+        ["status", "https://host/out?signature=s3cret9"],
+        ["report", "ftp://me:s3cret9@host"],
+        ["nonsense", "ftp://me:s3cret9@host"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_repeats_a_secret(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(words)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = "".join(capsys.readouterr())
+    assert code == 2
+    assert said
+    assert "s3cret9" not in said
+
+
+def test_a_source_without_images_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    place = [str(tmp_path / "in"), str(tmp_path / "out"), "--remove", "face", "--inpainter", "fill"]
+    for words in (["plan", *place], ["run", *place, "--here"], ["run", *place, "--dry-run"]):
+        assert main(words) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"no images under {tmp_path / 'in'} (1 other file left out)" in said
+        assert "--allow-empty" in said
+        assert not (tmp_path / "out").exists()
+    assert main(["run", *place, "--here", "--allow-empty"]) == 0
+    (tmp_path / "in" / "a.gif").write_bytes(b"no picture")
+    assert main(["plan", *place, "--exclude", "*.gif"]) == 2
+    assert main(["plan", *place, "--include", "*.gif", "--include", "*.png"]) == 0
+
+
+def test_a_prefix_without_images_is_wrong_use(s3, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    open_store(s3.url("raw")).put("a.jpg", b"no picture")
+    flags = ["--remove", "face", "--inpainter", "fill"]
+    assert main(["run", s3.url("rwa"), s3.url("out"), "--here", *flags]) == 2
+    assert f"no images under {s3.url('rwa')}" in " ".join(capsys.readouterr().err.split())
+    assert main(["plan", s3.url("rwa"), s3.url("out"), *flags]) == 2
+    assert main(["plan", s3.url("raw"), s3.url("out"), *flags]) == 0

@@ -23,6 +23,7 @@ from cleanplate.jobs.commands.submit import RECIPE, exit_code, make_package, pre
 from cleanplate.pipeline.errors import ConfigError, RunStopped
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.storage.connect import open_store
+from rigs.decoys import decoys
 from rigs.flow_rig import check_complete, put_photos
 from rigs.s3server import free_ports
 
@@ -233,7 +234,7 @@ class Nodes:
             self.processes.append(
                 subprocess.Popen(
                     [ray, "start", *words, *own],
-                    cwd=tempfile.gettempdir(),
+                    cwd=decoys(Path(f"{self.folder}-user")),
                     env=self.environment,
                     stdout=log,
                     stderr=log,
@@ -297,7 +298,10 @@ def test_submit_to_two_nodes_started_by_hand(
     nodes: Nodes,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """From a folder with a `models/` and a `pipeline.py` of the user's own, on nodes that were started in another."""
+    monkeypatch.chdir(decoys(tmp_path / "user"))
     source, output = s3.url("raw"), s3.url("clean")
     files = put_photos(source, 6)
     open_store(source).put("broken.jpg", b"this is no picture")

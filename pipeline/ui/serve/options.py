@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, get_args
 
 from cleanplate.pipeline.errors import ConfigError
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import check
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, changed, load
 
 
@@ -24,6 +25,12 @@ def of(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def formats() -> list[str]:
+    """Names of the picture formats that can be opened here, the usual ones first."""
+    heic = ["HEIC"] if find_spec("pillow_heif") else []
+    return ["JPEG", "PNG", "WebP", "AVIF", *heic, "TIFF", "BMP", "GIF"]
+
+
 def _inpainters(recipe: Recipe) -> list[str]:
     from cleanplate.models.weights import registry
 
@@ -34,11 +41,13 @@ def _inpainters(recipe: Recipe) -> list[str]:
 def _lacks(recipe: Recipe, change: dict[str, Any]) -> str | None:
     from cleanplate.models.weights import registry
 
+    if change.get("remove") == ["static-watermark"]:
+        return f"compares {recipe.consensus.min_images} pictures or more: cleanplate run"
     body = recipe.model_dump(mode="json")
     if "masks.segmenter" in change:
         body["masks"]["checkpoint"] = None
     try:
-        names = set(inpainters.weights_of(load(None, body | change))) - set(inpainters.weights_of(recipe))
+        names = set(check.weights_of(load(None, body | change))) - set(check.weights_of(recipe))
         for name in names:
             registry.resolve(name, download=False)
     except ConfigError as error:
