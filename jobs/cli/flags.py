@@ -13,11 +13,13 @@ from pydantic import BaseModel
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
+from cleanplate.pipeline.recipe.sections import HIDING
 
 MIRRORED = {
     "segmenter": "masks.segmenter",
     "checkpoint": "masks.checkpoint",
     "inpainter": "inpaint.name",
+    "faces": "inpaint.per_kind.face",
     "precision": "inpaint.precision",
     "passes": "verify.passes",
     "format": "output.format",
@@ -68,6 +70,12 @@ def _picture(group: argparse._ArgumentGroup) -> None:
         "--inpainter",
         metavar="NAME",
         help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture",
+    )
+    hiding = ", ".join(HIDING)
+    add(
+        "--faces",
+        metavar="NAME",
+        help=f"what fills faces: {hiding} hide (default {HIDING[0]}); others remove",
     )
     add("--precision", choices=literals("inpaint.precision"), help="of LaMa; auto: bf16 where it is native")
     add("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
