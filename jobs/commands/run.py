@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,7 +206,8 @@ def carry_out(
     if carried := runs.labels(run):
         tell("labels", **carried)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
-    code = close(tally, run.output.url, table=not machine)
+    hidden = run.recipe.inpaint.hiders(run.recipe.remove)
+    code = close(tally, run.output.url, hidden, table=not machine)
     if machine:
         tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
     return code
@@ -279,6 +281,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "remove": list(recipe.remove),
         "segmenter": recipe.masks.segmenter,
         "inpainter": recipe.inpaint.name,
+        "hidden_by": recipe.inpaint.hiders(recipe.remove),
     }
 
 
@@ -292,6 +295,7 @@ def _person(event: str, **fields: Any) -> None:
         "start": lambda: (
             f"{fields['source']} > {fields['output']}   run {fields['run_id']}\n"
             f"remove {', '.join(fields['remove'])}   masks {fields['segmenter']}   {_filler(fields['inpainter'])}"
+            f"{_hiders(fields['hidden_by'])}"
         ),
         "planned": lambda: (
             f"{fields['images']:,} images in {fields['units']:,} unit{'s' * (fields['units'] != 1)}; "
@@ -324,16 +328,21 @@ def _recalled(one: Mapping[str, Any]) -> str:
 
 def _filler(name: str) -> str:
     """What fills the masks, said on screen: a classic filler smears, and nobody should be surprised by it."""
-    from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS
+    from cleanplate.pipeline.recipe.sections import HIDING
 
     classic = " (OpenCV, no neural network; --inpainter lama-lite for LaMa)"
-    return f"inpainter {name}{classic if name in CLASSIC_INPAINTERS else ''}"
+    hides = " (hides what is there and removes nothing)"
+    return f"inpainter {name}{classic if name in ('telea', 'ns') else hides if name in HIDING else ''}"
 
 
-def close(tally: Tally, url: str, *, table: bool = True) -> int:
+def _hiders(words: list[str]) -> str:
+    return f"   {' and '.join(words)} hides, see inpaint.per_kind" if words else ""
+
+
+def close(tally: Tally, url: str, hidden: Sequence[str] = (), *, table: bool = True) -> int:
     """Print the closing table; 1 when rows failed or residue was left, else 0."""
     from cleanplate.jobs.cli.summary import summary
 
     if table:
-        Console().print(summary(tally, url))
+        Console().print(summary(tally, url, hidden))
     return 1 if tally.statuses.get("failed") or tally.statuses.get("residual") else 0

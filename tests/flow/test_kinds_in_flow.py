@@ -138,6 +138,10 @@ class Stubborn:
         return [[Region("face", self.name, self.score, self.box)] if self.left >= 0 else [] for _ in images]
 
 
+REMOVED = {"inpaint.name": "telea", "inpaint.per_kind.face": "telea"}
+"""Faces are hidden where a recipe does not say otherwise."""
+
+
 def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
     """A row with one edit after so many looks."""
     picture = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
@@ -160,7 +164,13 @@ def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
 
 
 def test_repairs_take_the_recipe_s_next_filler_and_then_report() -> None:
-    recipe = load(None, {"inpaint": {"name": "telea", "fallbacks": ["ns", "fill"]}, "masks.max_coverage": 1})
+    recipe = load(
+        None,
+        {
+            "inpaint": {"name": "telea", "per_kind": {"face": "telea"}, "fallbacks": ["ns", "fill"]},
+            "masks.max_coverage": 1,
+        },
+    )
     box = (100.0, 80.0, 140.0, 120.0)
     once = looked(Verifier(Stubborn(box, 1)), recipe, 4)
     assert (once["inpainter"], once["passes"], once["residual"]) == ("ns", 2, [])
@@ -173,12 +183,12 @@ def test_repairs_take_the_recipe_s_next_filler_and_then_report() -> None:
 
 
 def test_without_fallbacks_the_same_filler_repairs() -> None:
-    row = looked(Verifier(Stubborn((100, 80, 140, 120), 1)), load(None, {"inpaint.name": "telea"}), 3)
+    row = looked(Verifier(Stubborn((100, 80, 140, 120), 1)), load(None, REMOVED), 3)
     assert (row["inpainter"], row["passes"]) == ("telea", 2)
 
 
 def test_a_weak_model_s_low_word_is_no_residue() -> None:
-    recipe = load(None, {"inpaint.name": "telea"})
+    recipe = load(None, REMOVED)
     unsure = Stubborn((100, 80, 140, 120), 9, score=0.65)
     assert looked(Verifier(unsure, guard=0.7), recipe, 1)["residual"] == []
     assert looked(Verifier(unsure, guard=0.6), recipe, 1)["residual"] != []
@@ -186,17 +196,28 @@ def test_a_weak_model_s_low_word_is_no_residue() -> None:
 
 def test_a_close_verifier_sees_the_edit_s_surroundings_and_its_finds_come_back_in_place() -> None:
     stubborn = Stubborn((40, 40, 80, 80), 9)
-    row = looked(Verifier(stubborn, ("face",), close=True), load(None, {"inpaint.name": "telea"}), 1)
+    row = looked(Verifier(stubborn, ("face",), close=True), load(None, REMOVED), 1)
     assert stubborn.shapes == [(120, 120)]
     assert row["residual"][0]["box"] == [100, 80, 140, 120]
     elsewhere = Stubborn((40, 40, 80, 80), 9)
-    assert (
-        looked(Verifier(elsewhere, ("text",), close=True), load(None, {"inpaint.name": "telea"}), 1)[
-            "residual"
-        ]
-        == []
-    )
+    assert looked(Verifier(elsewhere, ("text",), close=True), load(None, REMOVED), 1)["residual"] == []
     assert elsewhere.shapes == [], "an edit of another kind is not shown to it"
+
+
+def test_a_face_that_is_still_seen_in_its_mosaic_is_no_residue_and_one_beside_it_is() -> None:
+    recipe = load(None, {"inpaint.name": "telea"})
+    row = looked(Verifier(Stubborn((102, 82, 138, 118), 9)), recipe, 1)
+    assert row["residual"] == []
+    beside = looked(Verifier(Stubborn((118, 80, 170, 120), 9)), recipe, 1)
+    assert len(beside["residual"]) == 1, "it sticks out by more than half"
+    removed = looked(Verifier(Stubborn((102, 82, 138, 118), 9)), load(None, REMOVED), 1)
+    assert len(removed["residual"]) == 1
+
+
+def test_the_repair_of_a_hidden_face_hides_it_too() -> None:
+    recipe = load(None, {"inpaint": {"name": "telea", "fallbacks": ["ns"]}, "masks.max_coverage": 0.001})
+    row = looked(Verifier(Stubborn((118, 80, 170, 120), 1)), recipe, 3)
+    assert (row["inpainter"], row["passes"]) == ("pixelate", 2), "and no limit of fills stops it"
 
 
 def slanted() -> tuple[Mask, dict[str, Any], dict[str, Any]]:
