@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test lint test-slow test-gpu faults clean
+.PHONY: setup demo test test-fast lint test-slow test-gpu faults clean
 
 # torch's build: `make setup TORCH=gpu` where an NVIDIA GPU is. The CPU build comes from PyTorch's own index where pip
 # is not set up for another place that has it.
@@ -28,8 +28,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(CONSTRAINTS)
 demo: setup
 	$(BIN)/cleanplate demo
 
+# Files run side by side in so many processes; what shares a Ray or a browser stays in one (tests/conftest.py).
+WORKERS ?= 2
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+# The inner loop, under 90 s: no Ray, no S3 server, no browser, no real detector.
+test-fast: setup
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow and not gpu and not servers and not models'
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -8,7 +8,7 @@ import gc
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -58,6 +58,22 @@ def _libm() -> ctypes.CDLL | None:
 
 def _has_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
+
+
+_listener: Callable[[], None] | None = None
+
+
+def watch(listener: Callable[[], None] | None) -> None:
+    """Call `listener` at each sign of progress of this process; None: nobody listens any more."""
+    global _listener
+    _listener = listener
+
+
+def progressed() -> None:
+    """Say that one pass of a network, or the work on one image, has ended. Whoever watches this process for hangs
+    would otherwise not know a long batch on a slow machine from a call that never returns."""
+    if _listener is not None:
+        _listener()
 
 
 def pick(gpus: float) -> str:

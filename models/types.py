@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +27,7 @@ class Region:
     score: [0, 1], the detector's own confidence; not comparable between detectors.
     mask: HW bool of the whole image, True = the thing's pixels, when the detector knows better than its
         box (text strokes, a given mask); None otherwise.
+    doubtful: below what the detector itself believes (`DoubtingDetector`). Never edited, never copied from.
     """
 
     kind: str
@@ -33,6 +35,13 @@ class Region:
     score: float
     box: tuple[float, float, float, float]
     mask: Mask | None = None
+    doubtful: bool = False
+
+    def __repr__(self) -> str:
+        """Short enough to print a list of them: the box in whole pixels, the mask by its number of pixels."""
+        box = ", ".join(f"{side:.0f}" for side in self.box)
+        mask = "" if self.mask is None else f", mask of {int(self.mask.sum()):,} pixels"
+        return f"Region({self.kind}, {self.detector}, score {self.score:.2f}, box [{box}]{mask})"
 
 
 class Detector(Protocol):
@@ -41,6 +50,14 @@ class Detector(Protocol):
     name: str
 
     def __call__(self, images: list[Image]) -> list[list[Region]]: ...
+
+
+class DoubtingDetector(Detector, Protocol):
+    """A detector that can also name what it saw and did not believe."""
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """What a call gives and, marked `doubtful`, what scored too low for it."""
+        ...
 
 
 class Segmenter(Protocol):
@@ -52,8 +69,14 @@ class Segmenter(Protocol):
 
 
 class Inpainter(Protocol):
-    """Fills masks. Same sizes out; every pixel outside its mask is bit-equal to the input."""
+    """Fills masks. Same sizes out; every pixel outside its mask is bit-equal to the input.
+
+    forbidden: for each image HW bool or None. An inpainter that copies from the surroundings copies nothing from
+    where it is True: another thing that goes, too, or that may be one.
+    """
 
     name: str
 
-    def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]: ...
+    def __call__(
+        self, images: list[Image], masks: list[Mask], forbidden: Sequence[Mask | None] | None = None
+    ) -> list[Image]: ...

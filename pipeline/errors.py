@@ -6,7 +6,7 @@
     ├── CheckpointError            a training's checkpoint that cannot be read: exit code 2
     ├── TrainingDiverged           a training whose loss is no number any more: exit code 2
     ├── StorageError               an object store said no; `kind` tells how
-    │                                missing, forbidden -> that row fails
+    │                                missing, forbidden, replaced -> that row fails
     │                                unreachable        -> retried; then a later pass takes the unit
     ├── RowError                   this image cannot be processed: its row gets status "failed" and the run goes on
     │   └── ImageError             its bytes cannot be decoded or written
@@ -14,6 +14,7 @@
     │   BoxError                     format falls back, or raises ImageError
     ├── ContractError              a stage broke its promise (lost a row, changed the schema): our bug, the run stops
     └── RunStopped                 the run ended before every unit was committed: exit code 3, the same command resumes
+        └── DamagedError           a file of the output is not as it was written: which one, and what to do
 
 Foreign errors are mapped once, where they enter: object stores in `storage/s3.py`, decoders in `images/decode.py`.
 """
@@ -61,7 +62,8 @@ class ConfigError(CleanplateError):
 class StorageError(CleanplateError):
     """An object store refused or failed.
 
-    kind: "missing", "forbidden", "unreachable" (transient: retried) or "other".
+    kind: "missing", "forbidden", "replaced" (the object is no longer the version that was asked for), "unreachable"
+    (transient: retried) or "other".
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -89,6 +91,10 @@ class ContractError(CleanplateError):
 
 class RunStopped(CleanplateError):
     """Some units are not committed; running the same command again takes them up."""
+
+
+class DamagedError(RunStopped):
+    """A file of the output cannot be read as it was written. The message names it and says what to do."""
 
 
 _NO_MEMORY = ("memory", "bad_alloc")

@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 
 VERSION = "part/2"
-"""Of a part's columns. part/1 had no edited_rle."""
+"""Of a part's columns. part/1 had no edited_rle and no verifiers."""
+VERSIONS = ("part/1", VERSION)
+"""What is read. A column that a part has not is null in its rows."""
 Row = dict[str, Any]
 """Columns of one image by name: what a part holds of it, or will."""
-STATUSES = ("unchanged", "cleaned", "residual", "skipped", "failed")
+STATUSES = ("unchanged", "cleaned", "hidden", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
 
 
@@ -77,7 +79,12 @@ COLUMNS: dict[str, pa.Field] = {
         _field("source_format", pa.string(), "what the bytes are (jpeg, png, ...), decided by content"),
         _field("width", pa.int32(), "pixels, upright"),
         _field("height", pa.int32(), "pixels, upright"),
-        _field("status", pa.string(), "unchanged | cleaned | residual | skipped | failed"),
+        _field(
+            "status",
+            pa.string(),
+            "unchanged | cleaned | hidden (some of what was found is only hidden, see `hidden`) | residual | skipped | "
+            "failed",
+        ),
         _field(
             "image",
             IMAGE,
@@ -91,6 +98,12 @@ COLUMNS: dict[str, pa.Field] = {
             pa.list_(REGION),
             "what was found and removed, each with its mask. by: what cleaned it. left: how strongly the result still "
             "shows a mark of the collection, 1 = as before, 0 = gone",
+        ),
+        _field(
+            "hidden",
+            pa.list_(pa.string()),
+            "what hides (pixelate, blur, stylise, fill), where something was hidden and not removed: regions.by says "
+            "which; empty = nothing",
         ),
         _field("mask_rle", pa.string(), "every pixel that was to be removed (all regions, grown by repairs)"),
         _field("mask_coverage", pa.float32(), "share of the picture under mask_rle, 0..1"),
@@ -107,6 +120,11 @@ COLUMNS: dict[str, pa.Field] = {
         _field("passes", pa.int32(), "inpainting passes: 1 + repairs; 0 when nothing was found"),
         _field(
             "residual", pa.list_(RESIDUAL), "what the verifying detectors still found after the last pass"
+        ),
+        _field(
+            "verifiers",
+            pa.list_(pa.string()),
+            "the detectors that looked at the last result, each near the edits that it is owed (docs/detectors.md)",
         ),
         _field(
             "untouched",
@@ -142,6 +160,12 @@ COLUMNS: dict[str, pa.Field] = {
             pa.large_binary(),
             "the source's pixels where a stage of its own decoded them: height x width x RGB, upright; null = decode",
         ),
+        _field(
+            "forbidden",
+            pa.string(),
+            "what no fill may copy though it is not edited: finds that the recipe's limits or a detector's own "
+            "dropped (run lengths, upright)",
+        ),
         _field("patches", pa.list_(PATCH), "changed pixels, boxes of height x width x RGB at x, y, upright"),
     )
 }
@@ -152,13 +176,37 @@ def columns(*names: str) -> pa.Schema:
     return pa.schema([COLUMNS[name] for name in names])
 
 
-IN_FLIGHT = ("review", "source", "pixels", "found", "patches")
+IN_FLIGHT = ("review", "source", "pixels", "found", "forbidden", "patches")
 PLAN = columns("image_id", "source_uri", "source_version", "source_bytes", "attempt")
 """What the plan knows of a row and its part repeats."""
 PLANNED = columns(*PLAN.names, "review")
 """A row of the plan."""
 START = columns(*PLANNED.names, "error", "timings_ms")
 """What a unit's table holds when the first stage sees it."""
+
+
+def version_of(part: pa.Schema) -> str:
+    """Which of VERSIONS wrote a part."""
+    held: dict[bytes, bytes] = part.metadata or {}
+    return held.get(b"cleanplate", b"part/1").decode()
+
+
+def as_now(part: pa.Table) -> pa.Table | None:
+    """A part of any version with the columns of this one, what it had not as null; None where it has other columns.
+
+    A part of this version must have its columns to the letter. An earlier one may lack columns, and fields in structs.
+    """
+    want = part_schema()
+    if version_of(part.schema) == VERSION or version_of(part.schema) not in VERSIONS:
+        return part if part.schema.equals(want) else None
+    if not set(part.schema.names) <= set(want.names):
+        return None
+    held = [part[f.name] if f.name in part.schema.names else pa.nulls(part.num_rows, f.type) for f in want]
+    try:
+        cast = [column.cast(field.type) for column, field in zip(held, want, strict=True)]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return None
+    return pa.table(cast, schema=want)
 
 
 def part_schema(pictures: bool = True) -> pa.Schema:

@@ -14,10 +14,11 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex * 2)
 
+import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,3 +115,59 @@ def ray_cluster(ray_rig: RayRig) -> Iterator[Cluster]:
     """
     with ray_rig.cluster() as cluster:
         yield cluster
+
+
+# --- what runs beside what, and what may be skipped ---
+
+SKIPS_IN_CI = re.compile(r"GPU|CUDA|CPU|AMX|Linux only|keeping the format|formats differ")
+"""Reasons that lie in the machine or in the case itself. A program or a package that is missing is no reason."""
+CONTENDING = {"ray_rig": "ray", "ray_local": "ray", "ray_cluster": "ray", "browser": "browser"}
+"""Fixture -> the group whose tests run one after the other in one process: they share what the fixture starts."""
+LONG = (
+    "flow",
+    "jobs",
+    "faults",
+    "test_docs_commands.py",
+    "test_package.py",
+    "test_api.py",
+    "test_serve_desk.py",
+)
+"""Folders and files whose tests run whole commands, or detectors on whole photographs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files run side by side (`-n 2 --dist loadgroup`); what shares a Ray or a browser stays together."""
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        groups = sorted({group for name, group in CONTENDING.items() if name in names})
+        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else item.path.name))
+        if names & {*CONTENDING, "s3_server", "s3_proxy", "nodes"}:
+            item.add_marker(pytest.mark.servers)
+        if "weights_path" in names or set(item.path.relative_to(ROOT).parts) & set(LONG):
+            item.add_marker(pytest.mark.models)
+
+
+def _missing(reason: str) -> bool:
+    return bool(os.environ.get("CI")) and not SKIPS_IN_CI.search(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With CI=true a test that is skipped for want of a program is a failure: silence would hide it for months."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if _missing(reason):
+            report.outcome, report.longrepr = "failed", f"skipped in CI: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a file that skips itself whole (`pytest.importorskip`)."""
+    report = yield
+    if report.outcome == "skipped" and isinstance(report.longrepr, tuple) and _missing(report.longrepr[2]):
+        report.outcome, report.longrepr = "failed", f"skipped in CI: {report.longrepr[2]}"
+    return report

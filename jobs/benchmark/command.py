@@ -53,17 +53,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="time for all parts: slow ways get fewer turns, the least needed are left out (default: 25)",
     )
     parser.add_argument("--rounds", type=int, default=3, help="most turns of a measurement (default: 3)")
-    parser.add_argument("--threads", type=int, help="of the inpainter's part (default: the cores)")
+    parser.add_argument("--threads", type=int, help="threads of the inpainter's part (default: one a core)")
     parser.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="of `inpaint` and `pipeline`"
+        "--device",
+        default="cpu",
+        choices=("cpu", "cuda"),
+        help="where `inpaint` and `pipeline` run (default: cpu)",
     )
     parser.add_argument(
         "--photos", help="photographs for `pipeline` and `margins`: folder or URL (default: the demo's)"
     )
     parser.add_argument("--images", type=int, default=60, help="photographs of `pipeline` (default: 60)")
     parser.add_argument("--tiny", type=int, default=10_000, help="images of `overhead` (default: 10000)")
-    parser.add_argument("--workers", default="1,2,4,8,16", help="of `scaling` (default: 1,2,4,8,16)")
-    parser.add_argument("--inpainter", default="lama-lite", help="of `pipeline` (default: lama-lite)")
+    parser.add_argument(
+        "--workers",
+        default="1,2,4,8,16",
+        help="how many `scaling` tries (default: 1,2,4,8,16)",
+    )
+    parser.add_argument(
+        "--inpainter", default="lama-lite", help="what `pipeline` fills with (default: lama-lite)"
+    )
     parser.add_argument("--price-core-hour", type=float, default=0.04, metavar="USD", help="default: 0.04")
     parser.add_argument("--price-gpu-hour", type=float, default=2.0, metavar="USD", help="default: 2")
     parser.set_defaults(run=run)
@@ -94,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         share = WEIGHTS[name] / sum(WEIGHTS[part] for part in left)
         seconds, begun = share * max(end - time.monotonic(), 0), time.monotonic()
         left.remove(name)
-        console.print(f"[bold]{name}[/] (about {seconds:.0f} s) ...", highlight=False)
+        console.print(f"[bold]{name}[/] (up to {seconds:.0f} s) ...", highlight=False)
         turn = Turn(args, seconds, lambda found, name=name: keep(name, found), console)  # type: ignore[misc]
         try:
             keep(name, RUN[name](turn))

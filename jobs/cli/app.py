@@ -14,15 +14,17 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 from cleanplate.jobs.cli.parser import Parser
-from cleanplate.pipeline.errors import CleanplateError, ConfigError, RunStopped, StorageError
+from cleanplate.pipeline.errors import CleanplateError, ConfigError, RunStopped, StorageError, redacted
 
 COMPLETE, COMPLETE_WITH_ERRORS, WRONG_USE, STOPPED = 0, 1, 2, 3
 
 
 COMMANDS = {
     "run": "commands.run",
+    "clean": "commands.clean",
     "plan": "commands.plan",
     "status": "commands.status",
     "verify": "commands.verify",
@@ -52,11 +54,22 @@ def parser() -> Parser:
         "cleanplate inspect photo.jpg   # what would happen to one image "
         "cleanplate doctor   # what is installed, reachable and missing",
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in COMMANDS.values():
         import_module(f"cleanplate.jobs.{module}").add_parser(commands)
-    commands.add_parser("train", help="train a LaMa on a folder of photographs; the same command goes on")
+    commands.add_parser("train", help="train a LaMa on a folder of photographs; run it again to continue")
     return top
+
+
+class _Version(argparse.Action):
+    """`--version`: found only when it is asked for, because git may have to be asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from cleanplate.pipeline.recipe.provenance import code_version
+
+        print(f"cleanplate {code_version()}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,12 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except (ConfigError, StorageError, WeightsError) as error:
         away = isinstance(error, StorageError) and error.kind == "unreachable"
-        # A store that is away may come back: the same command goes on.
+        # A store that is away may come back: the same command continues.
         return _say(args, str(error), STOPPED if away else WRONG_USE)
     except RunStopped as error:
         return _say(args, str(error), STOPPED)
     except KeyboardInterrupt:
-        again = f"go on with: cleanplate {shlex.join(words)}"
+        again = f"run the same command again to continue: cleanplate {shlex.join(words)}"
         return _say(args, f"stopped. What is committed stays; {again}", STOPPED)
     except CleanplateError as error:
         return _say(args, f"{type(error).__name__}: {error}", STOPPED)
@@ -95,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(args: argparse.Namespace, message: str, code: int) -> int:
-    """One message on stderr, and where a program listens (--json) one line on stdout too."""
+    """One message on stderr, and where a program listens (--json) one line on stdout too. Every error of every command
+    passes here: without credentials, whatever was typed."""
+    message = redacted(message)
     print(f"cleanplate: {message}", file=sys.stderr)
     if getattr(args, "json", False):
         print(json.dumps({"event": "error", "message": message, "exit_code": code}), flush=True)

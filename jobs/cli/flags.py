@@ -1,19 +1,25 @@
-"""The flags that mirror the recipe, shared by `run`, `plan` and `inspect`."""
+"""The flags that mirror the recipe. Each command lists those that do something there."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel
 
 from cleanplate.pipeline.errors import ConfigError
-from cleanplate.pipeline.recipe.recipe import Recipe, load
+from cleanplate.pipeline.recipe import plain_yaml
+from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
+from cleanplate.pipeline.recipe.sections import HIDING
 
 MIRRORED = {
     "segmenter": "masks.segmenter",
     "checkpoint": "masks.checkpoint",
     "inpainter": "inpaint.name",
+    "faces": "inpaint.per_kind.face",
     "precision": "inpaint.precision",
     "passes": "verify.passes",
     "format": "output.format",
@@ -22,64 +28,134 @@ MIRRORED = {
     "source_format": "source.format",
     "image_column": "source.image_column",
     "output_layout": "output.layout",
+    "carry_labels": "labels.file",
     "mark": "output.mark",
     "workers": "engine.workers",
     "gpus": "engine.gpus",
 }
+Part = Literal["picture", "file", "source", "engine"]
+"""What a flag is about: what is done to a picture, how a picture is written, where many lie, who does the work."""
+ALL: tuple[Part, ...] = get_args(Part)
 
 
-def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md tells every key")
-    group.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
-    group.add_argument(
-        "--remove", metavar="KINDS", help="what must go, by comma: text, faces, logos, laptop, ..."
+def add_recipe_flags(parser: argparse.ArgumentParser, parts: Sequence[Part] = ALL) -> None:
+    group = parser.add_argument_group("recipe", "laid over the recipe file; docs/recipe.md has every key")
+    add = group.add_argument
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--recipe", metavar="FILE", help="a YAML recipe")
+    which.add_argument("--preset", choices=sorted(presets()), help="a recipe of the package: jobs/recipes")
+    for part in ALL:
+        if part in parts:
+            {"picture": _picture, "file": _file, "source": _source, "engine": _engine}[part](group)
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any key: --set masks.grow=8")
+
+
+def _picture(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    kinds = f"{', '.join(KINDS)}; or of COCO's 80 words: laptop, dog, ..."
+    add("--remove", metavar="KINDS", help=f"what to remove, separated by commas: {kinds}")
+    add(
+        "--text-only",
+        metavar="WORDS",
+        help="of text only: email, phone, iban, card, plate, date, url, /regex/",
     )
-    group.add_argument(
-        "--source-format", help="auto (default), objects, parquet, arrow or webdataset: what the source holds"
-    )
-    group.add_argument("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
-    group.add_argument("--segmenter", help="auto, box, ellipse, stroke, grabcut, sam, sam2 or sam3")
-    group.add_argument(
+    add("--text-keep", metavar="WORDS", help="of text keep: the same words, or a /regex/")
+    add("--segmenter", choices=literals("masks.segmenter"), help="what draws the masks (default: auto)")
+    add(
         "--checkpoint",
-        help="weights of sam: a name of the weights table or a file; of sam2 and sam3: a folder or hub id",
+        help="of sam: a name from `weights list`, or a file; of sam2 and sam3: a folder or hub id",
     )
-    group.add_argument(
+    classic = ", ".join(CLASSIC_INPAINTERS)
+    add(
         "--inpainter",
-        help="lama-lite (default), big-lama, telea, ns, blur, pixelate, fill, or a LaMa checkpoint file",
+        metavar="NAME",
+        help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture",
     )
-    group.add_argument("--precision", help="of LaMa: fp32, bf16, or auto (bf16 where it is native)")
-    group.add_argument("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
-    group.add_argument(
-        "--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)"
+    hiding = ", ".join(HIDING)
+    add(
+        "--faces",
+        metavar="NAME",
+        help=f"what fills faces: {hiding} hide (default {HIDING[0]}); others remove",
     )
-    group.add_argument("--passes", type=int, help="repairs after verification, at most")
-    group.add_argument("--format", help="output format: keep, png, jpeg or webp")
-    group.add_argument("--quality", type=int, help="1 to 100, where a lossy encoder is used")
-    group.add_argument("--metadata", help="scrub (default), keep or strip")
-    group.add_argument("--output-layout", help="parquet (default), files or webdataset: where pictures lie")
-    group.add_argument("--mark", help="edited images say so: none (default), iptc, or c2pa (docs/formats.md)")
-    group.add_argument("--workers", type=int, help="most workers of the model stages")
-    group.add_argument("--gpus", type=float, help="GPUs per worker; fractions share one")
-    group.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key: --set units.rows=64"
+    add("--precision", choices=literals("inpaint.precision"), help="of LaMa; auto: bf16 where it is native")
+    add("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
+    add("--refine", action="store_true", help="LaMa refines large fills; slow (docs/recipe.md)")
+    add("--passes", type=int, metavar="N", help="repairs after verification, at most N")
+
+
+def _file(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--format", choices=literals("output.format"), help="of pictures (default: keep)")
+    add("--quality", type=int, metavar="N", help="1 to 100, where a lossy encoder is used")
+    add("--metadata", choices=literals("output.metadata"), help="default: scrub (docs/formats.md)")
+    add(
+        "--mark",
+        choices=literals("output.mark"),
+        help="edited pictures say that they are edited (docs/formats.md)",
     )
+
+
+def _source(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
+    add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    for flag, what in (("--include", "only what matches"), ("--exclude", "not what matches")):
+        add(
+            flag, action="append", metavar="GLOB", help=f"{what}, of names below SRC; may stand several times"
+        )
+    add("--output-layout", choices=literals("output.layout"), help="where pictures lie (default: parquet)")
+
+
+def _engine(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--workers", type=int, metavar="N", help="most workers of the model stages")
+    add("--gpus", type=float, metavar="SHARE", help="GPUs per worker; several may share one: 0.25")
+
+
+def presets() -> dict[str, Path]:
+    """Name -> file of the recipes for runs that the package has; those of trainings lie beside them."""
+    folder = Path(__file__).parent.parent / "recipes"
+    return {path.stem: path for path in folder.glob("*.yaml") if not path.stem.startswith("train-")}
+
+
+def literals(key: str, model: type[BaseModel] = Recipe) -> list[str] | None:
+    """The words that a key of the recipe may have; None where it takes other values."""
+    name, _, rest = key.partition(".")
+    annotation = model.model_fields[name].annotation
+    if rest:
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        return literals(rest, annotation)
+    return [str(word) for word in get_args(annotation)] if get_origin(annotation) is Literal else None
 
 
 def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Recipe:
-    """The recipe file with the flags laid over it. own: the keys of a run's recipe, which stand in where no file is
-    named. Raises ConfigError."""
+    """The recipe file or preset with the flags laid over it. own: the keys of a run's recipe, which stand in where
+    neither is named. Raises ConfigError."""
+    given = vars(args)
+    file = presets()[args.preset] if args.preset else args.recipe
     overrides: dict[str, Any] = {
-        key: getattr(args, flag) for flag, key in MIRRORED.items() if getattr(args, flag) is not None
+        key: given[flag] for flag, key in MIRRORED.items() if given.get(flag) is not None
     }
-    if args.remove is not None:
-        overrides["remove"] = [word.strip() for word in args.remove.split(",") if word.strip()]
-    if args.whole_image:
+    if (remove := given.get("remove")) is not None:
+        overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    for flag, key in (("text_only", "text.only"), ("text_keep", "text.keep")):
+        if (words := given.get(flag)) is not None:
+            # A regular expression may hold a comma.
+            overrides[key] = [words] if words.startswith("/") else [one.strip() for one in words.split(",")]
+    for globs in ("include", "exclude"):
+        if given.get(globs):
+            overrides[globs] = given[globs]
+    if given.get("whole_image"):
         overrides["inpaint.whole_image"] = True
-    if args.refine:
+    if given.get("refine"):
         overrides["inpaint.refine"] = True
     for item in args.set:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {item!r}: write KEY=VALUE, for example --set units.rows=64")
-        overrides[key] = yaml.safe_load(value)
-    return load(args.recipe, overrides if args.recipe or not own else own | overrides)
+        try:
+            overrides[key] = plain_yaml.load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: the value is not YAML: {error}") from error
+    return load(file, overrides if file or not own else own | overrides)

@@ -1,4 +1,5 @@
-"""argparse with two additions: a wrong word gets a "did you mean", and examples keep a line each in --help."""
+"""argparse with three changes: flags are not abbreviated, a wrong word gets a "did you mean", and examples keep a line
+each in --help."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+from cleanplate.pipeline.errors import redacted
 from cleanplate.pipeline.recipe.hints import did_you_mean
 
 
@@ -15,7 +17,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         settings["epilog"] = _block(settings.get("epilog"))
-        super().__init__(**{"formatter_class": _Formatter, **settings})
+        # An abbreviation that works today is another flag's, or none, once a flag is added.
+        super().__init__(**{"formatter_class": _Formatter, "allow_abbrev": False, **settings})
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -39,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         """One line, and where help is; argparse would print the whole usage before it."""
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             message += did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
-        self.exit(2, f"{self.prog}: {message}\n{self.prog} --help tells more\n")
+        self.exit(2, f"{self.prog}: {redacted(message)}\nSee {self.prog} --help\n")
 
 
 def _block(epilog: str | None) -> str | None:

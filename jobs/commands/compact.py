@@ -23,16 +23,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     parser = subparsers.add_parser(
         "compact",
-        help="copy many small parts into few large ones; the same command goes on",
+        help="copy many small parts into few large ones; run it again to continue",
         description=__doc__,
         epilog="Examples: cleanplate compact cleaned/ cleanplate compact s3://bucket/clean --address auto",
     )
     parser.add_argument("output", metavar="DST", help="the output of a run")
     parser.add_argument(
-        "--rows", type=int, default=ROWS, metavar="N", help=f"of a large part, at most ({ROWS:,})"
+        "--rows", type=int, default=ROWS, metavar="N", help=f"maximum rows of a large part (default {ROWS:,})"
     )
     parser.add_argument(
-        "--mb", type=float, default=BYTES / 2**20, metavar="MB", help=f"... and so many MiB ({BYTES >> 20})"
+        "--mb",
+        type=float,
+        default=BYTES / 2**20,
+        metavar="MB",
+        help=f"maximum size of a large part in MiB (default {BYTES >> 20})",
     )
     parser.add_argument("--address", help='a Ray cluster: "auto" or host:port; default: this process')
     parser.set_defaults(run=run)
@@ -40,8 +44,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """0 when no two small parts are left that fit together."""
-    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine import ray_cluster
     from cleanplate.pipeline.engine.compaction import compact
+    from cleanplate.pipeline.engine.job import spread_here
     from cleanplate.pipeline.engine.run import open_finished
     from cleanplate.pipeline.errors import ConfigError
     from cleanplate.pipeline.ledger import dataset_card, ledger
@@ -50,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--rows must be 1 or more, and --mb above 0")
     output, _ = open_finished(args.output)
     before = len(ledger.part_keys(output))
-    with ray_data.connected(args.address) if args.address else nullcontext():
-        spread = ray_data.spread_on_ray if args.address else ray_data.spread_here
+    with ray_cluster.connected(args.address) if args.address else nullcontext():
+        spread = ray_cluster.spread_on_ray if args.address else spread_here
         units = rows = 0
         for made in compact(output, spread, rows=args.rows, size=int(args.mb * 2**20)):
             units, rows = units + made.units, rows + made.rows
@@ -74,6 +79,6 @@ def _say(output: Store, before: int, rows: int) -> None:
         told.print(f"{before:,} parts: no two of them fit together, nothing to do")
         return
     told.print(
-        f"{before:,} parts are {after:,} now ({rows:,} rows copied); README.md there says how to read them"
+        f"merged {before:,} parts into {after:,} ({rows:,} rows copied); README.md there says how to read them"
     )
-    told.print(f"the small ones can go, ten minutes from now: cleanplate verify {output.url} --sweep")
+    told.print(f"delete the old parts, after 10 minutes, with: cleanplate verify {output.url} --sweep")

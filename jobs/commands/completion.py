@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Literal, get_args, get_origin
-
-from pydantic import BaseModel
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 _FOLDERS = ("source", "output", "photos", "out")
@@ -43,34 +40,20 @@ def script(shell: str) -> str:
 
 def _words() -> dict[str, list[str]]:
     """flag or argument -> its words. They are checked by the recipe, not by argparse, which is told them here."""
-    from cleanplate.jobs.cli.flags import MIRRORED
+    from cleanplate.jobs.cli.flags import MIRRORED, literals
     from cleanplate.models.weights.registry import known
     from cleanplate.pipeline.recipe import sections
-    from cleanplate.pipeline.recipe.recipe import Recipe
 
     weights = known()
     lamas = sorted(name for name, w in weights.items() if w.kind == "lama")
-    found = {flag: literals(Recipe, key) for flag, key in MIRRORED.items()}
+    found = {flag: literals(key) or [] for flag, key in MIRRORED.items()}
     return {flag: words for flag, words in found.items() if words} | {
-        "remove": list(sections.KINDS),
+        "remove": [*sections.KINDS, *sections.PLURALS],
         "inpainter": [*lamas, *sections.CLASSIC_INPAINTERS],
         "names": sorted(weights),
         "name": sorted(weights),
         "address": ["auto"],
     }
-
-
-def literals(model: type[BaseModel], key: str) -> list[str]:
-    """The words that a recipe's key may have; [] where it takes other values."""
-    name, _, rest = key.partition(".")
-    annotation = model.model_fields[name].annotation
-    if rest:
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        return literals(annotation, rest)
-    if get_origin(annotation) is not Literal:
-        return []
-    return [str(word) for word in get_args(annotation)]
 
 
 def _tell_words(parser: argparse.ArgumentParser, words: dict[str, list[str]]) -> None:

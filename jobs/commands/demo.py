@@ -18,6 +18,7 @@ from PIL import Image as Pil
 from PIL import ImageDraw, ImageFont
 
 from cleanplate.models.types import Image, Mask, Region
+from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.ui.contact_sheet import SheetRow, contact_sheet
 
 # Centre and half axes, in pixels, of the one real face (astronaut.jpg, 512 x 512), drawn by hand.
@@ -118,7 +119,7 @@ def make_input(folder: Path, seed: int = 0) -> dict[str, Mask]:
     """
     masks: dict[str, Mask] = {}
     for source, name, mark in PHOTOS:
-        data = resources.files("cleanplate.jobs").joinpath("demo_photos", source).read_bytes()
+        data = _photo(source)
         photo = Pil.open(io.BytesIO(data)).convert("RGB")
         mask = np.zeros((photo.height, photo.width), bool)
         if source == "astronaut.jpg":
@@ -131,6 +132,16 @@ def make_input(folder: Path, seed: int = 0) -> dict[str, Mask]:
         write_if_other(folder / name, data)
         write_if_other(folder.parent / "truth" / f"{name}.png", encoded(Pil.fromarray(mask), "mask.png"))
     return masks
+
+
+def _photo(name: str) -> bytes:
+    """A photograph of the repository. Raises ConfigError where cleanplate was installed without them."""
+    try:
+        return resources.files("cleanplate.jobs").joinpath("demo_photos", name).read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "the demo's photographs are in the repository, not in the package: run it in a clone (make demo)"
+        ) from error
 
 
 def ellipse(size: tuple[int, int], x: float, y: float, a: float, b: float) -> Mask:

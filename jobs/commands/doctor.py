@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("output", metavar="DST", nargs="?", help="also: can it be written, once only")
     parser.add_argument("--address", help='also: this Ray cluster ("auto" or host:port)')
     parser.add_argument("--json", action="store_true", help="the checks as one JSON document")
-    add_recipe_flags(parser)
+    add_recipe_flags(parser, ["picture", "engine"])
     parser.set_defaults(run=run)
 
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return 1 if bad else 0
     console = wide()
     console.print(_table(checks))
-    said = f"{len(bad)} thing{'s' * (len(bad) != 1)} to mend" if bad else "ready"
+    said = f"{len(bad)} problem{'s' * (len(bad) != 1)}" if bad else "ready"
     console.print(said, style="bold red" if bad else "bold green", highlight=False)
     return 1 if bad else 0
 

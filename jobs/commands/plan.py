@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     parser = subparsers.add_parser(
         "plan",
-        help="count and check without writing anything",
+        help="check the recipe and count the source; write nothing",
         description=__doc__,
         epilog="Examples: cleanplate plan photos/ cleaned/ --remove faces "
         "cleanplate plan --schema > recipe.schema.json   # for editors",
@@ -25,6 +25,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("source", metavar="SRC", nargs="?", help="a folder or s3://BUCKET/PREFIX")
     parser.add_argument("output", metavar="DST", nargs="?", help="where a run would write")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the listing")
+    parser.add_argument(
+        "--full", action="store_true", help="print every key of the recipe, not only what differs"
+    )
+    parser.add_argument(
+        "--allow-empty",
+        action="store_true",
+        help="a source without images is no error (default: exit code 2)",
+    )
     parser.add_argument("--schema", action="store_true", help="print the recipe's JSON schema, for editors")
     add_recipe_flags(parser)
     parser.set_defaults(run=run)
@@ -40,13 +48,25 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.source or not args.output:
         raise ConfigError("plan needs SRC and DST (or --schema)")
-    return describe(args.source, args.output, recipe_of(args), args.limit)
+    return describe(
+        args.source, args.output, recipe_of(args), args.limit, full=args.full, allow_empty=args.allow_empty
+    )
 
 
-def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int:
-    """Print the resolved recipe, its weights, and what is in the source and not yet in the output."""
+def describe(
+    source: str,
+    output: str,
+    recipe: Recipe,
+    limit: int | None,
+    *,
+    full: bool = False,
+    allow_empty: bool = False,
+) -> int:
+    """Print what differs from the default recipe (full: every key), the weights, and what is in the source and in the
+    output."""
     from cleanplate.jobs.commands.run import beside
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.errors import ConfigError
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.ledger import ledger, plan
     from cleanplate.pipeline.recipe import recipe as recipes
     from cleanplate.pipeline.storage.connect import open_store
@@ -56,16 +76,22 @@ def describe(source: str, output: str, recipe: Recipe, limit: int | None) -> int
     plan.check_apart(from_store, to_store)
     for store in (from_store, to_store):
         store.reach()
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     count = size = 0
     told = Listing()
     for row in plan.listed(from_store, recipe, limit, told):
         count, size = count + 1, size + row.object.size
+    if not count and not allow_empty:
+        raise ConfigError(plan.none_under(from_store, told))
     committed = ledger.tally(to_store).rows
     console = Console()
-    console.print(recipes.dump(recipe).rstrip(), highlight=False, markup=False)
-    for name, sha256 in weights.items():
-        console.print(f"weights {name}  sha256 {sha256}", highlight=False, soft_wrap=True)
+    body = recipes.dump(recipe) if full else recipes.changed(recipe)
+    console.print(body.rstrip(), highlight=False, markup=False)
+    if full:
+        for name, sha256 in weights.items():
+            console.print(f"weights {name}  sha256 {sha256}", highlight=False, soft_wrap=True)
+    elif weights:
+        console.print(f"weights {', '.join(weights)}", highlight=False, soft_wrap=True)
     console.print(f"digest {recipe.digest(weights)}", highlight=False, soft_wrap=True)
     console.print(
         f"{count:,} images, {size / 2**20:,.1f} MiB in {from_store.url}; "

@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when the page was written. Raises ConfigError for an output without a run."""
+    """0 when the page was written, 3 when it lacks damaged parts. Raises ConfigError for an output without a run."""
     from cleanplate.pipeline.engine import run as runs
     from cleanplate.pipeline.errors import ConfigError
     from cleanplate.pipeline.ui import report
@@ -35,11 +35,19 @@ def run(args: argparse.Namespace) -> int:
     if args.sample < 0:
         raise ConfigError(f"--sample {args.sample}: must be 0 or more")
     output, record = runs.open_finished(args.output)
-    page = report.page(output, record, sample=args.sample, seed=args.seed)
+    damaged: list[str] = []
+    page = report.page(output, record, sample=args.sample, seed=args.seed, told=damaged.append)
+    made = "" if args.out.parent.exists() else f"; made the folder {args.out.parent}"
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {args.out}: {error.strerror}; name another file with -o") from error
-    Console().print(f"report: {args.out} ({len(page) / 1e6:.1f} MB); open it in a browser", highlight=False)
-    return 0
+    Console().print(
+        f"report: {args.out} ({len(page) / 1e6:.1f} MB); open it in a browser{made}", highlight=False
+    )
+    for damage in damaged:
+        Console(stderr=True).print(
+            f"not in the report: {damage}", highlight=False, soft_wrap=True, markup=False
+        )
+    return 3 if damaged else 0

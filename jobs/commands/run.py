@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -25,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="clean a source into an output; the same command resumes",
         description=__doc__,
         epilog="Examples: cleanplate run photos/ cleaned/ "
-        "cleanplate run photos/ cleaned/ --remove faces --inpainter pixelate --limit 20 "
+        "cleanplate run photos/ cleaned/ --preset anonymise --limit 20 "
         "cleanplate run s3://bucket/raw s3://bucket/clean --recipe recipe.yaml --address auto "
         "cleanplate run photos/ cleaned/ --review marks.json "
         "cleanplate run photos/ cleaned/ --json   # JSON lines for machines: docs/progress.md",
@@ -40,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--recall",
         type=int,
         metavar="N",
-        help="look at N random rows again to estimate what was missed; default: 1 %% of them, at most 200",
+        help="check N random rows again to estimate what was missed; default: 1 %% of them, 50 to 200",
     )
     parser.add_argument(
         "--failed-exit-code",
@@ -48,6 +50,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=1,
         metavar="N",
         help="exit code of a complete run with failed or residual rows (default 1; 0 for job schedulers)",
+    )
+    parser.add_argument(
+        "--labels",
+        dest="carry_labels",
+        metavar="FILE",
+        help="labels of yours (COCO, YOLO, CSV, JSON, Parquet) to carry into DST/labels (docs/labels.md)",
+    )
+    parser.add_argument(
+        "--allow-empty",
+        action="store_true",
+        help="a source without images is no error (default: exit code 2)",
     )
     parser.add_argument("--retry-failed", action="store_true", help="plan the failed rows once more")
     parser.add_argument(
@@ -72,7 +85,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """0 complete, 1 complete with failed or residual rows. Raises what `cleanplate.jobs.cli.app` turns into 2 and 3."""
     from cleanplate.jobs.cli.flags import recipe_of
-    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine import ray_cluster
     from cleanplate.pipeline.engine import run as runs
     from cleanplate.pipeline.errors import ConfigError
 
@@ -80,10 +93,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipe_of(args, own)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: must be 1 or more")
-    if not 0 <= args.failed_exit_code <= 255 or args.failed_exit_code in (2, 3):
-        raise ConfigError(
-            f"--failed-exit-code {args.failed_exit_code}: must be 0 to 255, and neither 2 nor 3"
-        )
+    check_exit_code(args.failed_exit_code)
     if args.recall is not None and args.recall < 0:
         raise ConfigError(f"--recall {args.recall}: must be 0 (no estimate) or more")
     if not args.every > 0:
@@ -91,9 +101,11 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from cleanplate.jobs.commands.plan import describe
 
-        return describe(args.source, args.output, recipe, args.limit)
-    ray_data.reachable(args.address)
-    started = runs.start(args.source, args.output, recipe, new_run=args.new_run)
+        return describe(args.source, args.output, recipe, args.limit, allow_empty=args.allow_empty)
+    ray_cluster.reachable(args.address)
+    if not (recipe.engine.gpus or args.address or args.json) and Path("/dev/nvidia0").exists():
+        Console(stderr=True).print(_UNUSED_GPU, highlight=False, soft_wrap=True)
+    started = runs.start(args.source, args.output, recipe, new_run=args.new_run, allow_empty=args.allow_empty)
     code = carry_out(
         started,
         limit=args.limit,
@@ -106,6 +118,12 @@ def run(args: argparse.Namespace) -> int:
         recall=args.recall,
     )
     return args.failed_exit_code if code == 1 else code
+
+
+_UNUSED_GPU = (
+    "There is a GPU here, and this recipe does not use it. --preset big does: masks by SAM ViT-H, fills by Big LaMa. "
+    "It fetches 3 GB once: cleanplate weights fetch --for big"
+)
 
 
 def check_exit_code(code: int) -> None:
@@ -123,7 +141,7 @@ def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
     from cleanplate.pipeline.ledger import review
 
     if args.new_run:
-        raise ConfigError("--review goes on with the run that was looked at: leave out --new-run")
+        raise ConfigError("--review continues the run that was reviewed: leave out --new-run")
     marks = review.read(args.review)
     output, record = runs.open_finished(args.output)
     counts = review.asked(output, marks).counts
@@ -148,9 +166,10 @@ def carry_out(
     exit code."""
     from contextlib import nullcontext
 
-    from cleanplate.pipeline.engine import log, ray_data
+    from cleanplate.pipeline.engine import log, ray_cluster
     from cleanplate.pipeline.engine import recall as recalls
     from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.engine.job import spread_here
     from cleanplate.pipeline.ui.progress import Progress
 
     log.start()
@@ -162,11 +181,13 @@ def carry_out(
     tell("planned", images=rows, units=len(units), committed_before=rows - left)
     if run.listing.left_out:
         tell("beside", left_out=dict(run.listing.left_out))
+    if run.unmatched:
+        tell("given", **run.unmatched)
     runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.listing.left_out))
     missed: list[dict[str, Any]] = []
     if todo:
         shown: Shown | None = "json" if machine else None
-        with nullcontext("this process, without Ray") if here else ray_data.connected(address) as where:
+        with nullcontext("this process, without Ray") if here else ray_cluster.connected(address) as where:
             tell("engine", where=where)
             with Progress(rows, rows - left, shown=shown, every=every, title=run.output.url) as progress:
                 try:
@@ -176,14 +197,17 @@ def carry_out(
                     _stopped(run, error, progress.tally.rows)
                     raise
             if size := recalls.sample_size(rows, recall):
-                spread = ray_data.spread_here if here else ray_data.spread_on_ray
+                spread = spread_here if here else ray_cluster.spread_on_ray
                 missed = recalls.estimate(run.output, run.recipe, spread, size)
                 tell("recall", recall=missed)
     if said := runs.advice(run):
         tell("advice", said=said)
     tally = runs.finished(run)
+    if carried := runs.labels(run):
+        tell("labels", **carried)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
-    code = close(tally, run.output.url, table=not machine)
+    hidden = run.recipe.inpaint.hiders(run.recipe.remove)
+    code = close(tally, run.output.url, hidden, table=not machine)
     if machine:
         tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
     return code
@@ -204,10 +228,35 @@ def _measured(progress: Progress, run_id: str) -> Callable[[Receipt], None]:
 
 
 def beside(left_out: Mapping[str, int]) -> str:
-    """What a source of containers holds besides images, in words."""
+    """What a source holds besides images, in words."""
     most = sorted(left_out.items(), key=lambda item: -item[1])[:6]
     told = ", ".join(f"{count:,} {suffix}" for suffix, count in most)
-    return f"{sum(left_out.values()):,} objects and members beside the images are left out: {told}"
+    count = sum(left_out.values())
+    return f"{count:,} other file{'s' * (count != 1)} left out: {told}"
+
+
+def _given(told: Mapping[str, Any]) -> str:
+    """What of the given regions came to nothing, in words."""
+    said = []
+    if told["unmatched"]:
+        examples = ", ".join(told["examples"])
+        said.append(
+            f"{told['unmatched']:,} of {told['named']:,} named images are not in the source ({examples}, ...)"
+        )
+    if told["without_area"]:
+        said.append(f"{told['without_area']:,} boxes without area are ignored")
+    return f"given.file: {'; '.join(said)}"
+
+
+def _labels(told: Mapping[str, Any]) -> str:
+    """What became of the carried labels, in words."""
+    said = f"labels: {told['kept']:,} of {told['labels']:,} kept ({told['flagged']:,} flagged), "
+    said += f"{told['dropped']:,} dropped"
+    if told["unmatched"]:
+        said += f", {told['unmatched']:,} name no image of the source"
+    if told["twice"]:
+        said += f"; {told['twice']:,} ids are there more than once, all kept as they are"
+    return f"{said}; labels/changes.csv lists them"
 
 
 def _stopped(run: Run, error: BaseException, rows: int) -> None:
@@ -232,6 +281,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "remove": list(recipe.remove),
         "segmenter": recipe.masks.segmenter,
         "inpainter": recipe.inpaint.name,
+        "hidden_by": recipe.inpaint.hiders(recipe.remove),
     }
 
 
@@ -245,12 +295,15 @@ def _person(event: str, **fields: Any) -> None:
         "start": lambda: (
             f"{fields['source']} > {fields['output']}   run {fields['run_id']}\n"
             f"remove {', '.join(fields['remove'])}   masks {fields['segmenter']}   {_filler(fields['inpainter'])}"
+            f"{_hiders(fields['hidden_by'])}"
         ),
         "planned": lambda: (
             f"{fields['images']:,} images in {fields['units']:,} unit{'s' * (fields['units'] != 1)}; "
             f"{fields['committed_before']:,} committed before"
         ),
         "beside": lambda: beside(fields["left_out"]),
+        "given": lambda: _given(fields),
+        "labels": lambda: _labels(fields),
         "engine": lambda: f"on {fields['where']}",
         "advice": lambda: f"{fields['said']}",
         "recall": lambda: (
@@ -261,24 +314,35 @@ def _person(event: str, **fields: Any) -> None:
 
 
 def _recalled(one: Mapping[str, Any]) -> str:
+    """The lower end first: it is what the sample supports."""
+    from cleanplate.pipeline.engine.recall import ENOUGH
+
+    sample = f"{one['removed']:,} removed, {one['missed']:,} possibly missed in {one['images']:,} images checked again"
+    if one["images"] < ENOUGH:
+        return f"recall of {one['kind']}: too few to tell ({sample}; --recall {ENOUGH} or more)"
     return (
-        f"recall of {one['kind']} at least {one['recall']:.1%} (95 %: {one['low']:.1%} to {one['high']:.1%}; "
-        f"{one['removed']:,} removed, {one['missed']:,} possibly missed in {one['images']:,} images looked at again)"
+        f"recall of {one['kind']}: at least {one['low']:.0%} "
+        f"(95 %: {one['low']:.0%} to {one['high']:.0%}, estimate {one['recall']:.0%}; {sample})"
     )
 
 
 def _filler(name: str) -> str:
     """What fills the masks, said on screen: a classic filler smears, and nobody should be surprised by it."""
-    from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS
+    from cleanplate.pipeline.recipe.sections import HIDING
 
     classic = " (OpenCV, no neural network; --inpainter lama-lite for LaMa)"
-    return f"inpainter {name}{classic if name in CLASSIC_INPAINTERS else ''}"
+    hides = " (hides what is there and removes nothing)"
+    return f"inpainter {name}{classic if name in ('telea', 'ns') else hides if name in HIDING else ''}"
 
 
-def close(tally: Tally, url: str, *, table: bool = True) -> int:
+def _hiders(words: list[str]) -> str:
+    return f"   {' and '.join(words)} hides, see inpaint.per_kind" if words else ""
+
+
+def close(tally: Tally, url: str, hidden: Sequence[str] = (), *, table: bool = True) -> int:
     """Print the closing table; 1 when rows failed or residue was left, else 0."""
     from cleanplate.jobs.cli.summary import summary
 
     if table:
-        Console().print(summary(tally, url))
+        Console().print(summary(tally, url, hidden))
     return 1 if tally.statuses.get("failed") or tally.statuses.get("residual") else 0

@@ -33,16 +33,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--source", metavar="SRC", help="pictures to choose from: a folder or s3://BUCKET/PREFIX"
     )
-    parser.add_argument("--port", type=int, default=8321, help="0 takes a free one (8321)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="another address lets other machines in that know the link"
+        "--port", type=int, default=8321, metavar="N", help="default 8321; 0 takes a free one"
     )
     parser.add_argument(
-        "--max-bytes", type=int, default=64 * 2**20, metavar="N", help="of a picture (64 MiB)"
+        "--host",
+        default="127.0.0.1",
+        help="default 127.0.0.1; another address lets other machines in",
     )
-    parser.add_argument("--max-pixels", type=int, default=50_000_000, metavar="N", help="... (50,000,000)")
+    parser.add_argument(
+        "--max-bytes",
+        type=int,
+        default=64 * 2**20,
+        metavar="N",
+        help="largest picture, in bytes (default: 64 MiB)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=50_000_000,
+        metavar="N",
+        help="largest picture, in pixels (default: 50,000,000)",
+    )
     parser.add_argument("--no-open", action="store_true", help="do not open a browser")
-    add_recipe_flags(parser)
+    add_recipe_flags(parser, ["picture", "file"])
     parser.set_defaults(run=run)
 
 
@@ -56,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         from cleanplate.pipeline.ui.serve.app import app
         from cleanplate.pipeline.ui.serve.state import Office
     except ImportError as error:
-        raise ConfigError(f"the page needs {error.name}: pip install 'cleanplate[serve]'") from error
+        raise ConfigError(f"the page needs {error.name}: pip install '.[serve]'") from error
     recipe, source = _given(args)
     listening = _listen(args.host, args.port)
     port = listening.getsockname()[1]
@@ -94,16 +108,29 @@ def _given(args: argparse.Namespace) -> tuple[Recipe, Source | None]:
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.pipeline.engine import run as runs
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.storage.connect import open_store
-    from cleanplate.pipeline.ui.serve.sources import Objects, Rows
+    from cleanplate.pipeline.ui.serve.sources import Rows
 
     if not args.output:
         recipe = recipe_of(args)
-        return recipe, Objects(open_store(args.source), recipe) if args.source else None
+        return recipe, _source(args.source, recipe) if args.source else None
     if args.source:
         raise ConfigError("DST brings its own source: leave out --source, or leave out DST")
     output, record = runs.open_finished(args.output)
     return recipe_of(args, record["recipe"]), Rows(output, record)
+
+
+def _source(place: str, recipe: Recipe) -> Source:
+    """The pictures of --source. Raises ConfigError for a place without any, StorageError for one that is not there."""
+    from cleanplate.pipeline.errors import ConfigError
+    from cleanplate.pipeline.ledger import plan
+    from cleanplate.pipeline.storage.connect import open_store
+    from cleanplate.pipeline.ui.serve.sources import Objects
+
+    store = open_store(place)
+    store.reach()
+    if next(iter(plan.listed(store, recipe, 1)), None) is None:
+        raise ConfigError(f"no pictures under {store.url}")
+    return Objects(store, recipe)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return follow(client, name)
     except KeyboardInterrupt:
-        print(f"\nThe job {name} goes on. {_how(name, args.address)}", file=sys.stderr)
+        print(f"\nThe job {name} is still running. {_how(name, args.address)}", file=sys.stderr)
         return STOPPED
     except (RuntimeError, OSError) as error:
         print(f"lost the cluster ({_first_line(error)}). {_how(name, args.address)}", file=sys.stderr)
@@ -164,12 +164,9 @@ def _with_sent_recipe(words: Sequence[str]) -> list[str]:
     """The words with --recipe pointing at the file as it is called in the package."""
     sent, value_next = [], False
     for word in words:
-        name, equals, _ = word.partition("=")
-        named = (
-            not value_next and name.startswith("--rec") and "--recipe".startswith(name)
-        )  # argparse takes --rec
-        sent.append(f"--recipe={RECIPE}" if named and equals else RECIPE if value_next else word)
-        value_next = named and not equals
+        given = not value_next and word.startswith("--recipe=")
+        sent.append(f"--recipe={RECIPE}" if given else RECIPE if value_next else word)
+        value_next = not value_next and word == "--recipe"
     return sent
 
 
@@ -191,12 +188,12 @@ def _check_files(recipe: Recipe) -> tuple[Path, ...]:
     from cleanplate.models.weights import registry
     from cleanplate.models.weights.fetch import package_file
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.factory import attachments, inpainters
+    from cleanplate.pipeline.factory import attachments, check
 
     for key, place in attachments.named(recipe):
         _same_everywhere(place, key)
     shipped = []
-    for name in inpainters.weights_of(recipe):
+    for name in check.weights_of(recipe):
         if name not in registry.known() and not name.startswith("/"):
             raise ConfigError(
                 f"weights {name!r}: on a cluster, name known weights or an absolute path on every node"
@@ -267,10 +264,10 @@ def _is_sent(path: Path) -> bool:
 
 def connect(address: str) -> Any:
     """A JobSubmissionClient. Raises ConfigError when nothing answers there, or says that we may not."""
-    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine import ray_cluster
     from cleanplate.pipeline.errors import ConfigError
 
-    ray_data.use_token(address)
+    ray_cluster.use_token(address)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -279,7 +276,7 @@ def connect(address: str) -> Any:
     except AuthenticationError as error:
         mode = os.environ.get("RAY_AUTH_MODE", "not set")
         raise ConfigError(
-            f"{address}: the cluster wants its token (RAY_AUTH_MODE is {mode} here). {ray_data.TOKEN_HINT}"
+            f"{address}: the cluster wants its token (RAY_AUTH_MODE is {mode} here). {ray_cluster.TOKEN_HINT}"
         ) from error
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray dashboard at {address}: {_first_line(error)}") from error

@@ -78,6 +78,13 @@ def run(args: argparse.Namespace) -> int:
         # What was replaced is the only other copy: it stays while anything of the parts is wrong.
         keep = frozenset({"replaced"} if set(found.wrong) & _OF_PARTS else ())
         _sweep(output, args.min_age, keep, console)
+    if {"readable", "sealed"} & set(found.wrong):
+        console.print(
+            "delete the parts that `readable` and `sealed` name, and run the same command again: it makes "
+            "their rows anew",
+            soft_wrap=True,
+            highlight=False,
+        )
     said = f"wrong: {', '.join(found.wrong)}" if found.wrong else "nothing is wrong"
     console.print(f"{found.rows:,} rows; {said}", soft_wrap=True, highlight=False)
     return 1 if found.wrong else 0

@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="append",
         default=[],
         metavar="RECIPE",
-        help="all that this recipe loads: a YAML file, or `default`; may be repeated",
+        help="all that this recipe loads: a YAML file, a preset, or `default`; may be repeated",
     )
 
     one = verbs.add_parser(
@@ -110,11 +110,12 @@ def _where(weights: Weights) -> str:
 
 
 def _needed(recipe: str) -> list[str]:
-    """The names of the weights that a recipe loads. Raises ConfigError for what is no recipe."""
-    from cleanplate.pipeline.factory import inpainters
+    """The names of the weights that a recipe loads: a file, a preset, or "default". Raises ConfigError."""
+    from cleanplate.jobs.cli.flags import presets
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.recipe.recipe import load
 
-    return list(inpainters.weights_of(load(None if recipe == "default" else recipe)))
+    return list(check.weights_of(load(None if recipe == "default" else presets().get(recipe, recipe))))
 
 
 def _fetch(names: list[str]) -> int:

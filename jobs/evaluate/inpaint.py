@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--masks",
         default="narrow,medium,wide,segm",
         metavar="LIST",
-        help="of narrow, medium, wide, segm (default all)",
+        help="some of narrow, medium, wide, segm (default all)",
     )
     add("--sizes", default="256,512", metavar="LIST", help="sides in pixels (default %(default)s)")
     add("--masks-each", type=int, default=1, metavar="N", help="holes of each kind in a photograph")
@@ -62,7 +62,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--train-size", type=int, default=256, metavar="PX", help="the crop of training (default %(default)s)"
     )
     add("--limit", type=int, metavar="N", help="only the first N photographs")
-    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of LaMa (default %(default)s)")
+    add(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="LaMa's precision (default %(default)s)"
+    )
     add("--threads", type=int, metavar="N", help="CPU threads (default: one a core; 1 on a busy machine)")
     add("--gpu", action="store_true", help="run LaMa and the networks of LPIPS and FID on a GPU")
     parser.set_defaults(run=run)
@@ -134,7 +136,7 @@ def check(args: argparse.Namespace) -> Wanted:
         from importlib.util import find_spec
 
         if find_spec("matplotlib") is None:
-            raise ConfigError("--curve draws with matplotlib: pip install 'cleanplate[eval]'")
+            raise ConfigError("--curve draws with matplotlib: pip install '.[eval]'")
     found = {name: inpainter(name, args.precision, True, float(args.gpu)) for name in dict.fromkeys(names)}
     titled = {Path(name).stem if name not in found or "/" in name else name: f for name, f in found.items()}
     if len(titled) < len(found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -131,7 +131,7 @@ def labels_in(entries: Sequence[label_files.Entry], recipe: Recipe, height: int,
         if not kind and len(recipe.remove) == 1:
             kind = recipe.remove[0]
         if kind in recipe.remove:
-            found += [Label(kind, region.box) for region in given.regions_of(one, height, width)]
+            found += [Label(kind, region.box) for region in given.regions_of(one, height, width, Counter())]
     return found
 
 

@@ -44,11 +44,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     photos.add_arguments(parser, out=out, metavar="PICTURE", split="train", seed=0)
     add = parser.add_argument
     add("--images", type=int, default=50, help="images of the collection (default %(default)s)")
-    add("--size", default="480x320", help="of each image (default %(default)s)")
+    add("--size", default="480x320", help="size of each image (default %(default)s)")
     add("--kinds", default=",".join(KINDS), metavar="LIST", help="(default %(default)s)")
     add("--opacities", default="0.15,0.3,0.6", metavar="LIST", help="(default %(default)s)")
     add("--jpeg", default="0,92", metavar="LIST", help="quality; 0 = lossless (default %(default)s)")
-    add("--subsampling", choices=SUBSAMPLING, default="420", help="of JPEG's colour (default %(default)s)")
+    add(
+        "--subsampling",
+        choices=SUBSAMPLING,
+        default="420",
+        help="JPEG's colour subsampling (default %(default)s)",
+    )
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""Train small variants of LaMa alike and compare them as the paper's tables 2-4 do; the same command goes on."""
+"""Train small variants of LaMa alike and compare them as the paper's tables 2-4 do; run it again to continue."""
 
 from __future__ import annotations
 
@@ -37,8 +37,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=8,
         help="channels of the first layer; 64 in the paper (default %(default)s)",
     )
-    add("--blocks", type=int, default=3, help="of the base generators; 9 in the paper (default %(default)s)")
-    add("--tables", default="2,4", metavar="LIST", help="of 2, 3, 4; 3 needs --encoder (default %(default)s)")
+    add(
+        "--blocks",
+        type=int,
+        default=3,
+        help="blocks of the base generators; 9 in the paper (default %(default)s)",
+    )
+    add(
+        "--tables",
+        default="2,4",
+        metavar="LIST",
+        help="some of 2, 3, 4; 3 needs --encoder (default %(default)s)",
+    )
     add("--encoder", metavar="WEIGHTS", help="ADE20K ResNet-50 (name or file) for the perceptual loss")
     add("--size", type=int, default=128, metavar="PX", help="side of measured images (default %(default)s)")
     add("--limit", type=int, metavar="N", help="measure on the first N photographs only")

@@ -1,4 +1,4 @@
-"""Train a LaMa generator, or the segmenter of marks, on photographs; the same command goes on where it was."""
+"""Train a LaMa generator, or the segmenter of marks, on photographs; run the same command again to continue."""
 
 from __future__ import annotations
 
@@ -280,9 +280,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change a field: seed=3, phases.0.batch=2",
     )
-    add("--stop-after", type=int, help="stop at this step (the same command goes on)")
-    add("--allow-changed-recipe", action="store_true", help="go on with an edited recipe")
-    add("--tensorboard", action="store_true", help="write event files too (pip install 'cleanplate[train]')")
+    add("--stop-after", type=int, help="stop at this step (run the same command again to continue)")
+    add("--allow-changed-recipe", action="store_true", help="continue with an edited recipe")
+    add("--tensorboard", action="store_true", help="write event files too (pip install '.[train]')")
     add("--export", type=Path, metavar="FILE", help="then write the best weights, safetensors")
     add(
         "--blend",
@@ -306,7 +306,7 @@ def check_flags(args: argparse.Namespace) -> TrainRecipe:
         from importlib.util import find_spec
 
         if find_spec("tensorboardX") is None:
-            raise ConfigError("--tensorboard needs tensorboardX: pip install 'cleanplate[train]'")
+            raise ConfigError("--tensorboard needs tensorboardX: pip install '.[train]'")
     return recipe
 
 

@@ -17,6 +17,8 @@ from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Region
 
 STRIDE = 4
+DOUBT = 0.15
+"""Peaks from here on may be faces: nothing is copied from them."""
 BATCH_PIXELS = 2 * 1280 * 1280
 SMALL = 320
 """Long side of one more look: a face that fills a large view is too large for the receptive field."""
@@ -35,9 +37,10 @@ class FaceDetector:
     path: centerface.onnx. min_score: lowest peak of the heat map that counts, and Region.score.
     long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
     whole and again in tiles, so a face 12 pixels wide is seen as at least 8. offset: shift of the tiling, in tiles.
-    turned: also look at the whole picture turned by quarters and by 45 degrees either way, smaller, for faces that
-    lie, hang or lean (five more views of TURNED pixels). For a second opinion use another long_side and offset, as
-    with TextDetector, and as weak.
+    upright: look at the picture as it is. turned: look at the whole picture turned by quarters and by 45 degrees either
+    way, smaller, for faces that lie, hang or lean (five views of TURNED pixels); the detector of such finds ends in
+    "@turned".
+    For a second opinion show it the mirrored picture (`looks.Mirrored`): other pixels, the same network.
 
     Holds no state between calls. Raises ValueError for settings, nothing for an image's content.
     """
@@ -49,6 +52,7 @@ class FaceDetector:
         long_side: int = 1280,
         offset: float = 0.0,
         overlap: float = 0.3,
+        upright: bool = True,
         turned: bool = True,
         threads: int = 1,
         name: str = "centerface",
@@ -62,20 +66,38 @@ class FaceDetector:
         self.long_side = long_side
         self.offset = offset
         self.overlap = overlap
-        self.turned = turned
+        self.upright, self.turned = upright, turned
         model = free_shapes(Path(path).read_bytes(), {"input.1": ("batch", 3, "height", "width")})
         self._session = open_session(fixed_weights(model), threads)
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
-        found = self._look(images, [self._views(*image.shape[:2]) for image in images], self.min_score)
-        leaning: list[list[Boxes]] = [[] for _ in images]
-        if self.turned:
-            self._turned(images, found, leaning)
-        return [self._regions(*one) for one in zip(images, found, leaning, strict=True)]
+        return [[r for r in regions if not r.doubtful] for regions in self.with_doubts(images)]
 
-    def _turned(self, images: list[Image], found: list[list[Boxes]], leaning: list[list[Boxes]]) -> None:
-        """Add to `found` what is seen in each picture turned by quarters, to `leaning` by SLANTS, in its own frame."""
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and behind them, doubtful, the upright peaks from DOUBT on."""
+        plans = [self._views(*image.shape[:2]) if self.upright else [] for image in images]
+        seen = self._look(images, plans, min(DOUBT, self.min_score))
+        found = [[rows[rows[:, 4] > self.min_score] for rows in some] for some in seen]
+        turned, leaning = (
+            self._turned(images) if self.turned else ([[] for _ in images], [[] for _ in images])
+        )
+        return [
+            [*self._regions(image, *one), *self._doubts(image, low)]
+            for image, low, *one in zip(images, seen, found, turned, leaning, strict=True)
+        ]
+
+    def _doubts(self, image: Image, seen: list[Boxes]) -> list[Region]:
+        low, _ = _apart(image, [rows[rows[:, 4] <= self.min_score] for rows in seen])
+        return [
+            Region("face", self.name, score, (x0, y0, x1, y1), doubtful=True)
+            for x0, y0, x1, y1, score in low.tolist()
+        ]
+
+    def _turned(self, images: list[Image]) -> tuple[list[list[Boxes]], list[list[Boxes]]]:
+        """What is seen in each picture turned by quarters and by SLANTS, in its own frame."""
+        found: list[list[Boxes]] = [[] for _ in images]
+        leaning: list[list[Boxes]] = [[] for _ in images]
         score = max(self.min_score, TURNED_SCORE)
         for quarters in (1, 2, 3):
             turned = [np.ascontiguousarray(np.rot90(image, quarters)) for image in images]
@@ -92,6 +114,7 @@ class FaceDetector:
                 whole = np.array([[0, 0, *image.shape[1::-1]]], np.float64)
                 # Not in what is mirrored beyond the edges.
                 rows.append(boxes[middles_in(boxes, whole)[:, 0]])
+        return found, leaning
 
     def _look(self, images: list[Image], plans: list[list[tiles.View]], score: float) -> list[list[Boxes]]:
         """The peaks above a score in every view of each image, in image pixels."""
@@ -111,24 +134,33 @@ class FaceDetector:
             views.append(tiles.whole(height, width, SMALL))
         return views
 
-    def _regions(self, image: Image, found: list[Boxes], leaning: list[Boxes]) -> list[Region]:
+    def _regions(
+        self, image: Image, found: list[Boxes], turned: list[Boxes], leaning: list[Boxes]
+    ) -> list[Region]:
         """Each face once; leaning ones, whose boxes fit worse, only where nothing else was found."""
-        rows, more = (_apart(image, some) for some in (found, leaning))
-        rows = np.concatenate([rows, more[~(middles_in(more, rows).any(1) | middles_in(rows, more).any(0))]])
+        upright = sum(map(len, found))
+        rows, kept = _apart(image, [*found, *turned])
+        lies = kept >= upright
+        more, _ = _apart(image, leaning)
+        more = more[~(middles_in(more, rows).any(1) | middles_in(rows, more).any(0))]
+        rows, lies = np.concatenate([rows, more]), np.concatenate([lies, np.ones(len(more), np.bool_)])
+        order = np.argsort(-rows[:, 4], kind="stable")
+        name = self.name.removesuffix("@turned")
         return [
-            Region("face", self.name, min(1.0, score), (x0, y0, x1, y1))
-            for x0, y0, x1, y1, score in rows[np.argsort(-rows[:, 4], kind="stable")].tolist()
+            Region("face", f"{name}@turned" if lain else name, min(1.0, score), (x0, y0, x1, y1))
+            for (x0, y0, x1, y1, score), lain in zip(rows[order].tolist(), lies[order].tolist(), strict=True)
         ]
 
 
-def _apart(image: Image, found: list[Boxes]) -> Boxes:
-    """The boxes within the image, of those that overlap the surest."""
+def _apart(image: Image, found: list[Boxes]) -> tuple[Boxes, npt.NDArray[np.intp]]:
+    """(the boxes within the image, of those that overlap the surest; their numbers among all)."""
     height, width = image.shape[:2]
     rows = np.concatenate(found) if found else np.zeros((0, 5))
     rows[:, 0:4] = np.clip(rows[:, 0:4], 0, [width, height, width, height])
-    rows = rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
+    inside = np.flatnonzero((rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1]))
+    rows = rows[inside]
     kept = tiles.suppress(len(rows), rows[:, 4].tolist(), lambda a, b: iou(rows[a], rows[b]), 0.3)
-    return np.asarray(rows[kept])
+    return np.asarray(rows[kept]), inside[kept]
 
 
 def middles_in(rows: Boxes, others: Boxes) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.devices import progressed, subnormals_flushed
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,14 +44,16 @@ class _Flushed:
 
     def run(self, output_names: list[str] | None, feeds: dict[str, Floats]) -> list[Floats]:
         with subnormals_flushed():
-            return self._session.run(output_names, feeds)
+            outputs = self._session.run(output_names, feeds)
+        progressed()
+        return outputs
 
 
 def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
     """Open a model file (or its bytes) on CUDA when onnxruntime has it, else on the CPU.
 
     threads: CPU threads for one run; 1 because a cluster runs one worker on each core.
-    Raises FileNotFoundError when there is no file; what onnxruntime raises for a broken one is left as is.
+    Raises FileNotFoundError when there is no file, ValueError for one that onnxruntime cannot open.
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
@@ -73,7 +75,12 @@ def open_session(model: Path | str | bytes, threads: int = 1) -> Session:
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     source = model if isinstance(model, bytes) else str(model)
     with subnormals_flushed():
-        return _Flushed(onnxruntime.InferenceSession(source, options, providers=providers))
+        try:
+            return _Flushed(onnxruntime.InferenceSession(source, options, providers=providers))
+        except Exception as error:
+            name = "the model" if isinstance(model, bytes) else str(model)
+            said = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{name} is no ONNX file that can be opened: {said}") from error
 
 
 def on_gpu(session: Session) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cleanplate.models.detectors.lettering.lines import Line, box_of
-from cleanplate.models.detectors.text import TextDetector
+from cleanplate.models.detectors.text import TextDetector, doubt_of
 from cleanplate.models.types import Image, Region
 
 
@@ -28,6 +28,15 @@ class PlateDetector:
             [region for line in lines if (region := self._plate(image, line)) is not None]
             for image, lines in zip(images, self._text.lines(images), strict=True)
         ]
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and behind them, doubtful, all other lines: a plate that was misread is one of them."""
+        found = []
+        for image, lines in zip(images, self._text.lines(images), strict=True):
+            judged = [(line, self._plate(image, line)) for line in lines]
+            doubts = [doubt_of(line, "plate", self.name, image) for line, plate in judged if plate is None]
+            found.append([r for r in (*(plate for _, plate in judged), *doubts) if r is not None])
+        return found
 
     def _plate(self, image: Image, line: Line) -> Region | None:
         box = box_of(line.quad, *image.shape[:2])

@@ -23,10 +23,17 @@ class WrittenDetector:
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, text first; boxes xyxy pixels."""
+        return self._found(images, doubts=False)
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and doubtful, the lines that are not believed to be text."""
+        return self._found(images, doubts=True)
+
+    def _found(self, images: list[Image], doubts: bool) -> list[list[Region]]:
         looks = self.watermark.overlay(images)
         proposed = self.text.propose(images, looks, slanted=True)
         # The rule of watermarks was fitted without slanted lines.
         level = [replace(one, slanted=[]) for one in proposed]
         marks = self.watermark.regions(images, looks, self.text.read(images, level))
-        texts = self.text.regions(images, self.text.read(images, proposed))
+        texts = self.text.regions(images, self.text.read(images, proposed), doubts)
         return [[*some, *more] for some, more in zip(texts, marks, strict=True)]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cleanplate.models.devices import bf16_is_native, subnormals_flushed
+from cleanplate.models.devices import bf16_is_native, progressed, subnormals_flushed
 from cleanplate.models.types import Image
 
 STRIDE = 32
@@ -134,4 +134,5 @@ def probability(net: MarksNet, images: Sequence[Image]) -> Probability:
     batch = functional.pad(batch, (0, right, 0, below), mode="replicate")
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         logits = net(batch)
+    progressed()
     return np.asarray(torch.sigmoid(logits.float())[:, 0, :height, :width].cpu().numpy(), np.float32)

@@ -57,7 +57,7 @@ def pair_metrics(device: str = "cpu") -> list[Metric]:
 def flip_metric(package: str = "flip_evaluator") -> Metric:
     """FLIP, or what it needs where `package` is not installed."""
     if find_spec(package) is None:
-        return Metric("flip", "FLIP", False, None, "needs flip-evaluator: pip install 'cleanplate[eval]'")
+        return Metric("flip", "FLIP", False, None, "needs flip-evaluator: pip install '.[eval]'")
     return Metric("flip", "FLIP", False, flip)
 
 

@@ -1,4 +1,5 @@
-"""Inpainters (cleanplate.models.types.Inpainter): LaMa on crops, OpenCV's two, and three that hide instead of filling.
+"""Inpainters (cleanplate.models.types.Inpainter): LaMa on crops, OpenCV's two. Those that copy from the surroundings
+are in `copying`, those that only hide in `hiding`.
 
 All of them keep every pixel outside the mask bit for bit, return an image with an empty mask as it is (a
 copy), and raise ValueError where an image is not HWC uint8 RGB, or a mask not HW bool of its image's size.
@@ -17,7 +18,10 @@ import torch
 from torch import nn
 
 from cleanplate.models.devices import subnormals_flushed
-from cleanplate.models.inpainters.crops import Crop, CropSettings, cut, hole_boxes, paste, plan_crops, resize
+from cleanplate.models.inpainters.contract import Forbidden, check_pairs, each
+from cleanplate.models.inpainters.copying import PatchMatch
+from cleanplate.models.inpainters.crops import Crop, CropSettings, cut, paste, plan_crops
+from cleanplate.models.inpainters.hiding import Blur, Fill, Pixelate, Stylise
 from cleanplate.models.lama.fast.cuda_graphs import graphed
 from cleanplate.models.lama.fast.generator import fast_generator
 from cleanplate.models.lama.generator import LamaGenerator, Precision, Predict, start_batch
@@ -30,10 +34,6 @@ Job = tuple[int, Crop]
 
 Filled = Callable[[], Image]
 """Waits for a batch: BHWC uint8 RGB."""
-
-# Hiding takes things this near together (half the distance, pixels), so that a word is blurred as a word and
-# not letter by letter, each with a blur of a letter's size.
-HIDE_GAP = 8
 
 
 class LamaInpainter:
@@ -94,8 +94,11 @@ class LamaInpainter:
                 )
             self._refined = model, refine
 
-    def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]:
-        """HWC uint8 RGB and HW bool (True = remove) -> HWC uint8 RGB, same sizes."""
+    def __call__(
+        self, images: list[Image], masks: list[Mask], forbidden: Forbidden | None = None
+    ) -> list[Image]:
+        """HWC uint8 RGB and HW bool (True = remove) -> HWC uint8 RGB, same sizes. Nothing is copied, so nothing is
+        forbidden."""
         check_pairs(images, masks)
         results = [image.copy() for image in images]
         by_size: defaultdict[tuple[bool, tuple[int, int]], list[Job]] = defaultdict(list)
@@ -170,36 +173,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def check_pairs(images: list[Image], masks: list[Mask]) -> None:
-    """Raises ValueError unless each image is HWC uint8 RGB and has a mask HW bool of its size."""
-    if len(images) != len(masks):
-        raise ValueError(f"{len(images)} images but {len(masks)} masks")
-    for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image {i} must be HWC uint8 RGB, not {image.dtype} {image.shape}")
-        if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
-            raise ValueError(f"mask {i} must be HW bool of {image.shape[:2]}, not {mask.dtype} {mask.shape}")
-
-
-def _each(images: list[Image], masks: list[Mask], fill: Callable[[Image, Mask], Image]) -> list[Image]:
-    """Applies `fill` to every image with a hole and keeps its result inside the hole only."""
-    check_pairs(images, masks)
-    return [
-        np.where(mask[..., None], fill(image, mask), image) if mask.any() else image.copy()
-        for image, mask in zip(images, masks, strict=True)
-    ]
-
-
-def _each_box(image: Image, mask: Mask, change: Callable[[Image], Image]) -> Image:
-    """`change` applied to the box round each group of mask pixels; boxes are read from the input image."""
-    out = image.copy()
-    for x0, y0, x1, y1 in hole_boxes(mask, gap=HIDE_GAP).tolist():
-        changed = change(image[y0:y1, x0:x1])
-        hole = mask[y0:y1, x0:x1]
-        out[y0:y1, x0:x1][hole] = changed[hole]
-    return out
-
-
 @dataclass
 class OpenCvInpainter:
     """cv2.inpaint: 'telea' (Telea 2004) or 'ns' (Bertalmio et al. 2001). radius: pixels looked at round each
@@ -218,7 +191,9 @@ class OpenCvInpainter:
             raise ValueError(f"method must be 'telea' or 'ns', not {self.method!r}")
         self.name = self.method
 
-    def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]:
+    def __call__(
+        self, images: list[Image], masks: list[Mask], forbidden: Forbidden | None = None
+    ) -> list[Image]:
         flag = cv2.INPAINT_TELEA if self.method == "telea" else cv2.INPAINT_NS
 
         def fill(image: Image, mask: Mask) -> Image:
@@ -226,62 +201,11 @@ class OpenCvInpainter:
                 return np.zeros_like(image)
             return np.asarray(cv2.inpaint(image, mask.astype(np.uint8), self.radius, flag), np.uint8)
 
-        return _each(images, masks, fill)
-
-
-@dataclass
-class Blur:
-    """Gaussian blur of what is under the mask; sigma is `strength` times the longer side of each box.
-
-    Hides, does not remove: colours and coarse shapes stay.
-    """
-
-    strength: float = 0.15
-    name: str = "blur"
-
-    def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]:
-        def blur(part: Image) -> Image:
-            sigma = max(1.0, self.strength * max(part.shape[:2]))
-            return np.asarray(
-                cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.uint8
-            )
-
-        return _each(images, masks, lambda image, mask: _each_box(image, mask, blur))
-
-
-@dataclass
-class Pixelate:
-    """Mean colours of what is under the mask, on a grid of `cells` along the longer side of each box.
-
-    Hides, does not remove; few cells hide better.
-    """
-
-    cells: int = 8
-    name: str = "pixelate"
-
-    def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]:
-        def pixelate(part: Image) -> Image:
-            height, width = part.shape[:2]
-            step = max(1.0, max(height, width) / self.cells)
-            size = (max(1, round(height / step)), max(1, round(width / step)))
-            return resize(resize(part, size, cv2.INTER_AREA), (height, width), cv2.INTER_NEAREST)
-
-        return _each(images, masks, lambda image, mask: _each_box(image, mask, pixelate))
-
-
-@dataclass
-class Fill:
-    """One colour (RGB, 0..255). Nothing of what was there survives."""
-
-    colour: tuple[int, int, int] = (0, 0, 0)
-    name: str = "fill"
-
-    def __call__(self, images: list[Image], masks: list[Mask]) -> list[Image]:
-        colour = np.array(self.colour, np.uint8)
-        return _each(images, masks, lambda image, mask: np.broadcast_to(colour, image.shape))
+        return each(images, masks, fill)
 
 
 def simple_inpainters() -> dict[str, Inpainter]:
     """The inpainters that need no weights, by name, with their default settings."""
-    all_: list[Inpainter] = [OpenCvInpainter("telea"), OpenCvInpainter("ns"), Blur(), Pixelate(), Fill()]
+    filling: list[Inpainter] = [OpenCvInpainter("telea"), OpenCvInpainter("ns"), PatchMatch()]
+    all_: list[Inpainter] = [*filling, Blur(), Pixelate(), Stylise(), Fill()]
     return {inpainter.name: inpainter for inpainter in all_}

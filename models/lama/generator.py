@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from cleanplate.models.devices import progressed
 from cleanplate.models.lama.ffc import FFC_BN_ACT, ConcatSplit, FFCResnetBlock, ReflectPad2d
 
 Kind = Literal["fourier", "regular", "dilated"]
@@ -345,6 +346,7 @@ def start_batch(
     x = _to_input(*(tensor.to(device, non_blocking=on_gpu) for tensor in staged))
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         predicted = predict(x)
+    progressed()
     levels = (predicted[..., :height, :width].float() * 255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     done: torch.cuda.Event | None = None
     if on_gpu:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cleanplate.models.devices import progressed
 from cleanplate.models.lama.ffc import FFCResnetBlock
 from cleanplate.models.lama.generator import MODULO, LamaGenerator, inpaint_batch
 from cleanplate.models.types import Image, Mask
@@ -147,6 +148,7 @@ def _refine_scale(
             pyramid_down(predicted[..., :height, :width]), coarser, core
         )
         on_loss(loss.item())
+        progressed()
         # The last prediction is the result: a step after it would be lost.
         if i < settings.n_iters - 1 and loss.requires_grad:
             for feature, gradient in zip(features, torch.autograd.grad(loss, features), strict=True):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image as PilImage
 
-from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.devices import progressed, subnormals_flushed
 from cleanplate.models.segmenters.masks import box_mask
 from cleanplate.models.segmenters.sam_package import package as package
 from cleanplate.models.segmenters.sam_package import resize
@@ -191,6 +191,7 @@ class SamSegmenter:
         for start in range(0, len(images), step):
             inputs = [self._input(image) for image in images[start : start + step]]
             batch = self._encode(inputs)
+            progressed()
             for n, one in enumerate(inputs):
                 yield batch[n : n + 1], (one.shape[1], one.shape[2])
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.devices import progressed, subnormals_flushed
 from cleanplate.models.segmenters.sam import PROMPTS_AT_ONCE, Prompts, fitted, inner_point
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.models.weights.hub import IMAGENET, prepared
@@ -40,7 +40,7 @@ class HubSamSegmenter:
         try:
             import transformers
         except ImportError as error:
-            raise ImportError("SAM 2 and 3 need transformers: pip install 'cleanplate[prompt]'") from error
+            raise ImportError("SAM 2 and 3 need transformers: pip install '.[prompt]'") from error
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type not in CLASSES:
             raise ValueError(f"{folder} holds {config.model_type!r}, not one of {', '.join(CLASSES)}")
@@ -64,6 +64,7 @@ class HubSamSegmenter:
         height, width = image.shape[:2]
         pixels = prepared(image, (self._side, self._side), IMAGENET).to(self._device)
         encoded = self._model.get_image_embeddings(pixels)
+        progressed()
         scale = np.array([self._side / width, self._side / height], np.float32)
         masks = []
         for start in range(0, len(regions), PROMPTS_AT_ONCE):

@@ -138,7 +138,17 @@ def _local(source: str) -> Path:
         return package_file(source)
     if source.startswith("file:"):
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
-    return Path(source).expanduser()
+    return expanded(source)
+
+
+def expanded(place: str | Path) -> Path:
+    """The path with a home folder in the place of ~. Raises WeightsError where there is none."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:
+        raise WeightsError(
+            f"no home folder for {place}: write the path out, or set HOME or CLEANPLATE_WEIGHTS"
+        ) from error
 
 
 def _take_member(archive: Path, member: str, target: Path) -> None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from cleanplate.models.types import Image
-from cleanplate.models.weights.fetch import WeightsError
+from cleanplate.models.weights.fetch import WeightsError, expanded
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def folder_of(model: str) -> Path:
 
     Raises WeightsError when it cannot be had or holds no safetensors.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     if not path.is_dir():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", model):
             raise WeightsError(f"no folder {model}, and that is no name of the hub (owner/name@revision)")
@@ -46,7 +46,7 @@ def _fetched(model: str) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
-        raise WeightsError(f"{model}: a name of the hub needs pip install 'cleanplate[prompt]'") from error
+        raise WeightsError(f"{model}: a name of the hub needs pip install '.[prompt]'") from error
     name, _, revision = model.partition("@")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(WANTED)))

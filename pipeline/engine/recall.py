@@ -21,17 +21,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.engine.job import Spread
+from cleanplate.pipeline.factory import kinds
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.ledger import layouts, ledger
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.detect import wanted
-from cleanplate.pipeline.stages.stage import Spread
 from cleanplate.pipeline.storage.connect import Store
 
-METHOD = "finds of all detectors, over the whole output, at any score, counted as missed"
+METHOD = "Anything any detector still sees counts as missed"
 _SHARE, _MOST = 0.01, 200
+ENOUGH = 50
+"""Images below which a sample says too little to be told as a share."""
 _OVERLAP = 0.5
 
 
@@ -46,8 +48,11 @@ class _Some:
 
 
 def sample_size(rows: int, asked: int | None) -> int:
-    """Images to look at again: what was asked for, else one of a hundred and at most 200."""
-    return min(rows, int(rows * _SHARE) if asked is None else asked, _MOST if asked is None else rows)
+    """Images to look at again: what was asked for, else one of a hundred, at least 50 and at most 200. None of fewer
+    than 50 rows, which could tell nothing."""
+    if asked is not None:
+        return min(rows, asked)
+    return 0 if rows < ENOUGH else min(_MOST, max(ENOUGH, int(rows * _SHARE)))
 
 
 def estimate(output: Store, recipe: Recipe, spread: Spread, size: int) -> list[dict[str, Any]]:
@@ -91,9 +96,9 @@ def _sample(output: Store, size: int) -> list[tuple[str, str]]:
 
     def hashed() -> Iterator[tuple[str, str, str]]:
         for part in ledger.part_keys(output):
-            table = ledger.open_part(output, part).read(["image_id", "attempt", "status"])
+            table = ledger.read_part(output, part, ["image_id", "attempt", "status"])
             for row in table.to_pylist():
-                if row["status"] in ("unchanged", "cleaned", "residual"):
+                if row["status"] in ("unchanged", "cleaned", "hidden", "residual"):
                     name = f"recall {row['image_id']} {row['attempt']}".encode()
                     yield hashlib.sha256(name).hexdigest(), part, row["image_id"]
 
@@ -103,8 +108,8 @@ def _sample(output: Store, size: int) -> list[tuple[str, str]]:
 def _look(some: _Some) -> tuple[int, dict[str, int], dict[str, int]]:
     """(images, removed by kind, missed by kind) of some rows' outputs."""
     detectors = [
-        *inpainters.detectors(some.recipe),
-        *(v.detector for v in inpainters.verifiers(some.recipe) if not v.close),
+        *kinds.detectors(some.recipe),
+        *(v.detector for v in kinds.verifiers(some.recipe) if not v.close),
     ]
     removed: Counter[str] = Counter()
     missed: Counter[str] = Counter()

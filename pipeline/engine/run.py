@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine import estimate_watermarks, ray_data
+from cleanplate.pipeline.engine import estimate_watermarks, ray_cluster, ray_data
+from cleanplate.pipeline.engine.job import Job, Stages, run_here, spread_here, stages_of
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
-from cleanplate.pipeline.factory import attachments, inpainters, static_watermark
+from cleanplate.pipeline.factory import attachments, check, static_watermark
+from cleanplate.pipeline.labels import carry, forms
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
 from cleanplate.pipeline.ledger.ledger import Receipt, Tally
 from cleanplate.pipeline.recipe import provenance
@@ -39,27 +41,34 @@ class Run:
     stamp: Stamp
     run_id: str
     listing: Listing = field(default_factory=Listing)
-    """What the last listing of a source of containers told besides its images."""
+    """What the last listing of the source told besides its images."""
+    unmatched: dict[str, Any] = field(default_factory=dict)
+    """What of `given.file` came to nothing, where the whole source was listed."""
 
-    def job(
-        self, units: list[plan.Unit], last: bool, stages: ray_data.Stages = ray_data.stages_of
-    ) -> ray_data.Job:
+    def job(self, units: list[plan.Unit], last: bool, stages: Stages = stages_of) -> Job:
         below = self.source.uri("")
-        return ray_data.Job(tuple(units), self.output, self.recipe, self.stamp, last, stages, below)
+        return Job(tuple(units), self.output, self.recipe, self.stamp, last, stages, below)
 
 
-def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) -> Run:
+def start(
+    source: str, output: str, recipe: Recipe, *, new_run: bool = False, allow_empty: bool = False
+) -> Run:
     """Check everything that can be wrong and claim the output. No image is touched.
 
-    new_run: a recipe other than the output's gets a folder of its own in it, `run-<digest>`.
-    Raises ConfigError, StorageError (unreachable or forbidden place) or WeightsError.
+    allow_empty: a source without images is no error. new_run: a recipe other than the output's gets a folder of its own
+    in it, `run-<digest>`. Raises ConfigError, StorageError (unreachable or forbidden place) or WeightsError.
     """
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
+    if recipe.labels.file is not None:
+        forms.read(recipe.labels)  # Fails now where it cannot be read.
     for store in (from_store, to_store):
         store.reach()
-    next(iter(from_store.list()), None)  # Fails now, not after an hour, when the source cannot be listed.
+    # Fails now, not after an hour, when the source cannot be listed, or holds nothing.
+    told = Listing()
+    if not (any(plan.listed(from_store, recipe, 1, told)) or allow_empty or plan.generations(to_store)):
+        raise ConfigError(plan.none_under(from_store, told))
     digest = recipe.digest(weights)
     if new_run and _other_run(to_store, digest):
         to_store = open_store(f"{to_store.url}/run-{digest[:12]}")
@@ -75,7 +84,9 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
         "started": provenance.now(),
         "run_id": run_id,
     }
-    ledger.claim(to_store, record)
+    digest = str(
+        ledger.claim(to_store, record)["recipe_digest"]
+    )  # An earlier version's, where the run is its.
     recipe = static_watermark.placed(attachments.travelling(recipe, from_store, to_store), to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
@@ -84,7 +95,7 @@ def start(source: str, output: str, recipe: Recipe, *, new_run: bool = False) ->
 
 def _other_run(output: Store, digest: str) -> bool:
     try:
-        return bool(ledger.read_record(output).get("recipe_digest") != digest)
+        return not ledger.is_of_recipe(ledger.read_record(output), digest)
     except StorageError as error:
         if error.kind == "missing":
             return False
@@ -104,6 +115,8 @@ def plan_new(
     run.listing.whole.clear()
     run.listing.known = plan.whole_containers(run.output)
     images = plan.listed(run.source, run.recipe, limit, run.listing)
+    if not existing and limit is None:
+        images = _watched(images, run)
     _extend(run, ledger.unseen(run.output, images) if existing else images, run.listing)
     if retry_failed:
         _extend(run, ledger.failed(run.output))
@@ -111,6 +124,16 @@ def plan_new(
     while marks and (rows := review.asked(run.output, marks).rows):
         _extend(run, iter(rows))
     return planned(run.output)
+
+
+def _watched(images: Iterator[plan.Planned], run: Run) -> Iterator[plan.Planned]:
+    """The images as they come; when all have, `run.unmatched` holds the given names that fit none of them."""
+    count = attachments.unmatched(run.recipe)
+    for image in images:
+        count.see(image.uri)
+        yield image
+    count.end()
+    run.unmatched.update(count.told)
 
 
 def planned(output: Store) -> list[plan.Unit]:
@@ -128,17 +151,17 @@ def execute(
     units: list[plan.Unit],
     engine: Engine,
     told: Callable[[Receipt], None],
-    stages: ray_data.Stages = ray_data.stages_of,
+    stages: Stages = stages_of,
 ) -> None:
     """Do every unit that is not committed, telling of each receipt. Two passes: a unit that a dead node or an
     unreachable source left behind is taken again.
 
     Raises RunStopped when units are left all the same.
     """
-    go = ray_data.run_on_ray if engine == "ray" else ray_data.run_here
+    go = ray_data.run_on_ray if engine == "ray" else run_here
     if units and static_watermark.KIND in run.recipe.remove:
         index = estimate_watermarks.prepare(
-            run.output, run.recipe, ray_data.spread_on_ray if engine == "ray" else ray_data.spread_here
+            run.output, run.recipe, ray_cluster.spread_on_ray if engine == "ray" else spread_here
         )
         event(run, "consensus", groups=index)
     for number in range(1, PASSES + 1):
@@ -169,8 +192,16 @@ def advice(run: Run) -> str | None:
 
 def finished(run: Run) -> Tally:
     """When every unit is committed: write the dataset's card, and count the rows."""
+    tally = ledger.tally(run.output)
     dataset_card.write(run.output)
-    return ledger.tally(run.output)
+    return tally
+
+
+def labels(run: Run) -> dict[str, Any] | None:
+    """When every unit is committed: carry the recipe's labels into the output. Counts; None where none are named."""
+    if run.recipe.labels.file is None:
+        return None
+    return carry.carry(run.output, run.recipe.labels, run.recipe.output.layout, run.source.url)
 
 
 def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:

@@ -1,50 +1,26 @@
-"""What runs in the worker processes of an engine: a group of stages over packed units, watched and witnessed."""
+"""What runs in the worker processes of an engine: a group of stages over packed units, watched for hangs."""
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import log
+from cleanplate.pipeline.engine.job import Job, commit
 from cleanplate.pipeline.engine.metrics import Meters
 from cleanplate.pipeline.engine.packing import pack, packed_row, unpack
-from cleanplate.pipeline.engine.poison import Case
+from cleanplate.pipeline.engine.poison import LONGER, Tracker, Verdict
+from cleanplate.pipeline.engine.pulse import Pulse
 from cleanplate.pipeline.errors import CleanplateError, StorageError, redacted
-from cleanplate.pipeline.ledger import layouts, ledger, plan
-from cleanplate.pipeline.ledger.ledger import Receipt
+from cleanplate.pipeline.ledger import plan
 from cleanplate.pipeline.stages.stage import Stage, Worker
 from cleanplate.pipeline.stages.write import finish
-
-if TYPE_CHECKING:
-    from cleanplate.pipeline.engine.ray_data import Job
-
-Tell = Callable[..., Any]
-"""tell(verb, *words): a method of the Witness by name, wherever it lives; None when it cannot be reached."""
-
-
-def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
-    """Put the unit's part if it is absent; the receipt tells what it holds."""
-    ledger.check_part(table)
-    layout = job.recipe.output.layout
-    if layout != "parquet" and not ledger.has(
-        job.output, unit
-    ):  # A late writer puts no pictures for no part.
-        table = layouts.place(job.output, unit, table, layout, job.below)
-    new = ledger.commit(job.output, unit, table)
-    if new:
-        log.failed_rows(unit, table)
-    rows, statuses, causes = ledger.counts(table)
-    seconds = time.time() - start
-    told = ledger.timings(table), ledger.problems(table)
-    return Receipt(unit, rows, statuses, causes, new, seconds, *told)
 
 
 @dataclass(frozen=True)
@@ -55,8 +31,8 @@ class Place:
     group: tuple[Stage, ...]
     first: bool
     final: bool
-    witness: Any
-    """The engine's handle of the wave's Witness."""
+    attempts: Any
+    """The engine's handle of the wave's `Attempts`."""
 
 
 class Group:
@@ -66,9 +42,10 @@ class Group:
     exception that Ray would retry or count as one more errored block.
     """
 
-    def __init__(self, place: Place, witness: Tell, meters: Meters) -> None:
-        self.place, self.witness, self.meters = place, witness, meters
+    def __init__(self, place: Place, tracker: Tracker, meters: Meters) -> None:
+        self.place, self.tracker, self.meters = place, tracker, meters
         self.worker: Worker | None = None
+        self.pulse: Pulse | None = None
         log.start("-")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -81,42 +58,36 @@ class Group:
             return packed
         work = f"{row['name']}/{self.place.group[0].name}"
         try:
-            case = self.witness("begin", work) or Case()
-            if case.careful:
+            verdict = self.tracker.begin(work)
+            if verdict.careful:
                 self.meters.add("cleanplate_deaths", 1)
                 log.event("begun again after its worker ended", unit=row["name"])
-            try:
-                self._watch()
-                done = self._do(row, packed, start, work, case)
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-            self.witness("end", work)
+            with Pulse(self.tracker, work, self.place.job.recipe.engine.patience) as self.pulse:
+                done = self._do(row, packed, start, work, verdict)
+            self.tracker.end(work, self.pulse.rows)
             return done
-        except StorageError as error:
-            self.witness("end", work)
+        except (StorageError, MemoryError) as error:
+            # Of the unit as a whole: its rows are not to blame, and a later pass may have room or reach the store.
+            self.tracker.end(work, {})
             self.meters.add("cleanplate_units", 1, outcome="later")
-            again = error.kind == "unreachable"
-            return packed_row(row["name"], start, b"", f"{'later' if again else 'stop'}: {error}")
-        except (
-            MemoryError
-        ) as error:  # Of the unit as a whole: its rows are not to blame, a later pass may have room.
-            self.witness("end", work)
-            self.meters.add("cleanplate_units", 1, outcome="later")
-            return packed_row(row["name"], start, b"", f"later: {error}")
-        except Exception as error:  # noqa: BLE001 - told to the driver, which stops the run
-            said = str(error) if isinstance(error, CleanplateError) else traceback.format_exc()
-            return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {redacted(said)}")
+            stop = isinstance(error, StorageError) and error.kind != "unreachable"
+            return packed_row(row["name"], start, b"", f"{'stop' if stop else 'later'}: {error}")
+        except Exception as error:  # noqa: BLE001 - travels to the driver, which stops the run
+            text = str(error) if isinstance(error, CleanplateError) else traceback.format_exc()
+            return packed_row(row["name"], start, b"", f"stop: {type(error).__name__}: {redacted(text)}")
 
-    def _do(self, row: dict[str, Any], packed: pa.Table, start: float, work: str, case: Case) -> pa.Table:
+    def _do(
+        self, row: dict[str, Any], packed: pa.Table, start: float, work: str, verdict: Verdict
+    ) -> pa.Table:
         place = self.place
-        if case.hopeless:
+        if verdict.hopeless:
             return packed_row(row["name"], start, b"", "stop: workers end while they load their models")
         if self.worker is None:
             needs = place.group[0].needs
             settle_threads(needs.cpus, networks=needs.workers != (0, 0))
-            self.worker = Worker(place.group, self._told)
+            self.worker = Worker(place.group, self._stage_done)
         table = plan.read_unit(place.job.output, plan.Unit(**row)) if place.first else unpack(packed)
-        table = self._carefully(table, work, case) if case.careful else self.worker(table)
+        table = self._carefully(table, work, verdict) if verdict.careful else self.worker(table)
         if place.first:
             self.meters.add("cleanplate_bytes", table["source"].nbytes, way="read")
         if not place.final:
@@ -128,39 +99,45 @@ class Group:
             self.meters.add("cleanplate_bytes", table["image"].nbytes, way="written")
         return packed_row(row["name"], start, json.dumps(asdict(receipt)).encode())
 
-    def _told(self, stage: str, rows: int, share: float, seconds: float) -> None:
+    def _stage_done(self, stage: str, rows: int, share: float, seconds: float) -> None:
         self.meters.stage(stage, rows, share, seconds)
-        self._watch()
+        if self.pulse:
+            self.pulse.did(stage, rows)
 
-    def _watch(self) -> None:
-        """End this process, unless told again in time: a decoder that never returns holds its worker for ever, and
-        what the witness knows of dead workers finds its image too. A thread in C: it needs no interpreter lock."""
-        faulthandler.dump_traceback_later(self.place.job.recipe.engine.patience, exit=True)
-
-    def _carefully(self, table: pa.Table, work: str, case: Case) -> pa.Table:
+    def _carefully(self, table: pa.Table, work: str, verdict: Verdict) -> pa.Table:
         """The unit in its usual batches, each announced; suspects one at a time, the guilty failed untried."""
         assert self.worker is not None
-        pieces = []
+        assert self.pulse is not None
+        patience, pieces = self.pulse.patience, []
         for batch in self.worker.batches(table):
             ids = batch["image_id"].to_pylist()
-            together = [i for i, name in enumerate(ids) if name not in case.alone]
-            for chosen in [together, *([i] for i, name in enumerate(ids) if name in case.alone)]:
+            together = [i for i, name in enumerate(ids) if name not in verdict.alone]
+            for chosen in [together, *([i] for i, name in enumerate(ids) if name in verdict.alone)]:
                 if not chosen:
                     continue
-                piece = batch.take(chosen)
-                if ids[chosen[0]] in case.guilty:
-                    piece = schema.with_columns(piece, schema.columns("error"), {"error": [_CRASHED]})
-                self.witness("at", work, piece["image_id"].to_pylist())
+                piece, first = batch.take(chosen), ids[chosen[0]]
+                if first in verdict.guilty:
+                    error = _hung(patience * LONGER) if first in verdict.hung else _CRASHED
+                    piece = schema.with_columns(piece, schema.columns("error"), {"error": [error]})
+                self.tracker.announce(work, piece["image_id"].to_pylist())
+                # No image is failed for slowness without a try alone that may take longer than a batch.
+                self.pulse.allow(patience * (LONGER if first in verdict.alone else 1))
                 pieces.append(self.worker(piece))
-        self.witness("at", work, [])
+        self.tracker.announce(work, [])
+        self.pulse.allow(patience)
         return pa.concat_tables(pieces)
 
 
 _CRASHED = {
     "stage": "worker",
     "kind": "crashed",
-    "message": "this image alone ended its worker's process, twice: a crash, a hang, or killed for memory",
+    "message": "this image alone ended its worker's process, twice: a crash, or killed for memory",
 }
+
+
+def _hung(seconds: float) -> dict[str, str]:
+    message = f"this image alone gave no sign of progress for {seconds:g} s ({LONGER} x engine.patience)"
+    return {"stage": "worker", "kind": "hung", "message": message}
 
 
 def settle_threads(cpus: float, networks: bool = True) -> None:

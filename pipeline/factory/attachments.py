@@ -15,6 +15,7 @@ from typing import Any
 from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.factory import given, label_files
 from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.storage import containers
 from cleanplate.pipeline.storage.connect import LocalStore, Store, open_store, read_uri
 
 FILES = (".parquet", ".json", ".jsonl", ".ndjson", ".csv")
@@ -33,7 +34,7 @@ def content(place: str) -> bytes:
     """The bytes of a local path, file:// or s3:// uri. Raises StorageError."""
     if "://" in place:
         return read_uri(place)
-    path = Path(place).expanduser()
+    path = Path(place)
     return LocalStore(path.parent).get(path.name)
 
 
@@ -88,7 +89,11 @@ def travelling(recipe: Recipe, source: Store, output: Store) -> Recipe:
                 data = content(place)
                 table = label_files.table_of(data, recipe.given.form, recipe.given.shares)
                 _check_names(
-                    given.in_table(table), source, updates["given"]["root"], table["name"][:1].to_pylist()
+                    given.in_table(table),
+                    source,
+                    recipe,
+                    updates["given"]["root"],
+                    table["name"][:1].to_pylist(),
                 )
                 digest = _digest(data + recipe.given.form.encode() + bytes([recipe.given.shares]))
                 updates["given"]["file"] = copied(label_files.packed(table), "given.parquet", digest)
@@ -100,10 +105,27 @@ def travelling(recipe: Recipe, source: Store, output: Store) -> Recipe:
     return recipe.model_copy(update=parts)
 
 
-def _check_names(lookup: given.Lookup, source: Store, root: str, example: list[bytes]) -> None:
+def unmatched(recipe: Recipe) -> given.Unmatched:
+    """A count of the given names that no image of a source has, yet to see the images."""
+    found = given.Unmatched()
+    place = recipe.given.file if "given" in recipe.remove else None
+    if place and is_folder(place):
+        found.begin(recipe.given, None, open_store(place))
+    elif place:
+        found.begin(
+            recipe.given, label_files.table_of(content(place), recipe.given.form, recipe.given.shares), None
+        )
+    return found
+
+
+def _check_names(
+    lookup: given.Lookup, source: Store, recipe: Recipe, root: str, example: list[bytes]
+) -> None:
     """Names that fit no image are a wrong root far more often than a source without anything to remove."""
     below = open_store(root).uri("").rstrip("/") + "/"
-    uris = [source.uri(item.key) for item in islice(source.list(), _LOOKED_AT)]
+    rule = recipe.source
+    found = containers.images_of(source, source.list(), rule.format, rule.image_column, containers.Listing())
+    uris = [uri for uri, _ in islice(found, _LOOKED_AT)]
     if uris and all(lookup(given.name_of(uri, below), uri) is None for uri in uris):
         ours = given.name_of(uris[0], below)
         theirs = example[0].decode("utf-8", "replace") if example else "(it is empty)"

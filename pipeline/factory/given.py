@@ -1,7 +1,8 @@
 """given: the regions that a user has already, looked up for each row by the name of its image.
 
-An image that the file or folder does not name has nothing to remove; its `detectors` say "given: no entry". What
-is named but cannot be (outside the picture, a mask of another size) is an error of that row.
+An image that the file or folder does not name has nothing to remove; its `detectors` say "given: no entry". A box or
+polygon that reaches beyond the edge is cut, a box without area is ignored, and `detectors` say how many. What is named
+but cannot be (all of it outside the picture, a mask of another size) is an error of that row.
 
 A file's table is held by each worker as Arrow (about 100 bytes a box). Of a folder, each image's own file is read
 when its row comes: NAME.txt of YOLO (NAME without its ending; images/ may stand for labels/), or a mask NAME.png or
@@ -10,9 +11,11 @@ one named as the image, not black = remove. All of them in the upright picture.
 
 from __future__ import annotations
 
+import heapq
 import io
 import os
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,6 +24,7 @@ from urllib.parse import unquote_to_bytes
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image as PilImage
 
 from cleanplate.models.segmenters.masks import polygon_mask
@@ -28,11 +32,14 @@ from cleanplate.models.types import Mask, Region
 from cleanplate.pipeline.errors import ConfigError, RowError, StorageError
 from cleanplate.pipeline.factory.label_files import Entry, entry
 from cleanplate.pipeline.images import rle
+from cleanplate.pipeline.recipe.sections import Given as GivenRule
+from cleanplate.pipeline.storage.address import inner_of, key_of
 from cleanplate.pipeline.storage.connect import Store, open_store
 
 Lookup = Callable[[str, str], list[Entry] | None]
 """(name below the root, uri) -> the image's entries; None when it has none at all."""
 NO_ENTRY = "given: no entry"
+_FAR = 1e6
 _SLACK = 1.0
 """Pixels: boxes are rounded in many ways."""
 
@@ -50,13 +57,26 @@ class Given:
         entries = self._lookup(name_of(uri, self._root), uri)
         if entries is None:
             return NO_ENTRY, []
-        return "given", [r for one in entries for r in regions_of(one, row["height"], row["width"])]
+        told: Counter[str] = Counter()
+        found = [r for one in entries for r in regions_of(one, row["height"], row["width"], told)]
+        said = ", ".join(f"{count} {what}" for what, count in told.items())
+        return f"given: {said}" if said else "given", found
 
 
 def name_of(uri: str, root: str) -> str:
-    """The name below the root (its uri, with a slash at the end), as a listing gives it."""
+    """The name below the root (its uri, with a slash at the end), as a listing gives it; of an image in a container
+    "train.parquet/000012", "shard.tar/cat/001.jpg"."""
+    if (inner := inner_of(uri)) is not None:
+        return key_of(uri, root if inner.container.startswith(root) else inner.container.rpartition("/")[0])
     name = uri.removeprefix(root) if root and uri.startswith(root) else uri.rpartition("/")[2]
     return os.fsdecode(unquote_to_bytes(name)) if uri.startswith("file://") else name
+
+
+def spellings(name: str, uri: str) -> tuple[str, ...]:
+    """What a file may call an image: its name below the root, its uri, its path, a tar's member by itself."""
+    inner = inner_of(uri)
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+    return (name, uri, path, *((inner.member,) if inner and inner.member else ()))
 
 
 def in_table(table: pa.Table) -> Lookup:
@@ -67,7 +87,7 @@ def in_table(table: pa.Table) -> Lookup:
         return bisect_left(range(len(names)), name, key=lambda i: names[i].as_py())
 
     def lookup(name: str, uri: str) -> list[Entry] | None:
-        for known in (name, uri, os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))):
+        for known in spellings(name, uri):
             key = os.fsencode(known)
             start, stop = place(key), place(key + b"\0")
             if stop > start:
@@ -88,14 +108,14 @@ def in_folder(store: Store, form: str) -> Lookup:
         raise ConfigError(f"given.file: {store.url} is empty or not in sight of this machine")
 
     def lookup(name: str, uri: str) -> list[Entry] | None:
-        for key in _label_keys(name) if form == "yolo" else _mask_keys(name):
+        for key in label_keys(name) if form == "yolo" else _mask_keys(name):
             try:
                 data = store.get(key)
             except StorageError as error:
                 if error.kind == "missing":
                     continue
                 raise
-            return _yolo(data, key) if form == "yolo" else [_mask_entry(data, key)]
+            return yolo_lines(data, key) if form == "yolo" else [_mask_entry(data, key)]
         return None
 
     return lookup
@@ -111,7 +131,7 @@ def form_of(store: Store) -> str:
     raise ConfigError(f"given.file: {store.url} holds neither YOLO labels (.txt) nor mask images")
 
 
-def _label_keys(name: str) -> Iterator[str]:
+def label_keys(name: str) -> Iterator[str]:
     path = PurePosixPath(name).with_suffix(".txt")
     yield str(path)
     if "images" in path.parts:
@@ -126,7 +146,7 @@ def _mask_keys(name: str) -> list[str]:
     return list(dict.fromkeys([str(path.with_suffix(".png")), name, f"{name}.png"]))
 
 
-def _yolo(data: bytes, key: str) -> list[Entry]:
+def yolo_lines(data: bytes, key: str) -> list[Entry]:
     """Lines "class cx cy w h" (a box), or "class x y x y x y ..." (a polygon), in shares of the sides."""
     entries = []
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
@@ -159,8 +179,9 @@ def _mask_entry(data: bytes, key: str) -> Entry:
     return {"mask": levels > (127 if lossy else 0), "label": "mask"}
 
 
-def regions_of(one: Entry, height: int, width: int) -> list[Region]:
-    """The regions of an entry in an image of this size. Raises RowError for what does not fit it."""
+def regions_of(one: Entry, height: int, width: int, told: Counter[str]) -> list[Region]:
+    """The regions of an entry in an image of this size. told: counts what was cut or ignored. Raises RowError for what
+    does not fit it."""
     if one.get("size") and tuple(one["size"]) != (height, width):
         raise RowError(
             "given", f"made for {one['size'][1]} x {one['size'][0]}, the picture is {width} x {height}"
@@ -179,14 +200,17 @@ def regions_of(one: Entry, height: int, width: int) -> list[Region]:
         for polygon in one["polygons"]:
             if len(polygon) < 6 or len(polygon) % 2:
                 raise RowError("given", f"a polygon of {len(polygon)} numbers")
-            mask |= polygon_mask(
-                (height, width), _inside(np.reshape(polygon, (-1, 2)) * scale, height, width)
-            )
+            points = np.reshape(polygon, (-1, 2)) * scale
+            _inside(points, height, width, told)
+            mask |= polygon_mask((height, width), np.clip(points, -_FAR, _FAR))  # Which cuts it right.
         return _parts(mask, name)
     if one["box"]:
-        (x0, y0), (x1, y1) = _inside(np.reshape(one["box"], (2, 2)) * scale, height, width).tolist()
-        if x0 >= x1 or y0 >= y1:
-            raise RowError("given", f"a box without area: {one['box']}")
+        (left, top), (right, bottom) = (np.reshape(one["box"], (2, 2)) * scale).tolist()
+        if left >= right or top >= bottom:
+            told["without area, ignored"] += 1
+            return []
+        box = _inside(np.array([[left, top], [right, bottom]]), height, width, told)
+        (x0, y0), (x1, y1) = box.tolist()
         return [Region("given", name, 1.0, (x0, y0, x1, y1))]
     return []
 
@@ -198,13 +222,61 @@ def _fitting(mask: Mask, height: int, width: int) -> Mask:
     return mask
 
 
-def _inside(points: Any, height: int, width: int) -> Any:
-    """N x 2 points, cut to the picture. Raises RowError where one is not finite or lies outside."""
+def _inside(points: Any, height: int, width: int, told: Counter[str]) -> Any:
+    """N x 2 points, cut to the picture. Raises RowError where one is not finite, or all lie outside: coordinates of a
+    picture of another size are likelier than a thing that nobody can see."""
     most = np.array([width, height], np.float64)
-    if not np.isfinite(points).all() or (points < -_SLACK).any() or (points > most + _SLACK).any():
-        far = points[np.argmax(np.abs(points - most / 2).max(1))].tolist()
-        raise RowError("given", f"the point {far} lies outside the picture of {width} x {height}")
+    low, high = points.min(0), points.max(0)
+    if not np.isfinite(points).all() or (high <= 0).any() or (low >= most).any():
+        raise RowError(
+            "given",
+            f"{np.round(low, 1).tolist()} to {np.round(high, 1).tolist()} lies outside the picture of "
+            f"{width} x {height}",
+        )
+    if (low < -_SLACK).any() or (high > most + _SLACK).any():
+        told["cut to the picture"] += 1
     return np.clip(points, 0, most)
+
+
+class Unmatched:
+    """Counts the names of `given.file` that no image of a source has. told: empty while there is nothing to say."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+        self._names: set[bytes] = set()
+        self._root, self._form, self._named, self._without_area = "", "", 0, 0
+
+    def begin(self, rule: GivenRule, table: pa.Table | None, store: Store | None) -> None:
+        """table: of a file; store: of a folder; neither: nothing is given."""
+        self._root = open_store(rule.root).uri("").rstrip("/") + "/" if rule.root else ""
+        if table is not None:
+            self._names = set(table["name"].to_pylist())
+            corners = [pc.list_element(table["box"].filter(pc.is_valid(table["box"])), n) for n in range(4)]
+            flat = pc.or_(pc.greater_equal(corners[0], corners[2]), pc.greater_equal(corners[1], corners[3]))
+            self._without_area = pc.sum(flat).as_py() or 0
+        elif store is not None:
+            self._form = rule.form if rule.form in ("yolo", "masks") else form_of(store)
+            self._names = {os.fsencode(item.key) for item in store.list() if self._is_label(item.key)}
+        self._named = len(self._names)
+
+    def _is_label(self, key: str) -> bool:
+        return self._form != "yolo" or (key.endswith(".txt") and PurePosixPath(key).name != "classes.txt")
+
+    def see(self, uri: str) -> None:
+        """An image of the source."""
+        if not self._names:
+            return
+        name = name_of(uri, self._root)
+        keys = {"yolo": label_keys, "masks": _mask_keys}.get(self._form)
+        for key in keys(name) if keys else spellings(name, uri):
+            self._names.discard(os.fsencode(key))
+
+    def end(self) -> None:
+        """After the last image."""
+        if self._names or self._without_area:
+            examples = [os.fsdecode(name) for name in heapq.nsmallest(3, self._names)]
+            self.told = {"named": self._named, "unmatched": len(self._names), "examples": examples}
+            self.told["without_area"] = self._without_area
 
 
 def _parts(mask: Mask, name: str) -> list[Region]:

@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -56,7 +57,7 @@ def table_of(data: bytes, form: str, shares: bool = False) -> pa.Table:
                 return found
             entries: Iterable[Entry] = _rows((r for b in found.to_batches() for r in b.to_pylist()), shares)
         else:
-            content = _decoded(data)
+            content = decoded(data)
             is_coco = isinstance(content, dict) and "annotations" in content and "images" in content
             if form == "coco" and not is_coco:
                 raise ValueError('no "images" and "annotations" in it')
@@ -68,7 +69,7 @@ def table_of(data: bytes, form: str, shares: bool = False) -> pa.Table:
     return table.sort_by("name")
 
 
-def _decoded(data: bytes) -> Any:
+def decoded(data: bytes) -> Any:
     text = data.decode("utf-8-sig")
     start = text.lstrip()[:1]
     if start not in ("[", "{"):
@@ -89,11 +90,7 @@ def _rows(rows: Any, shares: bool) -> Iterator[Entry]:
     if isinstance(rows, dict):  # {"a.jpg": [[x0, y0, x1, y1], ...]}
         rows = [{"image": name, "regions": regions} for name, regions in rows.items()]
     for row in rows:
-        name = next((row[c] for c in NAMES if isinstance(row.get(c), str)), None)
-        if name is None:
-            raise ValueError(
-                f"a row names no image: give it a column {' or '.join(NAMES[:4])}; it has {list(row)}"
-            )
+        name = image_of(row)
         regions = next((row[c] for c in LISTS if isinstance(row.get(c), list)), None)
         if regions is None:  # {"faces_xywh": [[x, y, width, height], ...]}
             regions = [
@@ -102,33 +99,53 @@ def _rows(rows: Any, shares: bool) -> Iterator[Entry]:
                 if column.endswith("_xywh") and isinstance(boxes, list)
                 for box in boxes
             ] or [row]
-        shapes = [made for region in regions if (made := _shape(region))]
+        shapes = [made for region in regions if (made := shape_of(region))]
         if not shapes:
             yield entry(name)
         for region, shape in zip(regions, shapes, strict=False):
-            label = next((region[c] for c in LABELS if region.get(c)), "") if isinstance(region, dict) else ""
-            yield entry(name, label, shares=shares, **shape)
+            yield entry(name, label_of(region), shares=shares, **shape)
 
 
-def _shape(region: Any) -> Entry | None:
+def image_of(row: dict[str, Any]) -> str:
+    """The image that a row names. Raises ValueError."""
+    name = next((row[c] for c in NAMES if isinstance(row.get(c), str)), None)
+    if name is None:
+        raise ValueError(
+            f"a row names no image: give it a column {' or '.join(NAMES[:4])}; it has {list(row)}"
+        )
+    return str(name)
+
+
+def label_of(region: Any) -> str:
+    """The class of a region, "" where it has none."""
+    found = next((region[c] for c in LABELS if region.get(c)), "") if isinstance(region, dict) else ""
+    return str(found)
+
+
+def shape_of(region: Any) -> Entry | None:
     """The pixels that a region names: a run-length code, polygons, or a box; None when it names none."""
     if isinstance(region, list):
         return {"box": _numbers(region, 4)}
-    if region.get("rle") or region.get("segmentation"):
-        return _segmentation(region.get("rle") or region["segmentation"])
-    if region.get("polygon") or region.get("polygons"):
-        return _segmentation(region.get("polygon") or region["polygons"])
-    if region.get("box") is not None:
+    drawn = [
+        region[column] for column in ("rle", "segmentation", "polygon", "polygons") if region.get(column)
+    ]
+    for value in drawn:
+        if shape := _segmentation(value):
+            return shape
+    if region.get("box") not in (None, ""):
         return {"box": _numbers(region["box"], 4)}
-    if region.get("bbox") is not None:
+    if region.get("bbox") not in (None, ""):
         return {"box": _corners(region["bbox"])}
     if all(region.get(c) not in (None, "") for c in ("x0", "y0", "x1", "y1")):
         return {"box": _numbers([region[c] for c in ("x0", "y0", "x1", "y1")], 4)}
-    return None
+    return (
+        {"polygons": [[]]} if drawn else None
+    )  # Drawn, but not to be read: its row fails, and is not "nothing here".
 
 
-def _segmentation(value: Any) -> Entry:
-    """A COCO segmentation: polygons, or run lengths as a string, or with their size, packed or plain."""
+def _segmentation(value: Any) -> Entry | None:
+    """A COCO segmentation: polygons, or run lengths as a string, or with their size, packed or plain. None for polygons
+    of fewer than three points each, which many tools write: the box counts then."""
     if isinstance(value, str):
         return {"rle": value}
     if isinstance(value, dict):
@@ -138,7 +155,8 @@ def _segmentation(value: Any) -> Entry:
         return {"rle": counts.decode() if isinstance(counts, bytes) else str(counts), "size": size}
     polygons = value if isinstance(value[0], list) and not _is_point(value) else [value]
     flat = [[float(v) for p in polygon for v in (p if isinstance(p, list) else [p])] for polygon in polygons]
-    return {"polygons": flat}
+    drawn = [polygon for polygon in flat if len(polygon) >= 6]
+    return {"polygons": drawn} if drawn else None
 
 
 def _is_point(value: list[Any]) -> bool:
@@ -153,14 +171,22 @@ def _coco(content: dict[str, Any]) -> Iterator[Entry]:
     for one in content["annotations"]:
         image = images[one["image_id"]]
         empty.pop(one["image_id"], None)
-        shape = (
-            _segmentation(one["segmentation"]) if one.get("segmentation") else {"box": _corners(one["bbox"])}
-        )
-        if "height" in image and "width" in image:
-            shape.setdefault("size", [int(image["height"]), int(image["width"])])
+        shape = coco_shape(one, image)
+        if shape is None:
+            raise KeyError("bbox")
         yield entry(image["file_name"], labels.get(one.get("category_id"), ""), **shape)
     for image in empty.values():
         yield entry(image["file_name"])
+
+
+def coco_shape(one: dict[str, Any], image: dict[str, Any]) -> Entry | None:
+    """Where an annotation of COCO lies in its image; None for one without a place, as captions are."""
+    shape = _segmentation(one["segmentation"]) if one.get("segmentation") else None
+    if shape is None and one.get("bbox"):
+        shape = {"box": _corners(one["bbox"])}
+    if shape is not None and "height" in image and "width" in image:
+        shape.setdefault("size", [int(image["height"]), int(image["width"])])
+    return shape
 
 
 def _corners(bbox: list[Any]) -> list[float]:
@@ -168,7 +194,16 @@ def _corners(bbox: list[Any]) -> list[float]:
     return [x, y, x + width, y + height]
 
 
-def _numbers(values: list[Any], count: int) -> list[float]:
-    if len(values) != count:
-        raise ValueError(f"a box has {count} numbers, not {values!r}")
-    return [float(v) for v in values]
+def _numbers(values: Any, count: int) -> list[float]:
+    """Also from a cell of a CSV file: "20,20,50,40", "[20 20 50 40]"."""
+    words = re.split(r"[\s,;]+", values.strip(" \t[](){}")) if isinstance(values, str) else values
+    try:
+        numbers = [float(word) for word in words]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != count:
+        raise ValueError(
+            f"a box is {count} numbers (x0, y0, x1, y1; bbox: x, y, width, height), in one cell or in columns x0, y0, "
+            f"x1 and y1, not {str(values)[:60]!r}"
+        )
+    return numbers

@@ -19,9 +19,10 @@ import numpy as np
 
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.errors import ConfigError, ContractError
-from cleanplate.pipeline.images.decode import exif_block, upright, upright_to_stored
-from cleanplate.pipeline.images.formats import exif, jpeg_blocks
+from cleanplate.pipeline.images.decode import upright, upright_to_stored
+from cleanplate.pipeline.images.formats import jpeg_blocks
 from cleanplate.pipeline.images.formats.base import sniff
+from cleanplate.pipeline.images.formats.orientation import orientation_of
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.recipe.sections import Consensus as Rule
 from cleanplate.pipeline.storage.connect import Store, open_store
@@ -156,7 +157,7 @@ class Consensus:
             return picture, None
         done = np.zeros(picture.shape[:2], np.bool_)
         planes = planes_of(row["source"])
-        turn = exif.orientation(exif_block(row["source"], "jpeg")) if planes else 1
+        turn = orientation_of(row["source"], "jpeg") if planes else 1
         for mark in mine:
             picture, rest = self._taken_off(picture, mark, planes, turn)
             x0, y0, x1, y1 = mark.box

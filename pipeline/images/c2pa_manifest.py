@@ -54,7 +54,7 @@ def signer(cert: str, key: str, version: str) -> Sign:
     try:
         import c2pa
     except ImportError as error:
-        raise ConfigError("mark: c2pa needs the extra: pip install 'cleanplate[c2pa]'") from error
+        raise ConfigError("mark: c2pa needs the extra: pip install '.[c2pa]'") from error
     try:
         certs, private = Path(cert).read_bytes(), Path(key).read_bytes()
     except OSError as error:

@@ -15,18 +15,19 @@ import numpy as np
 from cleanplate.models.types import Image, Mask
 from cleanplate.pipeline.images.c2pa_manifest import Marks, Sign
 from cleanplate.pipeline.images.decode import (
-    ISO,
+    ALPHA,
     Decoded,
     Stored,
     decode,
-    exif_block,
+    straight,
     to_eight_bits,
     to_rgb,
     upright,
     upright_to_stored,
 )
-from cleanplate.pipeline.images.formats import exif, jpeg_blocks, jpeg_rotate, png
+from cleanplate.pipeline.images.formats import bmp, exif, jpeg_blocks, jpeg_rotate, png
 from cleanplate.pipeline.images.formats.base import KINDS, ImageError, webp_chunks
+from cleanplate.pipeline.images.formats.orientation import ISO, exif_block
 from cleanplate.pipeline.images.formats.policy import POLICIES, Policy, clean, policy_of
 from cleanplate.pipeline.images.formats.tiff import write_tiff
 from cleanplate.pipeline.images.merge import all_equal, merge
@@ -35,6 +36,11 @@ __all__ = ["FORMATS", "KINDS", "POLICIES", "Decoded", "Encoded", "ImageError", "
 
 FORMATS = ("keep", "png", "jpeg", "webp")
 _AS_JPEG = ("keep", "jpeg")
+_LONGEST = {"jpeg": 65_500, "webp": 16_383}
+"""Pixels a side: what libjpeg writes, what WebP's 14 bits hold."""
+# A progressive JPEG whose scans are not all there: decoders smooth it, and a whole one with the same blocks not.
+_OUTSIDE_NOTE = "pixels outside the mask differ from the source's"
+_ALPHA_NOTE = "alpha was not searched: what it alone shows is as it was"
 _CARRIED = "of metadata only EXIF, profile and resolution are carried over"
 
 
@@ -114,11 +120,33 @@ def encode(
         done = encode(source, decoded, edited, mask, metadata=metadata, mark_edited=mark_edited, sign=sign)
         return replace(done, note=note if done.note is None else f"{note}; {done.note}")
     marks = Marks(mark_edited, sign)
-    if format in ("keep", decoded.format):
-        if edited is None or mask is None:
-            return _untouched(source, decoded, policy)
-        return _kept(source, decoded, edited, mask, policy, marks)
-    return _converted(source, decoded, edited, mask, format, quality, policy, marks)
+    _check_size(decoded, edited is not None, format)
+    if format not in ("keep", decoded.format):
+        done = _converted(source, decoded, edited, mask, format, quality, policy, marks)
+    elif edited is None or mask is None:
+        done = _untouched(source, decoded, policy)
+    else:
+        done = _kept(source, decoded, edited, mask, policy, marks)
+    if not _alpha_shows(decoded):
+        return done
+    return replace(done, note="; ".join(filter(None, (done.note, _ALPHA_NOTE))))
+
+
+def _alpha_shows(decoded: Decoded) -> bool:
+    # Detectors get the colours alone. An alpha that is the same everywhere draws nothing.
+    return decoded.alpha is not None and int(decoded.alpha.min()) != int(decoded.alpha.max())
+
+
+def _check_size(decoded: Decoded, edited: bool, name: str) -> None:
+    # Before any work on the file. A JPEG that is kept has its size already; an edited WebP is written anew.
+    written = decoded.format if name == "keep" and edited else name
+    side = max(decoded.width, decoded.height)
+    limit = _LONGEST.get(written)
+    if limit is not None and side > limit and not (written == decoded.format == "jpeg"):
+        raise ImageError(
+            "format_limit",
+            f"{decoded.width} x {decoded.height} pixels do not fit into {written}: at most {limit} a side",
+        )
 
 
 def _check(
@@ -182,11 +210,13 @@ def _lossless(
     if decoded.format == "webp":
         block = exif_block(source, "webp")
         kept = exif.rebuild(block, policy=policy)[0] if block else None
+        if exif.orientation(kept) != decoded.orientation:  # it stood in XMP
+            kept = exif.with_orientation(kept, decoded.orientation)
         chunks = dict(webp_chunks(clean(source, "webp", policy=policy, edited=True)[0]))
         written = png.write_webp(frame, decoded.mode, icc=decoded.icc, exif=kept, xmp=chunks.get(b"XMP "))
         return written, "webp", dropped
     if decoded.format == "bmp":
-        return png.write_bmp(frame, decoded.mode, dpi=decoded.dpi), "bmp", dropped
+        return bmp.write_bmp(frame, decoded.mode, dpi=decoded.dpi, icc=decoded.icc), "bmp", dropped
     block = exif_block(source, decoded.format)
     kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
     return (
@@ -204,7 +234,7 @@ def _rewritten(decoded: Decoded, policy: Policy) -> str | None:
         note = f"lossy {decoded.format} written as PNG, so that nothing outside the edit changes"
         return note if policy != "keep" else f"{note}; {_CARRIED}"
     if decoded.source_mode:
-        return f"{decoded.source_mode} pixels written as {decoded.mode}, 8 bits"
+        return f"{decoded.source_mode} pixels written as {decoded.mode}, {decoded.bits} bits"
     if decoded.format == "webp" and decoded.lossy:
         return "lossy WebP written as lossless WebP, so that nothing outside the edit changes"
     return None
@@ -222,14 +252,15 @@ def _converted(
 ) -> Encoded:
     # Another format than the source's: upright, with ICC, resolution and what EXIF the policy allows.
     stored = decoded.stored if edited is None or mask is None else merge(decoded, edited, mask)
-    mode, icc, notes = decoded.mode, decoded.icc, [f"converted from {decoded.format}"]
+    stored, mode, icc = straight(stored, decoded.mode), decoded.mode.upper(), decoded.icc
+    notes = [f"converted from {decoded.format}"]
     if mode == "CMYK":
         stored, mode, icc = to_rgb(stored, mode), "RGB", None
         notes.append("CMYK turned to RGB by the plain formula, its profile dropped")
-    if decoded.bits == 16 and name != "png":
+    if decoded.bits == 16 and (name != "png" or decoded.mode == "CMYK"):
         stored = to_eight_bits(stored)
         notes.append("16 bits rounded to 8")
-    if mode in ("LA", "RGBA") and name == "jpeg":
+    if mode in ALPHA and name == "jpeg":
         stored = stored[..., :-1]
         notes.append("alpha dropped")
     if policy == "keep":
@@ -275,4 +306,6 @@ def _measured(
     if not changed and (edited[mask] != before).any():
         raise ImageError("edit_lost", "the output shows the source inside the mask")
     equal = None if anew else all_equal(decoded, out, near)
+    if equal is False:
+        note = "; ".join(filter(None, (note, _OUTSIDE_NOTE)))
     return Encoded(data, name, equal, blocks, dropped, note, changed, near)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from cleanplate.models.types import Image, Mask
-from cleanplate.pipeline.images.decode import Decoded, Stored, to_eight_bits
+from cleanplate.pipeline.images.decode import PREMULTIPLIED, Decoded, Stored, to_eight_bits
 
 
 def merge(decoded: Decoded, edited: Image, mask: Mask) -> Stored:
     """HWC array like `decoded.stored`, with the edit's colours inside the mask; alpha stays."""
     out = decoded.stored.copy()
     colour = edited[mask].astype(np.uint32)
-    if decoded.mode in ("L", "LA"):
+    if decoded.mode in ("L", "LA", "La"):
         # Luma of ITU-R BT.601, which JPEG uses as well; equal channels stay exact.
         colour = ((colour * np.array([299, 587, 114], np.uint32)).sum(axis=1, keepdims=True) + 500) // 1000
     elif decoded.mode == "CMYK":
         # Without black: exactly what `to_rgb` turns back.
         colour = np.concatenate([255 - colour, np.zeros_like(colour[:, :1])], axis=1)
-    scale = 257 if decoded.bits == 16 else 1
-    out[mask, : colour.shape[1]] = (colour * scale).astype(out.dtype)
+    colour = colour * (257 if decoded.bits == 16 else 1)
+    if decoded.mode in PREMULTIPLIED:
+        top = np.iinfo(out.dtype).max
+        colour = (colour * decoded.stored[mask][:, -1:].astype(np.uint64) + top // 2) // top
+    out[mask, : colour.shape[1]] = colour.astype(out.dtype)
     return out
 
 

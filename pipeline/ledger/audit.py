@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.errors import CleanplateError, ConfigError, ContractError, StorageError
+from cleanplate.pipeline.errors import CleanplateError, ConfigError, ContractError, DamagedError, StorageError
 from cleanplate.pipeline.ledger import audit_rows, compactions, layouts, ledger, part_file, plan
 from cleanplate.pipeline.ledger.audit_rows import Finding, Row
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.storage.connect import Store
-from cleanplate.pipeline.storage.containers import Fetched, read_images
+from cleanplate.pipeline.storage.containers import read_images
+from cleanplate.pipeline.storage.parquet_file import Fetched
 
 CHECKS = {
     "planned": "every unit of the plan lies in a part, and every part is of units of the plan",
     "readable": "every part is a whole Parquet file",
     "sealed": "every byte of a part is as it was written: the sha256 in its footer holds",
-    "schema": "every part has the columns of schema.part_schema()",
+    "schema": "every part has the columns of its version (pipeline/schema.py)",
     "rows": "every part holds exactly the rows that its units planned",
     "unique": "no row is committed twice: an id and attempt in two places",
     "identity": "image_id is the hash of source_uri and source_version",
@@ -133,7 +135,7 @@ def _planned(output: Store, found: Audit) -> dict[str, plan.Unit]:
     for generation in plan.generations(output):
         try:
             units |= {unit.name: unit for unit in plan.read_index(output, generation)}
-        except (pa.ArrowException, OSError, TypeError) as error:
+        except (DamagedError, TypeError) as error:
             found.add("planned", f"plan/{generation:04d}.index.parquet", f"cannot be read: {_said(error)}")
     return units
 
@@ -167,7 +169,7 @@ def _part(
         data = output.get(ledger.part_key(name))
         part = _opened(data)
         table = part.read()
-    except (pa.ArrowException, OSError, StorageError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, StorageError) as error:
         _pass_on(error)
         found.add("readable", name, _said(error))
         return nothing
@@ -175,15 +177,16 @@ def _part(
     found.add(
         "sealed", name, None if part_file.seal_holds(data, part.metadata) else "changed after it was written"
     )
-    right = table.schema.equals(schema.part_schema())
-    found.add("schema", name, None if right else _difference(table.schema))
-    if not right:
+    version, written = schema.version_of(table.schema), table.schema
+    table = schema.as_now(table)
+    found.add("schema", name, _difference(written) if table is None else None)
+    if table is None:
         return nothing
     _units(output, name, units, table, found)
     for at in range(0, table.num_rows, _ROWS_AT_ONCE):
         rows = table.slice(at, _ROWS_AT_ONCE).to_pylist()
         sources = _sources(rows) if rules.compare else [None] * len(rows)
-        looked = threads.map(lambda pair: _row(pair[0], pair[1], rules), zip(rows, sources, strict=True))
+        looked = threads.map(partial(_row, rules=rules, version=version), rows, sources)
         for row, findings in zip(rows, looked, strict=True):
             for check, wrong in findings:
                 found.add(check, f"{name} {row['source_uri'] or row['image_id']}", wrong)
@@ -215,7 +218,7 @@ def _sources(rows: list[Row]) -> list[Fetched | None]:
     return found
 
 
-def _row(row: Row, source: Fetched | None, rules: _Rules) -> list[Finding]:
+def _row(row: Row, source: Fetched | None, rules: _Rules, version: str) -> list[Finding]:
     """A row that makes a check raise is not a row that a reader can use: that is a finding too."""
     findings: list[Finding] = []
     if row["image"] is not None and (row["image"]["bytes"] is not None or row["image"]["path"]):
@@ -229,14 +232,14 @@ def _row(row: Row, source: Fetched | None, rules: _Rules) -> list[Finding]:
     if isinstance(source, CleanplateError):
         return [*findings, ("source there", _said(source))]
     if source is not None:
-        findings += [("source there", None), *audit_rows.against_source(row, source)]
+        findings += [("source there", None), *audit_rows.against_source(row, source, version)]
     return findings
 
 
 def _as_planned(output: Store, unit: plan.Unit, table: pa.Table) -> str | None:
     try:
         planned = plan.read_unit(output, unit)
-    except (pa.ArrowException, OSError, StorageError, ContractError) as error:
+    except (DamagedError, StorageError, ContractError) as error:
         _pass_on(error)
         return f"the plan of this unit cannot be read: {_said(error)}"
     want, have = (

@@ -38,7 +38,7 @@ def of_row(row: Row, digest: str) -> Iterator[Finding]:
         return
     right = hashlib.sha256(image).hexdigest() == row["output_sha256"]
     yield "output hash", None if right else "output_sha256 is not the hash of image.bytes"
-    if row["status"] in ("cleaned", "residual") and row["mask_rle"]:
+    if row["status"] in ("cleaned", "hidden", "residual") and row["mask_rle"]:
         same = row["output_sha256"] == row["source_sha256"]
         yield "edited", "masked, but the output is the source's very bytes" if same else None
     try:
@@ -65,11 +65,16 @@ def _status(row: Row) -> str | None:
         return f"{status}, but error is {'set' if row['error'] else 'empty'}"
     if has_image != (status not in ("failed", "skipped")) and status != "skipped":
         return f"{status}, but there is {'an' if has_image else 'no'} output image"
-    if status == "cleaned" and not row["mask_rle"]:
-        return "cleaned, but there is no mask"
+    if status in ("cleaned", "hidden") and not row["mask_rle"]:
+        return f"{status}, but there is no mask"
     if status == "unchanged" and row["mask_rle"]:
         return "unchanged, but there is a mask"
-    if (status == "residual") != bool(row["residual"]) and status in ("cleaned", "unchanged", "residual"):
+    if (status == "residual") != bool(row["residual"]) and status in (
+        "cleaned",
+        "hidden",
+        "unchanged",
+        "residual",
+    ):
         return f"{status}, but residual holds {len(row['residual'] or [])} finds"
     return None
 
@@ -109,10 +114,11 @@ def mask_of(row: Row) -> Mask:
 # --- against the source ---
 
 
-def against_source(row: Row, source: bytes) -> Iterator[Finding]:
+def against_source(row: Row, source: bytes, version: str = schema.VERSION) -> Iterator[Finding]:
     """Is the source what it was, is the edit to be seen in it, and is everything outside the mask equal?
 
-    source: the bytes behind row's source_uri, read again.
+    source: the bytes behind row's source_uri, read again. version: of the row's part; part/1 had no edited_rle, so the
+    area that its edit can reach is taken for it.
     """
     if row["source_sha256"] is None:
         return
@@ -136,17 +142,19 @@ def against_source(row: Row, source: bytes) -> Iterator[Finding]:
     if mask.any() and row["status"] != "skipped":
         changed = bool((before.pixels[mask] != after.pixels[mask]).any())
         yield "edit seen", None if changed else "no pixel inside the mask differs from the source"
-    yield from _outside(row, source, image, (before, after), mask)
+    yield from _outside(row, source, image, (before, after), mask, version)
 
 
 def _outside(
-    row: Row, source: bytes, image: bytes, pictures: tuple[Decoded, Decoded], mask: Mask
+    row: Row, source: bytes, image: bytes, pictures: tuple[Decoded, Decoded], mask: Mask, version: str
 ) -> Iterator[Finding]:
     """Does edited_rle hold no more than the file's format needs, and does nothing differ outside of it?"""
     before, after = pictures
     edited = _edited(row)
     if row["status"] == "skipped":  # Its mask says what was found; nothing was filled.
         mask = np.zeros_like(mask)
+    if _anew(row, source, image, after) and version == "part/1":
+        return
     if _anew(row, source, image, after):
         # A lossy encoder wrote every pixel anew: nothing can be equal, and the row must say so.
         yield (
@@ -161,6 +169,8 @@ def _outside(
             blocks, needed = _jpeg(source, image, before, mask)
         except jpeg_blocks.SpliceError:
             return
+    if version == "part/1":
+        edited = needed
     if (mask & ~edited).any():
         yield "edited area", "edited_rle leaves out pixels of mask_rle"
     else:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.storage.connect import Store
 
 FOLDER = "compacted"
@@ -61,12 +62,17 @@ def generations(output: Store) -> list[int]:
 
 def held(output: Store) -> dict[str, Held]:
     """unit -> where it lies, for every unit of every compaction. Each is made of what those before it do not
-    hold, so no unit is in two."""
+    hold, so no unit is in two. A large part that somebody deleted holds nothing: its units have their own parts
+    again, or none, and are then done anew."""
     found: dict[str, Held] = {}
     for generation in generations(output):
-        table = pq.read_table(pa.BufferReader(output.get(index_key(generation))))
+        key = index_key(generation)
+        with part_file.reading(output, key, part_file.FROM_A_COPY):
+            table = pq.read_table(pa.BufferReader(output.get(key)))
         found |= {row["unit"]: Held(**row) for row in table.to_pylist()}
-    return found
+    # After the indexes: they are written after their parts.
+    there = {item.key for item in output.list(FOLDER)} if found else set()
+    return {unit: place for unit, place in found.items() if place.part in there}
 
 
 def by_part(places: Iterable[Held]) -> dict[str, list[Held]]:

@@ -46,13 +46,7 @@ def cut(
 
     told: of the listing that the rows come from; the index then says which containers it holds whole.
     """
-    try:
-        units = _cut(output, generation, rows, recipe, digest)
-    except OSError as error:
-        raise RunStopped(
-            f"no room to sort the listing in {tempfile.gettempdir()} ({error.strerror or error}): "
-            "set TMPDIR to a larger disk"
-        ) from error
+    units = _cut(output, generation, rows, recipe, digest)
     if not units:
         return []
     whole = json.dumps(told.whole if told else [])
@@ -99,6 +93,12 @@ class _Buckets:
             self._flush()
 
     def _flush(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            raise _no_room(error) from error
+
+    def _write(self) -> None:
         table = pa.table(self.pending, schema=_SPILLED).sort_by("order")
         self.pending = [[] for _ in _SPILLED]
         buckets = [order[:2] for order in table["order"].to_pylist()]
@@ -119,15 +119,25 @@ class _Buckets:
         were fetched) has two versions and so two ids; an equal id is the same row, kept once."""
         if self.pending[0]:
             self._flush()
-        for bucket, writer in self.writers.items():
-            writer.close()
-            self.files[bucket].flush()
+        try:
+            for bucket, writer in self.writers.items():
+                writer.close()
+                self.files[bucket].flush()
+        except OSError as error:
+            raise _no_room(error) from error
         for bucket in sorted(self.writers):
             with mmap.mmap(self.files[bucket].fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 whole = pa.ipc.open_stream(pa.py_buffer(mapped)).read_all()
                 table = whole.sort_by("order").drop_columns("order").combine_chunks()
                 del whole  # Its columns are views of the map, which cannot be closed below them.
             yield _unique(table)
+
+
+def _no_room(error: OSError) -> RunStopped:
+    return RunStopped(
+        f"no room to sort the listing in {tempfile.gettempdir()} ({error.strerror or error}): "
+        "set TMPDIR to a larger disk"
+    )
 
 
 def _unique(table: pa.Table) -> pa.Table:

@@ -15,10 +15,12 @@ import yaml
 
 from cleanplate.models.weights import registry as weight_table
 from cleanplate.pipeline import schema
+from cleanplate.pipeline.errors import DamagedError
 from cleanplate.pipeline.ledger import ledger, statistics
 from cleanplate.pipeline.ledger.layouts import IMAGES, SHARDS
 from cleanplate.pipeline.ledger.statistics import Facts
 from cleanplate.pipeline.recipe import provenance
+from cleanplate.pipeline.recipe.sections import HIDING
 from cleanplate.pipeline.storage.connect import Store
 
 README, CROISSANT = "README.md", "croissant.json"
@@ -36,6 +38,7 @@ _TYPES |= {pa.bool_(): "sc:Boolean"}
 _MEANING = {
     "unchanged": "nothing was found",
     "cleaned": "found, removed, and not found again",
+    "hidden": "found; some of it is hidden, not removed: the column `hidden` says by what",
     "residual": "something was still found after the allowed passes: look at these",
     "skipped": "a limit of the recipe said no; without a picture unless the recipe keeps them",
     "failed": "could not be read or processed; without a picture",
@@ -43,9 +46,11 @@ _MEANING = {
 
 
 def write(output: Store) -> None:
-    """Write both files to the output's root. Raises StorageError."""
+    """Write both files to the output's root. Raises StorageError, and DamagedError where rows cannot be counted."""
     record = ledger.read_record(output)
     facts, places = statistics.gather(output, "", 1, 0), _places(output)
+    if facts.unreadable:
+        raise DamagedError("; ".join(facts.unreadable[:3]))
     output.put(README, readme(output.url, record, facts, places).encode())
     told = croissant(output.url, record, facts, places)
     output.put(CROISSANT, (json.dumps(told, indent=1) + "\n").encode())
@@ -110,11 +115,30 @@ def readme(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[s
 
 
 def _what(record: Mapping[str, Any]) -> str:
-    kinds = ", ".join(record["recipe"]["remove"])
+    kinds, source = ", ".join(_edits(record)), _plain(_public(record["source"]))
     return (
-        f"Images of `{_plain(record['source'])}` from which **{kinds}** were removed by cleanplate: found, masked, "
+        f"Images of `{source}`. Looked for and edited by cleanplate: **{kinds}**. Found, masked, "
         "filled, and looked for again. One row per source image; every pixel outside "
         "a row's `edited_rle` is the source's."
+    )
+
+
+def _edits(record: Mapping[str, Any]) -> list[str]:
+    """The kinds that were looked for; of those that are only hidden by what: "face: hidden (pixelate)"."""
+    inpaint, kinds = record["recipe"]["inpaint"], record["recipe"]["remove"]
+    fillers = [inpaint["per_kind"].get(kind, inpaint["name"]) for kind in kinds]
+    return [
+        f"{kind}: hidden ({by})" if by in HIDING else kind for kind, by in zip(kinds, fillers, strict=True)
+    ]
+
+
+def _public(source: str) -> str:
+    """The source as a card may name it: a bucket in full, of a local folder its name only. A card is published, and
+    a path tells of the machine and its user."""
+    return (
+        source
+        if "://" in source and not source.startswith("file:")
+        else source.rstrip("/").rpartition("/")[2]
     )
 
 
@@ -220,8 +244,8 @@ def croissant(url: str, record: Mapping[str, Any], facts: Facts, places: Sequenc
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": _name(url),
-        "description": f"{facts.rows} images from which {', '.join(record['recipe']['remove'])} were removed by "
-        "cleanplate, with the provenance of every row. See README.md.",
+        "description": f"{facts.rows} images in which cleanplate looked for {', '.join(_edits(record))} "
+        "and edited it, with the provenance of every row. See README.md.",
         "license": "as the source's",
         "url": url,
         "version": "1.0.0",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.errors import StorageError
+from cleanplate.pipeline.errors import DamagedError, RowError, StorageError
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.storage import tar_file
@@ -151,10 +152,13 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
 
 def _taken_over(output: Store, key: str) -> pa.Table:
     """The rows of the shard that another attempt at this unit put: they tell what its pictures are."""
-    for member in tar_file.members(RangeFile(output, key)):
-        if member.name == _ROWS:
-            return pq.read_table(pa.BufferReader(output.get_range(key, member.at, member.size)))
-    raise StorageError("other", f"{output.uri(key)} is no shard of cleanplate")
+    with suppress(RowError):  # Not a tar, or half of one.
+        for member in tar_file.members(RangeFile(output, key)):
+            if member.name == _ROWS:
+                data = output.get_range(key, member.at, member.size)
+                if part_file.seal_holds(data):
+                    return pq.read_table(pa.BufferReader(data))
+    raise DamagedError(f"{output.uri(key)} is damaged: {part_file.MAKE_ANEW}")
 
 
 def _pointing(table: pa.Table, paths: list[str | None]) -> pa.Table:

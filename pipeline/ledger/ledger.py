@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.ledger import compactions, part_file, plan
+from cleanplate.pipeline.recipe.recipe import Recipe, differences
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.range_file import RangeFile
 
@@ -106,16 +108,24 @@ def commit(output: Store, unit: str, table: pa.Table) -> bool:
 
 
 def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.Table:
-    """A part, or some columns of it, of which only these are fetched. name: as `part_keys` gives it."""
+    """A part, or some columns of it, of which only these are fetched. name: as `part_keys` gives it. Raises
+    DamagedError."""
     key = part_key(name)
-    if columns is None:
-        return pq.read_table(pa.BufferReader(output.get(key)))
-    return pq.read_table(RangeFile(output, key), columns=columns)
+    with part_file.reading(output, key):
+        file = pa.BufferReader(output.get(key)) if columns is None else RangeFile(output, key)
+        return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
 
-def open_part(output: Store, name: str) -> pq.ParquetFile:
-    """A part whose columns and row groups are fetched only as they are read."""
-    return pq.ParquetFile(RangeFile(output, part_key(name)), pre_buffer=True)
+@contextmanager
+def open_part(output: Store, name: str) -> Iterator[pq.ParquetFile]:
+    """A part whose columns and row groups are fetched only as they are read. Raises DamagedError, also at a read in the
+    `with`."""
+    key = part_key(name)
+    with (
+        part_file.reading(output, key),
+        pq.ParquetFile(RangeFile(output, key), pre_buffer=True, page_checksum_verification=True) as file,
+    ):
+        yield file
 
 
 def rows(output: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -170,13 +180,16 @@ def unseen(output: Store, planned: Iterable[plan.Planned]) -> Iterator[plan.Plan
 
 
 def failed(output: Store) -> Iterator[plan.Planned]:
-    """The rows whose newest attempt failed, planned for one more; what a review asked for holds on."""
+    """The rows whose newest attempt failed, planned for one more; what a review asked for holds on. Not those whose
+    source was replaced: that version is gone, and the plan has the new one."""
     from cleanplate.pipeline.storage.connect import Object
 
-    names = ["image_id", "source_uri", "source_version", "source_bytes", "attempt", "status"]
+    names = ["image_id", "source_uri", "source_version", "source_bytes", "attempt", "status", "error"]
     reviews = plan.reviews(output)
     for table in rows(output, names):
         for row in table.filter(pc.equal(table["status"], "failed")).to_pylist():
+            if row["error"]["kind"] == "replaced":
+                continue
             item = Object("", row["source_bytes"], row["source_version"])
             review = reviews.get(row["image_id"])
             yield plan.Planned(row["source_uri"], item, row["attempt"] + 1, review)
@@ -248,24 +261,54 @@ def claim(output: Store, record: dict[str, Any]) -> dict[str, Any]:
     if output.put_new(RUN_FILE, json.dumps(record, indent=1, sort_keys=True).encode()):
         return record
     stored = read_record(output)
-    if (version := stored.get("parts", "part/1")) != record["parts"]:
+    if (version := str(stored.get("parts", "part/1"))) not in schema.VERSIONS:
         raise ConfigError(
-            f"{output.url} was begun by cleanplate {stored.get('code_version')}, whose rows have other columns "
-            f"({version}, now {record['parts']}); go on with that version, or choose another output"
+            f"{output.url} was begun by cleanplate {stored.get('code_version')}, whose rows have columns that this "
+            f"version does not know ({version}, here {record['parts']}); use that version, or choose another output"
         )
     for name, what in (("recipe_digest", "another recipe"), ("source", "another source")):
-        if stored.get(name) != record[name]:
+        same = (
+            is_of_recipe(stored, record[name])
+            if name == "recipe_digest"
+            else stored.get(name) == record[name]
+        )
+        if not same:
             raise ConfigError(
-                f"{output.url} holds a run of {what} ({stored.get(name)}, not {record[name]}); "
-                "choose another output, or say --new-run to give this one a folder of its own"
+                f"{output.url} holds a run of {what} ({_differing(stored, record, name)}); "
+                "choose another output, or give this one a folder of its own there: --new-run"
             )
     return stored
 
 
+def is_of_recipe(stored: Mapping[str, Any], digest: str) -> bool:
+    """Whether a run's record is of the recipe with this digest.
+
+    A record of an earlier version has another digest where the recipe has got keys since. Its recipe is therefore
+    read by this version, in which such keys have their defaults, and digested again.
+    """
+    if stored.get("recipe_digest") == digest:
+        return True
+    try:
+        recipe = Recipe.model_validate(stored.get("recipe") or {})
+    except ValueError:  # A key that this version does not have, or a value that it refuses.
+        return False
+    return recipe.digest(dict(stored.get("weights") or {})) == digest
+
+
+def _differing(stored: Mapping[str, Any], record: Mapping[str, Any], name: str) -> str:
+    """In what two runs differ: the keys of their recipes and their weights, where the records tell."""
+    if name != "recipe_digest":
+        return f"{stored.get(name)}, not {record[name]}"
+    told = differences(stored.get("recipe") or {}, record.get("recipe") or {})
+    told = told or differences(stored.get("weights") or {}, record.get("weights") or {}, "weights.")
+    rest = f" and {len(told) - 5} more" if len(told) > 5 else ""
+    return f"{', '.join(told[:5])}{rest}" if told else f"{stored.get(name)}, not {record[name]}"
+
+
 def read_record(output: Store) -> dict[str, Any]:
-    """The record of the run in this output. Raises StorageError "missing" when there is none."""
-    stored = json.loads(output.get(RUN_FILE))
-    return dict(stored)
+    """The record of the run in this output. Raises StorageError "missing" when there is none, DamagedError."""
+    with part_file.reading(output, RUN_FILE, part_file.FROM_A_COPY):
+        return dict(json.loads(output.get(RUN_FILE)))
 
 
 def check_part(table: pa.Table) -> None:

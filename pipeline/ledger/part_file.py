@@ -5,9 +5,33 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from cleanplate.pipeline.errors import DamagedError
+from cleanplate.pipeline.storage.connect import Store
+
+MAKE_ANEW = "delete it and run the same command again: its rows are made anew"
+FROM_A_COPY = "put a copy of it back, or clean into another output"
+_BROKEN = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, MemoryError)
+
+
+@contextmanager
+def reading(output: Store, key: str, remedy: str = MAKE_ANEW) -> Iterator[None]:
+    """What a Parquet reader raises at a file of the output in this `with`, as a DamagedError that names the file and
+    says what to do. Not so where a part's seal holds: then the file is right, and something else is wrong."""
+    try:
+        yield
+    except _BROKEN as error:
+        if seal_holds(output.get(key)):
+            raise
+        said = " ".join(str(error).split())[:160]
+        raise DamagedError(
+            f"{output.uri(key)} is damaged ({said or type(error).__name__}): {remedy}"
+        ) from error
 
 
 def part_bytes(table: pa.Table) -> bytes:
@@ -23,7 +47,7 @@ def joined_bytes(tables: Iterator[pa.Table]) -> bytes:
     squeezed = [name for name in rest.schema.names if name != "image"]
     compression = dict.fromkeys(_leaves(rest.schema, squeezed), "zstd")
     compression |= dict.fromkeys(_leaves(rest.schema, ["image"]), "none")
-    with pq.ParquetWriter(sink, rest.schema, compression=compression, write_page_index=True) as writer:
+    with pq.ParquetWriter(sink, rest.schema, compression=compression, **_WRITING) as writer:
         for table in tables:
             rest = pa.concat_tables([rest, table])
             if whole := rest.num_rows // _GROUP * _GROUP:
@@ -35,6 +59,7 @@ def joined_bytes(tables: Iterator[pa.Table]) -> bytes:
     return _sealed(sink.getvalue())
 
 
+_WRITING: dict[str, Any] = {"write_page_index": True, "write_page_checksum": True}
 _GROUP = 256
 """Rows of a row group: what a reader of a few pictures has to fetch."""
 

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ConfigError, ContractError
+from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.ledger.id_set import Ids
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.storage import containers
@@ -82,6 +83,16 @@ def listed(
         yield Planned(uri, item)
 
 
+def none_under(source: Store, told: Listing) -> str:
+    """The message where nothing was listed. told: of that listing."""
+    others = sum(told.left_out.values())
+    beside = f" ({others:,} other file{'s' * (others != 1)} left out)" if others else ""
+    return (
+        f"no images under {source.url}{beside}: correct the place, or what include and exclude choose; "
+        "--allow-empty takes an empty source for complete"
+    )
+
+
 def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
     """True when a glob of `include` and none of `exclude` matches the key. "*" crosses folders too."""
     return bool(_any_of(include).match(key)) and not _any_of(exclude).match(key)
@@ -114,23 +125,28 @@ def generations(output: Store) -> list[int]:
 
 
 def read_index(output: Store, generation: int) -> list[Unit]:
-    table = pq.read_table(pa.BufferReader(output.get(index_key(generation))))
-    return [Unit(**row) for row in table.to_pylist()]
+    return [Unit(**row) for row in _table(output, index_key(generation)).to_pylist()]
+
+
+def _table(output: Store, key: str) -> pa.Table:
+    """A file of the plan. Raises DamagedError."""
+    with part_file.reading(output, key, part_file.FROM_A_COPY):
+        return pq.read_table(pa.BufferReader(output.get(key)))
 
 
 def whole_containers(output: Store) -> frozenset[str]:
     """The containers all of whose images the plan holds, as `containers.Listing` knows them."""
     found: set[str] = set()
     for generation in generations(output):
-        index = pq.read_schema(pa.BufferReader(output.get(index_key(generation))))
+        index = _table(output, index_key(generation)).schema
         found |= set(json.loads((index.metadata or {}).get(CONTAINERS, b"[]")))
     return frozenset(found)
 
 
 def read_unit(output: Store, unit: Unit) -> pa.Table:
     """The unit's rows, as schema.START: what the first stage sees. Reads its row group only."""
-    file = pq.ParquetFile(RangeFile(output, unit.file))
-    table = file.read_row_group(unit.row_group)
+    with part_file.reading(output, unit.file, part_file.FROM_A_COPY):
+        table = pq.ParquetFile(RangeFile(output, unit.file)).read_row_group(unit.row_group)
     if table.num_rows != unit.rows:
         raise ContractError(
             f"{unit.file} row group {unit.row_group}: {table.num_rows} rows, planned {unit.rows}"
@@ -144,14 +160,19 @@ def known(output: Store) -> Ids:
     """The image ids that the plan holds, all generations."""
     indexes = [read_index(output, generation) for generation in generations(output)]
     files = [file for units in indexes for file in dict.fromkeys(unit.file for unit in units)]
-    columns = (pq.read_table(RangeFile(output, file), columns=["image_id"])["image_id"] for file in files)
+    columns = (_ids(output, file) for file in files)
     return Ids(columns, sum(unit.rows for units in indexes for unit in units))
+
+
+def _ids(output: Store, file: str) -> pa.ChunkedArray:
+    with part_file.reading(output, file, part_file.FROM_A_COPY):
+        return pq.read_table(RangeFile(output, file), columns=["image_id"])["image_id"]
 
 
 def read_rows(output: Store, generation: int) -> Iterator[pa.Table]:
     """Every planned row of a generation, a plan file at a time."""
     for file in sorted({unit.file for unit in read_index(output, generation)}):
-        yield pq.read_table(pa.BufferReader(output.get(file)))
+        yield _table(output, file)
 
 
 def reviews(output: Store) -> dict[str, dict[str, Any]]:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow import BufferReader, array
+from pyarrow import array
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cleanplate.pipeline.errors import ConfigError
@@ -155,9 +154,8 @@ def _planned(output: Store, images: set[str]) -> dict[str, dict[int, _Known]]:
     for generation in plan.generations(output):
         units = plan.read_index(output, generation)
         for key in sorted({unit.file for unit in units}):
-            file = pq.ParquetFile(BufferReader(output.get(key)))
             for unit in (unit for unit in units if unit.file == key):
-                table = file.read_row_group(unit.row_group)
+                table = plan.read_unit(output, unit)
                 for row in table.filter(pc.is_in(table["image_id"], wanted)).to_pylist():
                     item = Object("", row["source_bytes"], row["source_version"])
                     found.setdefault(row["image_id"], {})[row["attempt"]] = _Known(

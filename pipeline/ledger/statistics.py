@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.errors import StorageError
+from cleanplate.pipeline.errors import DamagedError, StorageError
 from cleanplate.pipeline.ledger import compactions, ledger
 from cleanplate.pipeline.ledger.compactions import Held
 from cleanplate.pipeline.storage.address import inner_of, key_of
@@ -141,7 +141,7 @@ def gather(output: Store, below: str, sample: int, seed: int) -> Facts:
             some = names[start : start + _AT_ONCE]
             for name, read in zip(some, pool.map(lambda n: _read_light(output, n), some), strict=True):
                 if isinstance(read, str):
-                    facts.unreadable.append(f"{name}: {read}")
+                    facts.unreadable.append(read)
                 else:
                     _fold(facts, _Part(name, read, newest, inside.get(name, ())), below, sample, seed)
     return facts
@@ -199,7 +199,7 @@ def _read_light(output: Store, name: str) -> pa.Table | str:
     try:
         with ledger.open_part(output, name) as file:
             return file.read(_LIGHT, use_threads=False)
-    except (pa.ArrowException, OSError, StorageError) as error:
+    except (DamagedError, StorageError) as error:
         return str(error)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,10 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cleanplate.models.detectors.objects import coco
-from cleanplate.pipeline.errors import ConfigError
+from cleanplate.pipeline.errors import ConfigError, redacted
+from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.hints import explained
-from cleanplate.pipeline.recipe.run_sections import Engine, Limits, Output, Source, Units
+from cleanplate.pipeline.recipe.run_sections import Engine, Labels, Limits, Output, Source, Units
 from cleanplate.pipeline.recipe.sections import (
     CLASSIC_INPAINTERS,
     KINDS,
@@ -34,6 +36,7 @@ from cleanplate.pipeline.recipe.sections import (
     Part,
     Persons,
     Prompt,
+    Text,
     Verify,
 )
 
@@ -46,6 +49,8 @@ __all__ = [
     "Masks",
     "Output",
     "Recipe",
+    "changed",
+    "differences",
     "dump",
     "load",
 ]
@@ -63,6 +68,7 @@ class Recipe(Part):
     source: Source = Source()
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
     consensus: Consensus = Consensus()
+    text: Text = Text()
     logos: Logos = Logos()
     given: Given = Given()
     persons: Persons = Persons()
@@ -72,6 +78,7 @@ class Recipe(Part):
     inpaint: Inpaint = Inpaint()
     verify: Verify = Verify()
     output: Output = Output()
+    labels: Labels = Labels()
     limits: Limits = Limits()
     units: Units = Units()
     engine: Engine = Engine()
@@ -142,12 +149,17 @@ class Recipe(Part):
         return self.detect.get(kind, Detect())
 
     def digest(self, weights: dict[str, str]) -> str:
-        """sha256, hex, of all that decides the output: the recipe without `engine`, and the weights' hashes.
+        """sha256, hex, of all that decides the rows: the recipe without `engine` and `labels`, and the weights' hashes.
 
         weights: name -> sha256 of every model file that the run loads, and of every attached file, whose places
         therefore do not count.
         """
-        places: dict[str, Any] = {"engine": True, "logos": {"references"}, "given": {"file", "root"}}
+        places: dict[str, Any] = {
+            "engine": True,
+            "labels": True,
+            "logos": {"references"},
+            "given": {"file", "root"},
+        }
         told = self.model_dump(mode="json", exclude=places)
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.
@@ -165,7 +177,7 @@ def load(path: str | Path | None, overrides: dict[str, Any] | None = None) -> Re
     Raises ConfigError that names the key, what is wrong with it and, for a missing file, the path.
     """
     try:
-        body = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else {}
+        body = plain_yaml.load(Path(path).read_text(encoding="utf-8")) if path else {}
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -175,6 +187,11 @@ def load(path: str | Path | None, overrides: dict[str, Any] | None = None) -> Re
     body = body or {}
     for dotted, value in (overrides or {}).items():
         _put(body, dotted, value)
+    if told := _credentials(body):
+        raise ConfigError(
+            f"{told}: a recipe must not hold credentials, because outputs and rows repeat it. "
+            "Use the environment, a profile or a role"
+        )
     try:
         return Recipe.model_validate(body)
     except ValidationError as error:
@@ -183,9 +200,52 @@ def load(path: str | Path | None, overrides: dict[str, Any] | None = None) -> Re
         ) from error
 
 
+def _credentials(value: Any, name: str = "") -> str | None:
+    """The first key below `value` whose text holds credentials, and that text without them."""
+    if isinstance(value, str) and redacted(value) != value:
+        return f"{name}: {redacted(value)}"
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    each = (_credentials(v, f"{name}.{key}" if name else str(key)) for key, v in inner)
+    return next((found for found in each if found), None)
+
+
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def changed(recipe: Recipe) -> str:
+    """What differs from the defaults, as YAML; `remove` in any case."""
+    body = {"remove": list(recipe.remove)} | recipe.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+
+
+def differences(stored: Mapping[str, Any], new: Mapping[str, Any], below: str = "") -> list[str]:
+    """The keys in which two recipes, or two records' parts, differ: "inpaint.name: blur -> pixelate". `engine` is no
+    part of a run's identity and left out."""
+    told = []
+    for key in dict.fromkeys((*new, *stored)):
+        old, now, name = stored.get(key), new.get(key), f"{below}{key}"
+        if old == now or name == "engine":
+            continue
+        if isinstance(old, Mapping) and isinstance(now, Mapping):
+            told += differences(old, now, f"{name}.")
+        else:
+            told.append(f"{name}: {_short(old)} -> {_short(now)}")
+    return told
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_short, value))}]"
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:12]}..."
 
 
 def _put(body: dict[str, Any], dotted: str, value: Any) -> None:

@@ -22,6 +22,26 @@ class Source(Part):
     )
 
 
+class Labels(Part):
+    """Labels of your own that are carried into the output: those of removed things go, the others stay."""
+
+    file: str | None = Field(
+        None,
+        description="COCO, YOLO, CSV, JSON or Parquet, in the forms of `given`; written again below `labels/`",
+    )
+    form: Literal["auto", "rows", "coco", "yolo"] = Field("auto", description="auto = decided by the content")
+    shares: bool = Field(False, description="coordinates of rows are shares of the sides (YOLO's always)")
+    root: str | None = Field(
+        None, description="what the names in the file are relative to; null = the source"
+    )
+    drop_above: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="a label is dropped when more than this share of it was removed"
+    )
+    flag_above: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="... and flagged, with the share, above this"
+    )
+
+
 class Output(Part):
     """How rows are written."""
 
@@ -101,7 +121,13 @@ class Engine(Part):
     batch: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="images a worker handles at a time")
     patience: Annotated[float, Field(gt=0)] = Field(
         900.0,
-        description="seconds of a stage over one batch after which its process counts as hung, and is ended",
+        description="seconds without a sign of progress (a network's pass, an image) after which a worker counts as "
+        "hung, and is ended; an image alone has four times as long",
+    )
+    wait_for_nodes: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="seconds without progress on a cluster that has lost nodes, after which the run goes on with fewer "
+        "workers; null = 60, or 600 where the workers of every stage are set, so that an autoscaler may bring nodes",
     )
     stages: dict[ModelStage, StageEngine] = Field(
         default_factory=dict,

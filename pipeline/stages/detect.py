@@ -10,15 +10,15 @@ import pyarrow as pa
 
 from cleanplate.models.types import Image, Region
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.factory import detectors as finders
-from cleanplate.pipeline.factory import inpainters, static_watermark
+from cleanplate.pipeline.factory import kinds, static_watermark
+from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe import areas
 from cleanplate.pipeline.recipe.recipe import Detect as Rule
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.rows import asked_for, pixels_of, region_struct, rows_of, without_pixels
 from cleanplate.pipeline.stages.stage import Needs, Work
 
-_ADDS = schema.columns("found", "detectors")
+_ADDS = schema.columns("found", "detectors", "forbidden")
 _READS = ["source_uri", "source", "source_sha256", "width", "height", "review"]
 
 
@@ -30,42 +30,57 @@ class Detect:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
-        detectors = inpainters.detectors(self.recipe)
-        given, marks = finders.given(self.recipe), static_watermark.opened(self.recipe)
-        names = finders.names_of(detectors)
+        detectors = kinds.detectors(self.recipe)
+        look_up, marks = kinds.given(self.recipe), static_watermark.opened(self.recipe)
+        names = kinds.names_of(detectors)
 
         def detect(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)
             # A person said that there is nothing to remove: no detector is asked again.
             busy = [row for row in rows if not asked_for(row, "wrong")]
             # First, because what is given wrongly fails its row: the halving that finds it costs no detector then.
-            looked = [given(row) if given else ("", []) for row in busy]
+            looked = [look_up(row) if look_up else ("", []) for row in busy]
             pictures = [pixels_of(row) for row in busy]
-            finds = [
-                [r for r in regions if wanted(r, picture, self.recipe)]
-                for (_, regions), picture in zip(looked, pictures, strict=True)
-            ]
+            seen = [list(regions) for _, regions in looked]
             for detector in detectors:
-                for found, regions, picture in zip(finds, detector(pictures), pictures, strict=True):
-                    found += [r for r in regions if wanted(r, picture, self.recipe)]
+                for more, regions in zip(seen, kinds.seen_by(detector, pictures), strict=True):
+                    more += regions
             told = [[who] if who else [] for who, _ in looked]
             if marks:
-                for row, picture, found, who in zip(busy, pictures, finds, told, strict=True):
+                for row, picture, more, who in zip(busy, pictures, seen, told, strict=True):
                     word, regions = marks.find(row, picture)
                     who.append(word)
-                    found += [r for r in regions if wanted(r, picture, self.recipe)]
-            rest = iter(zip(finds, told, strict=True))
-            made = [([], None) if asked_for(row, "wrong") else next(rest) for row in rows]
-            structs = [[region_struct(r, r.mask) for r in found] for found, _ in made]
+                    more += regions
+            sorted_out = [apart(*one, self.recipe) for one in zip(seen, pictures, strict=True)]
+            rest = iter(zip(sorted_out, told, strict=True))
+            made = [(([], None), None) if asked_for(row, "wrong") else next(rest) for row in rows]
+            structs = [[region_struct(r, r.mask) for r in found] for (found, _), _ in made]
             later = [
                 bool(found) or looks_everywhere(row, self.recipe)
-                for (found, _), row in zip(made, rows, strict=True)
+                for ((found, _), _), row in zip(made, rows, strict=True)
             ]
             named: list[list[str]] = [[] if also is None else [*names, *also] for _, also in made]
             table = without_pixels(table, later)
-            return schema.with_columns(table, _ADDS, {"found": structs, "detectors": named})
+            closed = [forbidden for (_, forbidden), _ in made]
+            values: dict[str, list[Any]] = {"found": structs, "detectors": named, "forbidden": closed}
+            return schema.with_columns(table, _ADDS, values)
 
         return detect
+
+
+def apart(regions: list[Region], picture: Image, recipe: Recipe) -> tuple[list[Region], str | None]:
+    """What is wanted of the regions; the others as run lengths, where there is something to fill: perhaps one of them
+    is what must go, too, and a fill must not make a second one of it."""
+    keep = [wanted(region, picture, recipe) for region in regions]
+    found = [region for region, kept in zip(regions, keep, strict=True) if kept]
+    others = [region for region, kept in zip(regions, keep, strict=True) if not kept]
+    if not found or not others:
+        return found, None
+    height, width = picture.shape[:2]
+    closed = np.zeros((height, width), np.bool_)
+    for region in others:
+        closed |= rle.from_box(region.box, height, width) if region.mask is None else region.mask
+    return found, rle.to_rle(closed)
 
 
 def looks_everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
@@ -76,7 +91,7 @@ def looks_everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
 
 def wanted(region: Region, picture: Image, recipe: Recipe) -> bool:
     """True when the recipe asks for this kind and its limits let the region count."""
-    kind = next((k for k in recipe.remove if k == region.kind), None)
+    kind = None if region.doubtful else next((k for k in recipe.remove if k == region.kind), None)
     return kind is not None and allowed(region, picture, recipe.detect_for(kind))
 
 

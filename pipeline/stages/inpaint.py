@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from cleanplate.pipeline.stages.rows import cut_patches, pixels_of, rows_of
 from cleanplate.pipeline.stages.stage import Needs, Work
 
 _ADDS = schema.columns("patches", "inpainter", "passes", "regions")
-_READS = ["source_uri", "source", "source_sha256", "width", "height", "regions", "mask_rle"]
+_READS = ["source_uri", "source", "source_sha256", "width", "height", "regions", "mask_rle", "forbidden"]
 
 
 TAKE_OFF = "take-off"
@@ -59,7 +59,7 @@ def edit(
     taken off first, where their opacity allows it; what stands below them then needs no filler."""
     starts = [marks.lifted(row, pixels_of(row)) if marks else (pixels_of(row), None) for row in rows]
     jobs = [masks_by_filler(row, fillers, done) for row, (_, done) in zip(rows, starts, strict=True)]
-    edited = fill([picture for picture, _ in starts], jobs, fillers)
+    edited = fill([picture for picture, _ in starts], jobs, fillers, [closed_of(row) for row in rows])
     by = [
         "+".join([*([TAKE_OFF] if done is not None else []), *job])
         for job, (_, done) in zip(jobs, starts, strict=True)
@@ -97,8 +97,23 @@ def masks_by_filler(
     return jobs
 
 
-def fill(pictures: list[Image], jobs: list[dict[str, Mask]], fillers: Mapping[str, Inpainter]) -> list[Image]:
+def closed_of(row: dict[str, Any]) -> Mask:
+    """What no fill may copy, HW bool: all that the row edits, and what may be more of it."""
+    closed = rle.from_rle(row["mask_rle"], row["height"], row["width"])
+    if row.get("forbidden"):
+        closed |= rle.from_rle(row["forbidden"], row["height"], row["width"])
+    return closed
+
+
+def fill(
+    pictures: list[Image],
+    jobs: list[dict[str, Mask]],
+    fillers: Mapping[str, Inpainter],
+    closed: Sequence[Mask],
+) -> list[Image]:
     """Each picture with its masks filled: HWC uint8 RGB in and out. Batches all pictures of one filler.
+
+    closed: of each picture HW bool, True = may not be copied from.
 
     Raises ContractError when a filler changed a pixel outside its mask."""
     edited = list(pictures)
@@ -106,7 +121,8 @@ def fill(pictures: list[Image], jobs: list[dict[str, Mask]], fillers: Mapping[st
         wants = [n for n, job in enumerate(jobs) if filler.name in job]
         if not wants:
             continue
-        results = filler([edited[n] for n in wants], [jobs[n][filler.name] for n in wants])
+        masks = [jobs[n][filler.name] for n in wants]
+        results = filler([edited[n] for n in wants], masks, [closed[n] for n in wants])
         for n, result in zip(wants, results, strict=True):
             outside = ~jobs[n][filler.name]
             if result.shape != edited[n].shape or not np.array_equal(result[outside], edited[n][outside]):

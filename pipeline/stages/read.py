@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
-from cleanplate.pipeline.images.decode import ISO, decode, exif_block
-from cleanplate.pipeline.images.formats import exif
 from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.orientation import orientation_of
 from cleanplate.pipeline.images.formats.table import header
 from cleanplate.pipeline.recipe.recipe import Limits
 from cleanplate.pipeline.stages.stage import Needs, Work, error_of
-from cleanplate.pipeline.storage.containers import Fetched, read_images
+from cleanplate.pipeline.storage.containers import read_images
+from cleanplate.pipeline.storage.parquet_file import Fetched
 
 _ADDS = schema.columns("source", "source_sha256", "source_format", "width", "height", "error")
 _THREADS = 16
@@ -38,11 +38,14 @@ class Read:
         return self._read
 
     def _read(self, table: pa.Table) -> pa.Table:
-        planned = table.select(["source_uri", "source_bytes", "review"]).to_pylist()
-        small = [row["source_uri"] for row in planned if row["source_bytes"] <= self.limits.max_bytes]
-        fetched = dict(zip(small, read_images(small, give_up=not self.last), strict=True))
+        planned = table.select(["source_uri", "source_version", "source_bytes", "review"]).to_pylist()
+        small = [row for row in planned if row["source_bytes"] <= self.limits.max_bytes]
+        uris, versions = ([row[name] for row in small] for name in ("source_uri", "source_version"))
+        found = read_images(uris, versions=versions, most=self.limits.max_bytes, give_up=not self.last)
+        fetched = dict(zip(zip(uris, versions, strict=True), found, strict=True))
+        pairs = [(row, fetched.get((row["source_uri"], row["source_version"]), b"")) for row in planned]
         with ThreadPoolExecutor(_THREADS) as threads:
-            read = list(threads.map(lambda row: self._one(row, fetched.get(row["source_uri"], b"")), planned))
+            read = list(threads.map(lambda pair: self._one(*pair), pairs))
         return schema.with_columns(table, _ADDS, {name: [row[name] for row in read] for name in _ADDS.names})
 
     def _one(self, planned: dict[str, Any], data: Fetched) -> dict[str, Any]:
@@ -77,9 +80,6 @@ def probe(data: bytes, max_pixels: int) -> dict[str, Any]:
     head = header(data)
     if head.width * head.height > max_pixels:
         raise ImageError("too_large", f"{head.width} x {head.height} pixels, the limit is {max_pixels}")
-    if head.format == "tiff":  # Its orientation is a tag that only a decoder reads.
-        height, width = decode(data, max_pixels=max_pixels).pixels.shape[:2]
-    else:
-        turned = head.format not in ISO and exif.orientation(exif_block(data, head.format)) >= 5
-        width, height = (head.height, head.width) if turned else (head.width, head.height)
+    turned = orientation_of(data, head.format) >= 5
+    width, height = (head.height, head.width) if turned else (head.width, head.height)
     return {"source_format": head.format, "width": width, "height": height}

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cleanplate.models.devices import progressed
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.images import encode, rle
 
@@ -55,6 +56,7 @@ def decode(row: dict[str, Any]) -> encode.Decoded:
     """As `decoded`, and not kept."""
     # Its size has been held against the recipe's limit by `read`.
     found = encode.decode(row["source"], max_pixels=row["width"] * row["height"])
+    progressed()
     if (found.height, found.width) != (row["height"], row["width"]):
         raise encode.ImageError(
             "corrupt", f"decodes to {found.width} x {found.height}, its header says otherwise"

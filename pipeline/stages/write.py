@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from cleanplate.models.devices import progressed
 from cleanplate.models.types import Image, Mask
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ContractError, RowError
@@ -69,6 +70,7 @@ def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
     )
     if mask is not None and mask.any() and not done.inside_changed:
         raise RowError("edit_lost", "what was to be removed is as it was: no pixel inside the mask changed")
+    progressed()
     digest = hashlib.sha256(done.data).hexdigest()
     if mask is not None and mask.any() and digest == row["source_sha256"]:
         # The failure that this field knows best: the edit is made in memory and the original is written.

@@ -27,7 +27,7 @@ def open_store(url: str) -> Store:
     scheme = urlsplit(url).scheme if "://" in url else ""
     if scheme and redacted(url) != url:
         raise ConfigError(
-            f"{redacted(url)!r}: a location must not hold credentials, because rows and logs tell it. "
+            f"{redacted(url)!r}: a location must not hold credentials: it is written to logs and rows. "
             "Use the environment, a profile or a role"
         )
     if scheme == "s3":
@@ -45,10 +45,10 @@ def open_store(url: str) -> Store:
     return LocalStore(Path(url))
 
 
-def read_uri(uri: str) -> bytes:
-    """The bytes behind an absolute uri as `Store.uri` writes it. Raises StorageError."""
+def read_uri(uri: str, version: str = "") -> bytes:
+    """The bytes behind an absolute uri as `Store.uri` writes it, of this version (see Store). Raises StorageError."""
     store, key = place_of(uri)
-    return store.get(key)
+    return store.get(key, version)
 
 
 def place_of(uri: str) -> tuple[Store, str]:

@@ -20,12 +20,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from cleanplate.models.devices import progressed
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
-from cleanplate.pipeline.storage import arrow_file, tar_file
+from cleanplate.pipeline.storage import arrow_file, parquet_file, tar_file
 from cleanplate.pipeline.storage.address import SUFFIXES, Inner, Kind, inner_of
 from cleanplate.pipeline.storage.connect import Object, Store, place_of, read_uri
+from cleanplate.pipeline.storage.other_files import is_other
+from cleanplate.pipeline.storage.parquet_file import Fetched
 from cleanplate.pipeline.storage.range_file import RangeFile
 
 _SUFFIX_KINDS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar", ".tgz": "tar"}
@@ -35,12 +37,12 @@ _IMAGES = frozenset(itertools.chain(*SUFFIXES.values(), ("jp2", "jxl", "ppm", "p
 _COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _SAMPLE = 1000
 _THREADS = 16
-_AT_ONCE = 32  # rows of a row group in memory at a time
 
 
 @dataclass
 class Listing:
-    """What a listing tells besides the images. left_out: suffix -> objects and members beside them.
+    """What a listing tells besides the images. left_out: suffix (of a tar's member that is no file, "link" or "device")
+    -> objects and members beside them.
 
     known: containers whose images the plan holds already: not opened. whole: those listed to their end now.
     Both by `_mark`.
@@ -49,6 +51,8 @@ class Listing:
     left_out: Counter[str] = field(default_factory=Counter)
     known: frozenset[str] = frozenset()
     whole: list[str] = field(default_factory=list)
+    tables: bool = False
+    """Are Parquet and Arrow files without a column of images left out?"""
 
 
 def images_of(
@@ -58,7 +62,8 @@ def images_of(
 
     A source is taken for one of containers when the recipe says so or, with format auto, when one of its first
     1,000 objects is named and begins like one; then what is neither container nor image (README.md, state.json, a
-    sample's caption) is left out and counted by its suffix. In any other source every object is a row.
+    sample's caption) is left out and counted by its suffix. In any other source every object is a row, but for those
+    that `other_files` knows to be no pictures; with format objects these too.
     """
     if form == "objects":
         yield from ((store.uri(item.key), item) for item in items)
@@ -72,10 +77,12 @@ def images_of(
         items = itertools.chain(first, items)
         if not any(_begins_like_one(store, item) for item in first):
             kinds = ()
+        # A table without pictures is an error where it is all there is, and a companion beside other kinds.
+        told.tables = len({_kind(i.key) or _is_image(i.key) for i in first} - {False}) > 1 and column is None
     for item in items:
         if (kind := _kind(item.key)) and kind in kinds:
             yield from _inside(store, item, kind, column, told)
-        elif not kinds or (plain and _is_image(item.key)):
+        elif not is_other(item.key) and (not kinds or (plain and _is_image(item.key))):
             yield store.uri(item.key), item
         else:
             told.left_out[_suffix(item.key)] += 1
@@ -117,13 +124,18 @@ def _inside(
     if mark in told.known:
         return
     try:
-        for inner in _LISTERS[kind](whole, RangeFile(store, item.key, item.size), column, told.left_out):
+        for inner in _LISTERS[kind](
+            whole, RangeFile(store, item.key, item.size, item.version), column, told.left_out
+        ):
             # Sizes of rows are averages of their row group: a footer knows no more.
             yield replace(inner, size=inner.size if kind == "tar" else -1).uri, replace(item, size=inner.size)
     except (RowError, StorageError) as error:
         if isinstance(error, StorageError) and error.kind == "unreachable":
             raise
-        yield whole.uri, item
+        if isinstance(error, NoImageColumn) and told.tables:
+            told.left_out[_suffix(item.key)] += 1
+        else:
+            yield whole.uri, item
     told.whole.append(mark)
 
 
@@ -132,15 +144,12 @@ def _mark(uri: str, version: str) -> str:
 
 
 def _parquet(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
-    with _opened(file) as table:
+    with parquet_file.opened(file) as table:
         name, row = image_column(table.schema_arrow, column), 0
-        for n in range(table.num_row_groups):
-            group = table.metadata.row_group(n)
-            chunks = [group.column(c) for c in range(group.num_columns)]
-            size = sum(c.total_compressed_size for c in chunks if c.path_in_schema.partition(".")[0] == name)
-            for at in range(row, row + group.num_rows):
-                yield replace(whole, row=at, column=name, size=size // max(1, group.num_rows))
-            row += group.num_rows
+        for count, packed, _ in parquet_file.sizes(table, name):
+            for at in range(row, row + count):
+                yield replace(whole, row=at, column=name, size=packed // max(1, count))
+            row += count
 
 
 def _arrow(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
@@ -153,7 +162,9 @@ def _arrow(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[
 
 def _tar(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
     for member in tar_file.members(file):
-        if _is_image(member.name):
+        if member.what:
+            left_out[member.what] += 1
+        elif _is_image(member.name):
             yield replace(whole, at=member.at, size=member.size, member=member.name)
         else:
             left_out[_suffix(member.name)] += 1
@@ -162,35 +173,39 @@ def _tar(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[st
 _LISTERS: dict[Kind, Callable[..., Iterator[Inner]]] = {"parquet": _parquet, "arrow": _arrow, "tar": _tar}
 
 
-def _opened(file: RangeFile) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise RowError("container", f"the Parquet file cannot be opened: {error}") from error
-
-
 def image_column(schema: pa.Schema, asked: str | None) -> str:
     """The column that holds encoded images: the one asked for, else the first that `datasets` calls an Image, else
     the first struct with bytes, else a binary column with a usual name, else the only binary column.
 
-    Raises RowError("container") that names the columns there are.
+    Raises RowError("container") that names the columns there are, also where two have the name.
     """
     names: list[str] = schema.names
-    fits = [name for name in names if _holds_bytes(schema.field(name).type)]
+    fits = [field.name for field in schema if _holds_bytes(field.type)]
     told = f"there are {', '.join(names)[:200]}"
-    if asked is not None:
-        if asked not in fits:
+    found = _chosen_column(schema, asked, fits)
+    if found is None:
+        if asked is not None:
             raise RowError("container", f"no column {asked!r} of bytes; {told}")
-        return asked
+        raise NoImageColumn("container", f"no column looks like images; {told}")
+    if names.count(found) > 1:
+        raise RowError("container", f"{names.count(found)} columns are called {found!r}; {told}")
+    return found
+
+
+class NoImageColumn(RowError):
+    """A table in which no column looks like images."""
+
+
+def _chosen_column(schema: pa.Schema, asked: str | None, fits: list[str]) -> str | None:
+    if asked is not None:
+        return asked if asked in fits else None
     features = (schema.metadata or {}).get(b"huggingface", b"")
-    structs = [name for name in fits if pa.types.is_struct(schema.field(name).type)]
+    structs = [field.name for field in schema if field.name in fits and pa.types.is_struct(field.type)]
     called = [name for name in structs if f'"{name}": {{"_type": "Image"'.encode() in features]
     binary = [name for name in fits if name not in structs]
     usual = [name for name in _COLUMNS if name in binary]
     found = [*called, *structs, *usual, *(binary if len(binary) == 1 else [])]
-    if not found:
-        raise RowError("container", f"no column looks like images; {told}")
-    return found[0]
+    return found[0] if found else None
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -201,8 +216,6 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 # --- fetching ---
 
-Fetched = bytes | CleanplateError
-
 
 def read_image(uri: str) -> bytes:
     """The bytes of one image, wherever it lies. Raises StorageError, RowError."""
@@ -212,32 +225,42 @@ def read_image(uri: str) -> bytes:
     return found
 
 
-def read_images(uris: Sequence[str], *, give_up: bool = False) -> list[Fetched]:
+def read_images(
+    uris: Sequence[str],
+    *,
+    versions: Sequence[str] | None = None,
+    most: int | None = None,
+    give_up: bool = False,
+) -> list[Fetched]:
     """The bytes behind each uri, or the StorageError or RowError that reading it gave. What lies in one row group
     or record batch is fetched together.
 
+    versions: of each uri's object or container, as listed: one that is another by now is StorageError("replaced").
+    most: bytes of a picture; larger cells of tables are RowError("too_large"), before they are copied.
     give_up: raise the first StorageError "unreachable"; else a store that is away is asked for each uri, minutes
     each.
     """
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     inners = [inner_of(uri) for uri in uris]
+    told = versions or [""] * len(uris)
     for n, inner in enumerate(inners):
         together = inner is not None and inner.row >= 0
-        key = (inner.kind, inner.container, inner.column, inner.at) if inner and together else (n,)
+        key = (inner.kind, inner.container, inner.column, inner.at, told[n]) if inner and together else (n,)
         groups[key].append(n)
     found: list[Fetched] = [b""] * len(uris)
 
     def fetch(numbers: list[int]) -> None:
-        inner = inners[numbers[0]]
+        inner, version = inners[numbers[0]], told[numbers[0]]
         try:
             if inner is None:
-                found[numbers[0]] = read_uri(uris[numbers[0]])
+                found[numbers[0]] = read_uri(uris[numbers[0]], version)
             elif inner.row >= 0:
                 rows = [i.row for n in numbers if (i := inners[n])]
-                for n, value in zip(numbers, _rows(inner, rows), strict=True):
+                for n, value in zip(numbers, _rows(inner, rows, version, most), strict=True):
                     found[n] = value
             else:
-                found[numbers[0]] = _member(inner)
+                found[numbers[0]] = _member(inner, version)
+            progressed()
         except CleanplateError as error:
             if give_up and isinstance(error, StorageError) and error.kind == "unreachable":
                 raise
@@ -252,58 +275,28 @@ def read_images(uris: Sequence[str], *, give_up: bool = False) -> list[Fetched]:
     return found
 
 
-def _member(inner: Inner) -> bytes:
+def _member(inner: Inner, version: str) -> bytes:
     store, key = place_of(inner.container)
     if not inner.listed:  # The row of what could not be listed: list again, to say why.
-        for _ in _LISTERS[inner.kind](inner, RangeFile(store, key), inner.column or None, Counter()):
+        for _ in _LISTERS[inner.kind](
+            inner, RangeFile(store, key, None, version), inner.column or None, Counter()
+        ):
             pass
         raise RowError("container", "it could not be listed when the run was planned")
-    data = store.get_range(key, inner.at, inner.size)
+    data = store.get_range(key, inner.at, inner.size, version)
     if len(data) != inner.size:
         raise RowError("container", f"{inner.member}: the tar ends inside it")
     return data
 
 
-def _rows(inner: Inner, rows: list[int]) -> list[Fetched]:
+def _rows(inner: Inner, rows: list[int], version: str, most: int | None) -> list[Fetched]:
     """The cells of some rows of one Parquet file, or of one batch of an Arrow file, in the order asked for."""
     store, key = place_of(inner.container)
-    file = RangeFile(store, key)
+    file = RangeFile(store, key, None, version)
     try:
         if inner.kind == "arrow":
             batch = arrow_file.read_batch(file, inner.at, inner.column)
-            return [_cell(batch.column(0), row) for row in rows]
-        return _parquet_rows(file, inner.column, rows)
+            return [parquet_file.cell(batch.column(0), row, most) for row in rows]
+        return parquet_file.cells(file, inner.column, rows, most)
     except (pa.ArrowException, OSError, KeyError, ValueError, IndexError, struct.error) as error:
         raise RowError("container", f"{type(error).__name__}: {error}") from error
-
-
-def _parquet_rows(file: RangeFile, column: str, rows: list[int]) -> list[Fetched]:
-    wanted, start = set(rows), 0
-    found: dict[int, Fetched] = {}
-    with _opened(file) as table:
-        for n in range(table.num_row_groups):
-            end = start + table.metadata.row_group(n).num_rows
-            if any(start <= row < end for row in wanted):
-                at = start
-                for batch in table.iter_batches(
-                    _AT_ONCE, row_groups=[n], columns=[column], use_threads=False
-                ):
-                    inside = wanted.intersection(range(at, at + batch.num_rows))
-                    found |= {row: _cell(batch.column(0), row - at) for row in inside}
-                    at += batch.num_rows
-                    if not any(at <= row < end for row in wanted):
-                        break
-            start = end
-    return [found.get(row) or RowError("container", f"there is no row {row}") for row in rows]
-
-
-def _cell(column: pa.Array, row: int) -> Fetched:
-    value = column[row].as_py()
-    path = None
-    if isinstance(value, dict):
-        value, path = value["bytes"], value.get("path")
-    if value is None:
-        return RowError(
-            "empty", f"the cell holds no bytes, only the path {path}" if path else "the cell is null"
-        )
-    return bytes(value)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote_from_bytes
 
-from cleanplate.pipeline.errors import StorageError
-from cleanplate.pipeline.storage.store import Object
+from cleanplate.pipeline.errors import ConfigError, StorageError
+from cleanplate.pipeline.storage.store import Object, replaced
 
 
 class LocalStore:
@@ -19,7 +20,13 @@ class LocalStore:
     are percent-quoted in uris."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(os.path.abspath(root.expanduser()))
+        try:
+            self.root = Path(os.path.abspath(root.expanduser()))
+        except RuntimeError as error:
+            home = root.parts[0]
+            raise ConfigError(
+                f"no home folder for {home} (of {root}): write the path out, or set HOME"
+            ) from error
         self.url = str(self.root)
 
     def reach(self) -> None:
@@ -65,25 +72,42 @@ class LocalStore:
             stat = path.stat()
         except OSError:
             # A link to nowhere: listed all the same, so that its row can say what is wrong with it.
-            return Object(key, 0, "unreadable")
-        return Object(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_mtime)
+            return Object(key, 0, _UNREADABLE)
+        return Object(key, stat.st_size, _version(stat), stat.st_mtime)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, version: str = "") -> bytes:
         try:
             path = self._inside(key)
             if not path.is_file() and path.exists():
                 raise StorageError("other", f"not a regular file: {path}")
-            return path.read_bytes()
+            with path.open("rb") as file:
+                return self._unchanged(file, key, version, lambda: file.read())
         except OSError as error:
             raise _local_error(error, self.root / key) from error
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int, version: str = "") -> bytes:
+        def read() -> bytes:
+            file.seek(start)
+            return file.read(length)
+
         try:
             with self._inside(key).open("rb") as file:
-                file.seek(start)
-                return file.read(length)
+                return self._unchanged(file, key, version, read)
         except OSError as error:
             raise _local_error(error, self.root / key) from error
+
+    def _unchanged(self, file: IO[bytes], key: str, version: str, read: Callable[[], bytes]) -> bytes:
+        """What `read` gives, where the file has this version before it and after it: a writer may come between."""
+        if version in ("", _UNREADABLE):
+            return read()
+        self._check(file, key, version)
+        data = read()
+        self._check(file, key, version)
+        return data
+
+    def _check(self, file: IO[bytes], key: str, version: str) -> None:
+        if (now := _version(os.fstat(file.fileno()))) != version:
+            raise replaced(str(self.root / key), version, now)
 
     def size(self, key: str) -> int:
         try:
@@ -157,6 +181,13 @@ class _Temporary:
             self.temporary.unlink(missing_ok=True)
 
 
+_UNREADABLE = "unreadable"
+
+
+def _version(stat: os.stat_result) -> str:
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
 def _identity(path: Path) -> tuple[int, int]:
     stat = path.stat()
     return stat.st_dev, stat.st_ino
@@ -166,7 +197,7 @@ def _local_error(error: OSError, path: Path) -> StorageError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return StorageError("missing", f"no such file: {path}")
     if isinstance(error, PermissionError):
-        return StorageError("forbidden", f"not allowed: {path}")
+        return StorageError("forbidden", f"no permission: {path}")
     if isinstance(error, FileExistsError):
         return StorageError("other", f"a file is where a folder must be: {path}")
     if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EISDIR):

@@ -14,12 +14,12 @@ _TAIL = 64 * 1024
 class RangeFile(io.RawIOBase):
     """Read-only, for a Parquet reader that wants the footer and a few columns or one row group.
 
-    size: bytes of the object, where a listing has told; else it is asked.
+    size: bytes of the object, where a listing has told; else it is asked. version: see Store.
     """
 
-    def __init__(self, store: Store, key: str, size: int | None = None) -> None:
+    def __init__(self, store: Store, key: str, size: int | None = None, version: str = "") -> None:
         super().__init__()
-        self.store, self.key, self.at = store, key, 0
+        self.store, self.key, self.at, self.version = store, key, 0, version
         self.end = store.size(key) if size is None else size
         self._tail: bytes | None = None
 
@@ -43,10 +43,10 @@ class RangeFile(io.RawIOBase):
         tail = max(0, self.end - _TAIL)
         if self.at >= tail:
             if self._tail is None:
-                self._tail = self.store.get_range(self.key, tail, self.end - tail)
+                self._tail = self.store.get_range(self.key, tail, self.end - tail, self.version)
             data = self._tail[self.at - tail : self.at - tail + length]
         else:
-            data = self.store.get_range(self.key, self.at, length)
+            data = self.store.get_range(self.key, self.at, length, self.version)
         self.at += len(data)
         return data
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from cleanplate.pipeline.errors import ConfigError, StorageError, redacted
-from cleanplate.pipeline.storage.store import Object
+from cleanplate.pipeline.storage.store import Object, replaced
 
 T = TypeVar("T")
 
@@ -97,26 +97,46 @@ class S3Store:
             f"listing {self.url}",
         )
 
-    def get(self, key: str) -> bytes:
-        import obstore
+    def get(self, key: str, version: str = "") -> bytes:
+        return self._patiently(lambda: self._read(key, None, version), self.uri(key))
 
+    def get_range(self, key: str, start: int, length: int, version: str = "") -> bytes:
+        return self._patiently(lambda: self._read(key, (start, start + length), version), self.uri(key))
+
+    def _read(self, key: str, span: tuple[int, int] | None, version: str) -> bytes:
+        """The bytes of an object, or from span[0] to span[1], on condition of its version (its ETag)."""
         full = self._full(key)
-        if _plain(full):
-            return self._patiently(lambda: bytes(obstore.get(self._fast, full).bytes()), self.uri(key))
-        return self._patiently(lambda: self._boto_get(full), self.uri(key))
+        data, now = (
+            self._fast_read(full, span, version) if _plain(full) else self._boto_read(full, span, version)
+        )
+        if version and now is not None and now != version:  # A server that passes over If-Match.
+            raise replaced(self.uri(key), version, now)
+        return data
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def _fast_read(self, full: str, span: tuple[int, int] | None, version: str) -> tuple[bytes, str | None]:
         import obstore
+        from obstore.exceptions import PreconditionError
 
-        full = self._full(key)
-        if _plain(full):
-            return self._patiently(
-                lambda: bytes(obstore.get_range(self._fast, full, start=start, length=length)), self.uri(key)
-            )
-        return self._patiently(lambda: self._boto_get(full)[start : start + length], self.uri(key))
+        options: Any = {"if_match": f'"{version}"'} if _strong(version) else {}
+        try:
+            found = obstore.get(self._fast, full, options=options | ({"range": span} if span else {}))
+            tag = found.meta["e_tag"]
+            return bytes(found.bytes()), tag and tag.strip('"')
+        except PreconditionError:
+            raise replaced(f"s3://{self.bucket}/{full}", version, "") from None
 
-    def _boto_get(self, full: str) -> bytes:
-        return bytes(self._boto.get_object(Bucket=self.bucket, Key=full)["Body"].read())
+    def _boto_read(self, full: str, span: tuple[int, int] | None, version: str) -> tuple[bytes, str | None]:
+        from botocore.exceptions import ClientError
+
+        condition = {"IfMatch": f'"{version}"'} if _strong(version) else {}
+        ranged = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
+        try:
+            found = self._boto.get_object(Bucket=self.bucket, Key=full, **condition, **ranged)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 412:
+                raise
+            raise replaced(f"s3://{self.bucket}/{full}", version, "") from None
+        return bytes(found["Body"].read()), str(found["ETag"]).strip('"')
 
     def size(self, key: str) -> int:
         head = self._patiently(
@@ -289,6 +309,11 @@ def _encryption() -> dict[str, str]:
         "SSEKMSKeyId": os.environ.get("AWS_SSE_KMS_KEY_ID", ""),
     }
     return {name: value for name, value in asked.items() if value}
+
+
+def _strong(version: str) -> bool:
+    """Can this ETag be a condition? Weak ones (W/"...") match nothing."""
+    return bool(version) and not version.startswith("W/")
 
 
 def _plain(key: str) -> bool:

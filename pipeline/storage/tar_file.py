@@ -21,11 +21,12 @@ READ_AHEAD = 4 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """name as stored; at, size: its bytes, from the file's start."""
+    """name as stored; at, size: its bytes, from the file's start. what: "link" or "device" where it is no file."""
 
     name: str
     at: int
     size: int
+    what: str = ""
 
 
 def is_tar(head: bytes) -> bool:
@@ -34,7 +35,8 @@ def is_tar(head: bytes) -> bool:
 
 
 def members(file: io.RawIOBase) -> Iterator[Member]:
-    """Every file of a tar, in order; links and sparse files, whose bytes do not lie there, with size 0.
+    """Every member of a tar but its folders, in order; links, devices and sparse files, whose bytes do not lie there,
+    with size 0.
 
     file: seekable. Raises RowError("container") at the first place that cannot be read: what came before is good.
     """
@@ -45,7 +47,9 @@ def members(file: io.RawIOBase) -> Iterator[Member]:
             with tarfile.open(fileobj=buffered, mode="r:", errorlevel=2) as tar:
                 for info in tar:
                     tar.members.clear()  # type: ignore[attr-defined]  # Flat in memory, however many there are.
-                    if info.islnk() or info.issym() or info.issparse():
+                    if info.islnk() or info.issym() or info.isdev():
+                        yield Member(info.name, info.offset_data, 0, "device" if info.isdev() else "link")
+                    elif info.issparse():
                         yield Member(info.name, info.offset_data, 0)
                     elif info.isreg():
                         if info.offset_data + info.size > end:

@@ -58,7 +58,7 @@ class Progress:
         self._open = ExitStack()
 
     def __enter__(self) -> Progress:
-        self._open.enter_context(queues.heard(self._hear))
+        self._open.enter_context(queues.listening(self))
         self._screen.show(self)
         self._ticker.start()
         return self
@@ -80,8 +80,12 @@ class Progress:
             self.errors.extend(receipt.problems)
             self._recent.append((time.monotonic(), receipt.rows))
 
-    def _hear(self, found: tuple[queues.Queue, ...]) -> None:
-        self.queues = found
+    def queued(self, queues: tuple[queues.Queue, ...]) -> None:
+        self.queues = queues
+
+    def notice(self, text: str) -> None:
+        """A sentence for people, at once: a worker was ended, nodes are gone."""
+        self._screen.notice(text)
 
     def _tick(self) -> None:
         try:
@@ -144,6 +148,7 @@ class Screen(Protocol):
     shown: Shown
 
     def show(self, progress: Progress) -> None: ...
+    def notice(self, text: str) -> None: ...
     def close(self, progress: Progress) -> None: ...
 
 
@@ -176,6 +181,9 @@ class _Live:
             self.live.start()
         self.live.update(panel(progress.state(), progress.title, self.width), refresh=True)
 
+    def notice(self, text: str) -> None:
+        self.live.console.print(text, style="yellow", markup=False, highlight=False)
+
     def close(self, progress: Progress) -> None:
         # The panel leaves one line behind: the closing table says the rest.
         self.live.update(line(progress.state()), refresh=True)
@@ -198,6 +206,9 @@ class Notebook:
         else:
             self.handle.update(bundle, raw=True)
 
+    def notice(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
     def close(self, progress: Progress) -> None:
         self.show(progress, hint="")
 
@@ -217,6 +228,9 @@ class _Plain:
             print(line(progress.state()).plain, file=sys.stderr, flush=True)
         self.begun = True
 
+    def notice(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
     def close(self, progress: Progress) -> None:
         if progress.tally.rows != self.last:
             self.show(progress)
@@ -228,6 +242,9 @@ class _Json:
     def show(self, progress: Progress) -> None:
         print(json.dumps(progress.state()), flush=True)
 
+    def notice(self, text: str) -> None:
+        print(json.dumps({"event": "notice", "message": text}), flush=True)
+
     def close(self, progress: Progress) -> None:
         self.show(progress)
 
@@ -236,6 +253,9 @@ class _Nothing:
     shown: Shown = "none"
 
     def show(self, progress: Progress) -> None:
+        """Nobody looks."""
+
+    def notice(self, text: str) -> None:
         """Nobody looks."""
 
     def close(self, progress: Progress) -> None:

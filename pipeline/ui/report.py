@@ -11,7 +11,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
@@ -23,6 +23,7 @@ from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.ledger import compactions, ledger, plan, statistics
 from cleanplate.pipeline.ledger.statistics import Facts
 from cleanplate.pipeline.recipe import provenance
+from cleanplate.pipeline.recipe.sections import hidden_by
 from cleanplate.pipeline.storage.connect import Store, open_store
 from cleanplate.pipeline.ui import report_rows
 
@@ -37,14 +38,24 @@ _CLOCK_SLACK_S = 120.0
 """How far a file's time may lie from the time that it tells before it counts as copied."""
 
 
-def page(output: Store, record: dict[str, Any], *, sample: int = 60, seed: int = 0) -> str:
+def page(
+    output: Store,
+    record: dict[str, Any],
+    *,
+    sample: int = 60,
+    seed: int = 0,
+    told: Callable[[str], None] = lambda damage: None,
+) -> str:
     """The report of a run as an HTML document.
 
     record: ledger.read_record(output). sample: rows shown with pictures, chosen by risk; seed: for the random
-    ones among them. Raises StorageError when the output cannot be listed.
+    ones among them. told: called with what is wrong with each part that cannot be read. Raises StorageError when the
+    output cannot be listed.
     """
     below = _root(record)
     facts = statistics.gather(output, below, sample, seed)
+    for damage in facts.unreadable:
+        told(damage)
     picks = statistics.chosen(facts, sample)
     cards = list(report_rows.cards(output, picks, below))
     data = summary(output, record, facts) | {
@@ -83,6 +94,7 @@ def summary(output: Store, record: dict[str, Any], facts: Facts) -> dict[str, An
         "unreadable": facts.unreadable,
         "recipe": yaml.safe_dump(record.get("recipe", {}), sort_keys=False, allow_unicode=True),
         "remove": list((record.get("recipe") or {}).get("remove", ())),
+        "hidden": hidden_by(facts.inpainters),
         "digest": record.get("recipe_digest", ""),
         "weights": record.get("weights", {}),
         "packages": record.get("packages", {}),

@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image as Pil
 
 from cleanplate.models.types import Image, Mask
-from cleanplate.pipeline.errors import CleanplateError, StorageError
+from cleanplate.pipeline.errors import CleanplateError, DamagedError, StorageError
 from cleanplate.pipeline.ledger.layouts import with_bytes
 from cleanplate.pipeline.ledger.ledger import open_part
 from cleanplate.pipeline.ledger.statistics import Pick, name_of
+from cleanplate.pipeline.recipe.sections import hidden_by
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.ui import row_pictures
 from cleanplate.pipeline.ui.contact_sheet import RED, SheetRow
@@ -70,6 +70,7 @@ def card(row: dict[str, Any], why: str, below: str) -> Card:
         "name": name_of(row["source_uri"] or "", below),
         "uri": row["source_uri"],
         "status": row["status"],
+        "hidden": hidden_by(r["by"] for r in row["regions"] or []),
         "attempt": row["attempt"],
         "why": why,
         "size": [row["width"], row["height"]],
@@ -92,7 +93,7 @@ def _rows(output: Store, picks: list[Pick]) -> dict[str, dict[str, Any]]:
         wanted = sorted(pick.at for pick in picks if pick.part == part)
         try:
             rows = list(_rows_at(output, part, wanted))
-        except (pa.ArrowException, OSError, StorageError):
+        except (DamagedError, StorageError):
             continue  # Each of its cards says that the row could not be read.
         found |= {row["image_id"]: row for row in rows}
     return found

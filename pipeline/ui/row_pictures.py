@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from cleanplate.models.types import Image
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine.ray_data import stages_of
+from cleanplate.pipeline.engine.job import stages_of
 from cleanplate.pipeline.errors import RowError, StorageError
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.ledger import ledger, plan
@@ -48,17 +48,11 @@ def run_on_images(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[
 
     uris: (absolute uri, its listing). weights: what kit.check said. Returns a table as schema.part_schema().
     """
-    planned = [plan.Planned(uri, item) for uri, item in uris]
-    start = [
-        {
-            "image_id": row.image_id,
-            "source_uri": row.uri,
-            "source_version": row.object.version,
-            "source_bytes": row.object.size,
-            "attempt": 1,
-        }
-        for row in planned
-    ]
+    return pa.concat_tables(one_by_one(uris, recipe, weights))
+
+
+def one_by_one(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[str, str]) -> Iterator[pa.Table]:
+    """As run_on_images: a table of one row for each image, as soon as it is done."""
     worker = Worker(stages_of(recipe, last=True))
     stamp = Stamp(
         recipe.digest(weights),
@@ -67,7 +61,15 @@ def run_on_images(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[
         tuple(weights.items()),
         recipe.output.keep_skipped,
     )
-    return finish(worker(pa.Table.from_pylist(start, schema=schema.START)), stamp)
+    for row in (plan.Planned(uri, item) for uri, item in uris):
+        start = {
+            "image_id": row.image_id,
+            "source_uri": row.uri,
+            "source_version": row.object.version,
+            "source_bytes": row.object.size,
+            "attempt": 1,
+        }
+        yield finish(worker(pa.Table.from_pylist([start], schema=schema.START)), stamp)
 
 
 def story(row: dict[str, Any]) -> SheetRow:

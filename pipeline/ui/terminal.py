@@ -16,6 +16,7 @@ from cleanplate.pipeline.schema import STAGES
 
 COLOURS = {
     "cleaned": "green",
+    "hidden": "blue",
     "unchanged": "cyan",
     "residual": "yellow",
     "skipped": "magenta",
@@ -23,7 +24,7 @@ COLOURS = {
 }
 _WIDE = 90
 """Columns from which the panel has room for bars."""
-_GOES_ON = "what is committed stays, the same command goes on"
+_GOES_ON = "what is committed stays; run the same command again to continue"
 
 
 def line(state: dict[str, Any]) -> Text:

@@ -20,7 +20,7 @@ from cleanplate.pipeline.ledger import compactions, ledger, orphans
 from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.storage.connect import open_store
 from faults.bench import Bench, Engine, Start, limited, processes
-from faults.stages import greedy, hanging, poisoned, starved
+from faults.stages import greedy, hanging, poisoned, slow, starved
 from rigs.faultproxy import Fault
 
 Do = Callable[[Bench, str], str]
@@ -102,10 +102,47 @@ def node_killed(bench: Bench, output: str) -> str:
     """kill -9 of a whole node."""
     start = bench.start(output)
     bench.wait_for_parts(output, 1, start)
-    bench.cluster.remove_node(next(iter(bench.cluster.worker_nodes)), allow_graceful=False)
+    remove_a_node(bench)
     bench.add_node()
     complete(start)
     return "1 of 2 nodes killed"
+
+
+def nodes_lost(bench: Bench, output: str) -> str:
+    """kill -9 of a node that nobody replaces, then of the last one."""
+    # More workers than one node holds: those of the dead one, restarted on the other, take its every CPU.
+    flags = ["--workers", "5", "--set", "engine.wait_for_nodes=10"]
+    start = bench.start(output, slow, flags=flags)
+    wait_for_workers(bench, 5, start)
+    remove_a_node(bench)
+    complete(start)
+    assert "too few for 5 workers" in start.said(), start.said()
+    second = f"{output}-2"
+    start = bench.start(second, slow, flags=flags)
+    wait_for_workers(bench, 1, start)
+    remove_a_node(bench)
+    code = start.wait()
+    assert code == 3, f"exit code {code}:\n{start.said()}"
+    assert "has 0 CPUs" in start.said(), start.said()
+    bench.add_node()
+    bench.add_node()
+    complete(bench.start(second))
+    verdict = bench.compare(second, {})
+    assert verdict.good, verdict
+    return "went on with fewer workers; with no node left, exit code 3"
+
+
+def wait_for_workers(bench: Bench, count: int, start: Start) -> None:
+    """Until so many workers with models are there, while the command goes on."""
+    deadline = time.monotonic() + 300
+    while len(workers(bench, "MapWorker")) < count:
+        assert start.process.is_alive(), f"ended before the fault:\n{start.said()}"
+        assert time.monotonic() < deadline, f"no workers came:\n{start.said()}"
+        time.sleep(0.1)
+
+
+def remove_a_node(bench: Bench) -> None:
+    bench.cluster.remove_node(next(iter(bench.cluster.worker_nodes)), allow_graceful=False)
 
 
 def server_killed(bench: Bench, output: str) -> str:
@@ -294,7 +331,8 @@ def poison(bench: Bench, output: str) -> str:
 
 def hung_image(bench: Bench, output: str) -> str:
     """An image over which its worker never returns."""
-    complete(bench.start(output, hanging, flags=["--set", "engine.patience=60"]))
+    complete(bench.start(output, hanging, flags=["--set", "engine.patience=20"]))
+    assert "engine.patience" in bench.starts[-1].said(), bench.starts[-1].said()
     return "poison.jpg failed"
 
 
@@ -347,6 +385,7 @@ SCENARIOS = (
     Scenario(driver_killed, BOTH),
     Scenario(actors_killed, ("ray",)),
     Scenario(node_killed, ("ray",)),
+    Scenario(nodes_lost, ("ray",)),
     Scenario(server_killed, BOTH),
     Scenario(two_at_once, BOTH),
     Scenario(late_writer, BOTH),
@@ -364,6 +403,6 @@ SCENARIOS = (
     Scenario(out_of_memory, BOTH, {"heavy.jpg": "out_of_memory"}),
     Scenario(killed_for_memory, ("ray",), {"heavy.jpg": "crashed"}, settings=_a_little_memory),
     Scenario(poison, ("ray",), {"poison.jpg": "crashed"}),
-    Scenario(hung_image, ("ray",), {"poison.jpg": "crashed"}),
+    Scenario(hung_image, ("ray",), {"poison.jpg": "hung"}),
     Scenario(compaction_killed, BOTH),
 )

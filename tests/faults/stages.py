@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine.ray_data import stages_of
+from cleanplate.pipeline.engine.job import stages_of
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.stage import Needs, Stage, Work
 
 
 @dataclass(frozen=True)
 class Fragile:
-    """Passes rows through, or goes wrong. kind: "poison", "hang", "memory" or "greed"."""
+    """Passes rows through, or goes wrong. kind: "poison", "hang", "memory", "greed", or "slow" (over every image)."""
 
     kind: str
     needs: Needs
@@ -38,6 +38,8 @@ class Fragile:
             os.abort()
         if self.kind == "hang" and any("poison" in uri for uri in uris):
             time.sleep(3600)
+        if self.kind == "slow":
+            time.sleep(2 * len(uris))
         heavy = any("heavy" in uri for uri in uris)
         unfit = heavy or (len(uris) > 1 and any("crowded" in uri for uri in uris))
         if self.kind == "memory" and unfit:
@@ -62,6 +64,10 @@ def poisoned(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
 
 def hanging(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
     return _with("hang", stages_of(recipe, last))
+
+
+def slow(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
+    return _with("slow", stages_of(recipe, last))
 
 
 def starved(recipe: Recipe, last: bool) -> tuple[Stage, ...]:

@@ -5,32 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import torch
-
 from cleanplate.jobs.cli.app import main
 from cleanplate.models.devices import bf16_is_native
-from cleanplate.models.lama.generator import LAMA, build_generator
-from cleanplate.models.segmenters.sam import SAM, build_sam
-from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.recipe.recipe import Recipe, load
 from rigs.flow_rig import check_complete, clean, faces, folder
+from rigs.model_files import lama_checkpoint, sam_checkpoint
 
 PHOTO = Path(__file__).parents[2] / "jobs" / "demo_photos" / "astronaut.jpg"
-
-
-def lama_checkpoint(path: Path) -> Path:
-    """A training checkpoint as the authors publish theirs: the generator among other keys."""
-    torch.manual_seed(0)
-    generator = build_generator(LAMA["tiny"])
-    state = {f"generator.{key}": value for key, value in generator.state_dict().items()}
-    state["val_evaluator.x"] = torch.zeros(1)
-    torch.save({"epoch": 1, "state_dict": state}, path)
-    return path
-
-
-def sam_checkpoint(path: Path) -> Path:
-    torch.manual_seed(0)
-    torch.save(build_sam(SAM["tiny"]).state_dict(), path)
-    return path
 
 
 def run_one(tmp_path: Path, recipe: Recipe) -> dict[str, object]:
@@ -83,7 +64,16 @@ def test_segment_anything_turns_boxes_into_masks(tmp_path: Path) -> None:
 
 def test_another_eraser_for_one_kind(tmp_path: Path) -> None:
     row = run_one(tmp_path, faces(**{"inpaint.per_kind": {"face": "pixelate"}, "verify.scope": "none"}))
-    assert row["inpainter"] == "pixelate"
+    assert (row["inpainter"], row["status"], row["hidden"]) == ("pixelate", "hidden", ["pixelate"])
+
+
+def test_faces_are_hidden_unless_the_recipe_names_another_filler(tmp_path: Path) -> None:
+    assert Recipe().inpaint.per_kind["face"] == "pixelate"
+    assert load(None, {"inpaint.name": "fill"}).inpaint.hiders(["face", "text"]) == ["fill"]
+    assert load(None, {"inpaint.per_kind.text": "ns"}).inpaint.hiders(["face", "text"]) == ["pixelate"]
+    row = run_one(tmp_path, load(None, {"remove": "face", "masks.max_coverage": 0.0}))
+    assert (row["status"], row["hidden"], row["residual"]) == ("hidden", ["pixelate"], [])
+    assert [region["by"] for region in row["regions"]] == ["pixelate"]  # type: ignore[attr-defined]
 
 
 def test_a_checkpoint_that_is_none_is_refused_before_any_work(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from cleanplate.pipeline.engine import ray_data
 from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.engine.job import stages_of
+from cleanplate.pipeline.ui.progress import Progress
 from faults.stages import poisoned
 from rigs.flow_rig import check_complete, comparable, faces, folder, put_photos, rows_of
 
@@ -19,10 +21,12 @@ def test_an_image_that_kills_its_process_fails_alone(tmp_path: Path, ray_local: 
     files = put_photos(source, 16)
     files["poison.jpg"] = next(iter(files.values()))
     (tmp_path / "in" / "poison.jpg").write_bytes(files["poison.jpg"])
-    for name, stages in (("clean", ray_data.stages_of), ("poison", poisoned)):
+    for name, stages in (("clean", stages_of), ("poison", poisoned)):
         run = runs.start(source, str(tmp_path / name), faces(**{"engine.batch": 4}))
         runs.execute(run, runs.plan_new(run), "ray", lambda receipt: None, stages)
         check_complete(source, str(tmp_path / name), files)
+    gauges = ray_data.run_gauges(run.run_id)
+    gauges.show(Progress(0, 0, shown="none").state())
     clean, hurt = (comparable(rows_of(str(tmp_path / name))) for name in ("clean", "poison"))
     different = [row for row, other in zip(hurt, clean, strict=True) if row != other]
     assert [(row["source_uri"][-10:], row["status"]) for row in different] == [("poison.jpg", "failed")]

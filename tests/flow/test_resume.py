@@ -104,15 +104,19 @@ def test_kill_9_of_actors_while_the_run_goes_on(tmp_path: Path, ray_local: None)
     check_complete(source, output, files)
 
 
-def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_schedulers_stop_keep_what_is_committed_and_say_how_to_go_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     source, output = folder(tmp_path / "in"), str(tmp_path / "out")
     files = put_photos(source, 48)
     process = start(source, output)
     wait_for_parts(output, 1, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 3, said
-    assert f"go on with: cleanplate run {source} {output}" in said
+    assert not any(word in said for word in ("Traceback", "SIGTERM received")), said
+    assert f"run the same command again to continue: cleanplate run {source} {output}" in said
     kept = parts(output)
     assert kept
     assert len(kept) < 12
@@ -126,6 +130,54 @@ def test_ctrl_c_keeps_what_is_committed_and_says_how_to_go_on(tmp_path: Path) ->
     run = runs.start(source, output, faces(**{"units.rows": 4}))
     runs.execute(run, runs.plan_new(run), "here", lambda receipt: None)
     check_complete(source, output, files)
+    deadline = time.monotonic() + 30
+    while left := in_session(process.pid):
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.5)
+
+
+def in_session(leader: int) -> list[str]:
+    """The command lines of living processes in the session of a process that `start` started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # It ended while we looked.
+            if entry.name.isdigit():
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == leader and fields[0] != "Z":
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:100])
+    return found
+
+
+def test_a_ray_that_cannot_start_is_a_sentence_and_exit_code_3(tmp_path: Path) -> None:
+    source, output = folder(tmp_path / "in"), str(tmp_path / "out")
+    put_photos(source, 1)
+    deep = tmp_path / ("d" * 100)  # The path of a socket ends at 107 bytes.
+    deep.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "cleanplate", "run", source, output, *FLAGS],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(deep)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "cleanplate: Ray could not start on this machine" in done.stderr
+    assert "Set RAY_TMPDIR to a short path" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_home_that_nobody_has_is_wrong_use(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cleanplate", "run", "~nobody-of-this-name/photos", str(tmp_path), *FLAGS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no home folder for ~nobody-of-this-name" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image as Pil
 
 from cleanplate.jobs.cli.app import main, parser
 from cleanplate.jobs.commands import completion
 from cleanplate.jobs.evaluate.command import with_default
 from cleanplate.jobs.train import command
+from cleanplate.pipeline.storage.connect import open_store
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -53,6 +55,10 @@ def test_help_shows_examples_that_are_understood(one: argparse.ArgumentParser) -
     [
         ("rnu a b", "did you mean 'run'?"),
         ("run a b --removee text", "did you mean '--remove'?"),
+        ("run a b --remov text", "did you mean '--remove'?"),
+        ("run a b --segmenter sma", "did you mean 'sam'?"),
+        ("inspect a.jpg --workers 2", "unrecognized arguments: --workers 2"),
+        ("serve --output-layout=files", "unrecognized arguments: --output-layout=files"),
         ("run a b --inpanter=ns", "did you mean '--inpainter'?"),
         ("weights fecth x", "did you mean 'fetch'?"),
         ("run a", "the following arguments are required: DST"),
@@ -70,6 +76,48 @@ def test_a_wrong_word_is_one_message_with_a_hint(
     assert said in shown
     assert len(shown.splitlines()) <= 2
     assert "--help" in shown
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert re.fullmatch(r"cleanplate \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_plan_prints_what_differs_from_the_defaults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    words = [
+        "plan",
+        str(tmp_path / "photos"),
+        str(tmp_path / "out"),
+        "--remove",
+        "faces",
+        "--inpainter",
+        "ns",
+    ]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("remove:\n- face\ninpaint:\n  name: ns\nweights centerface, ")
+    assert "1 images" in told or "1 image" in told
+    assert len(told.splitlines()) < 10
+    assert main([*words, "--full"]) == 0
+    assert "max_coverage" in capsys.readouterr().out
+
+
+def test_another_recipe_is_named_by_its_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    Pil.new("RGB", (32, 32)).save(tmp_path / "photos" / "a.png")
+    run = ["run", str(tmp_path / "photos"), str(tmp_path / "out"), "--here", "--remove"]
+    assert main([*run, "faces", "--inpainter", "blur"]) == 0
+    assert main([*run, "plates", "--inpainter", "pixelate"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "holds a run of another recipe (remove: [face] -> [plate], inpaint.name: blur -> pixelate);" in said
+    )
 
 
 def test_a_folder_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,3 +154,54 @@ def test_bash_really_completes() -> None:
     assert set(complete("cleanplate run --segmenter s")) >= {"stroke", "sam"}
     assert "lama-lite" in complete("cleanplate run --inpainter l")
     assert complete("cleanplate weights fetch center") == ["centerface"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "in", "out", "--inpainter", "https://me:s3cret9@host/w.pt"],
+        ["run", "in", "out", "--inpainter", "https://host/w.pt?token=s3cret9"],
+        ["run", "https://me:s3cret9@host/in", "out"],
+        ["run", "s3://me:s3cret9@bucket/in", "out"],
+        ["weights", "fetch", "https://me:s3cret9@host/w.pt"],
+        ["weights", "--frm", "https://me:s3cret9@host/w.pt"],
+        ["status", "https://host/out?signature=s3cret9"],
+        ["report", "ftp://me:s3cret9@host"],
+        ["nonsense", "ftp://me:s3cret9@host"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_repeats_a_secret(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(words)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = "".join(capsys.readouterr())
+    assert code == 2
+    assert said
+    assert "s3cret9" not in said
+
+
+def test_a_source_without_images_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    place = [str(tmp_path / "in"), str(tmp_path / "out"), "--remove", "face", "--inpainter", "fill"]
+    for words in (["plan", *place], ["run", *place, "--here"], ["run", *place, "--dry-run"]):
+        assert main(words) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"no images under {tmp_path / 'in'} (1 other file left out)" in said
+        assert "--allow-empty" in said
+        assert not (tmp_path / "out").exists()
+    assert main(["run", *place, "--here", "--allow-empty"]) == 0
+    (tmp_path / "in" / "a.gif").write_bytes(b"no picture")
+    assert main(["plan", *place, "--exclude", "*.gif"]) == 2
+    assert main(["plan", *place, "--include", "*.gif", "--include", "*.png"]) == 0
+
+
+def test_a_prefix_without_images_is_wrong_use(s3, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    open_store(s3.url("raw")).put("a.jpg", b"no picture")
+    flags = ["--remove", "face", "--inpainter", "fill"]
+    assert main(["run", s3.url("rwa"), s3.url("out"), "--here", *flags]) == 2
+    assert f"no images under {s3.url('rwa')}" in " ".join(capsys.readouterr().err.split())
+    assert main(["plan", s3.url("rwa"), s3.url("out"), *flags]) == 2
+    assert main(["plan", s3.url("raw"), s3.url("out"), *flags]) == 0

@@ -31,9 +31,9 @@ def test_a_machine_that_is_ready(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert code == 0, [check for check in checks.values() if check["state"] == "bad"]
     assert checks["package", "torch"]["told"]
     assert "cores" in checks["device", "CPU"]["told"]
-    assert "holds" in checks["weights", "centerface"]["told"]
+    assert "checksum ok" in checks["weights", "centerface"]["told"]
     assert "a.jpg" in checks["source", str(tmp_path / "in")]["told"]
-    assert "put-if-absent holds" in checks["output", str(tmp_path / "out")]["told"]
+    assert "conditional writes work" in checks["output", str(tmp_path / "out")]["told"]
     assert not (tmp_path / "out").exists(), "nothing is left behind"
 
 
@@ -56,7 +56,7 @@ def test_a_bucket_and_the_credentials_found(capsys: pytest.CaptureFixture[str], 
     assert code == 0
     assert checks["source", "endpoint"]["told"] == s3.endpoint
     assert checks["source", "credentials"]["told"] == "found by env"
-    assert "put-if-absent holds" in checks["output", s3.url("out")]["told"]
+    assert "conditional writes work" in checks["output", s3.url("out")]["told"]
     assert s3.list("out") == []
     shown = json.dumps(list(checks.values()))
     assert s3.secret_key not in shown

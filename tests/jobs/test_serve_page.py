@@ -25,6 +25,7 @@ from rigs.scenes import DEMO_PHOTOS
 
 __all__ = ["browser"]  # A fixture.
 ROOT = Path(__file__).parents[2]
+JPEG = (DEMO_PHOTOS / "coffee.jpg").read_bytes()
 
 
 class Server:
@@ -282,3 +283,33 @@ def test_a_run_brings_its_recipe_and_its_rows(tmp_path: Path) -> None:
         assert item == {"n": 0, "name": "face.jpg", "status": "cleaned"}
     finally:
         made.stop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"remove": ["given"], "given": {"file": "/etc/passwd"}},
+        {"remove": ["logo"], "logos": {"references": ["/etc/passwd"]}},
+        {"inpaint": {"name": "/etc/passwd"}},
+        {"inpaint": {"per_kind": {"face": "/etc/passwd"}}},
+        {"remove": ["person"], "persons": {"model": "/etc/passwd"}},
+        {"masks": {"segmenter": "sam", "checkpoint": "/etc/passwd"}},
+    ],
+)
+def test_the_page_may_name_only_what_was_offered(server: Server, change: dict[str, Any]) -> None:
+    """Whoever has the link could read the first line of any file of this machine."""
+    picture = json.loads(server.ask("POST", "/api/pictures", JPEG, cookie=server.cookie)[2])["id"]
+    for what, more in (("find", {}), ("run", {"on": []})):
+        body = json.dumps({"recipe": change, **more}).encode()
+        status, _, said = server.ask("POST", f"/api/pictures/{picture}/{what}", body, cookie=server.cookie)
+        assert status == 400
+        assert b"the page may not name files" in said
+        assert b"root:" not in said
+
+
+def test_a_source_that_is_not_there_or_empty_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--no-open", "--source", str(tmp_path / "nowhere")]) == 2
+    assert main(["serve", "--no-open", "--source", str(tmp_path)]) == 2
+    assert "no pictures under" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def stop_and_go_on(tmp_path: Path, where: list[str], photos: int) -> None:
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l"), "... and given back"
     told = seen[seen.rindex("cleanplate: stopped") :]
     assert "What is committed stays" in told
-    assert "go on with: cleanplate run" in told
+    assert "run the same command again to continue: cleanplate run" in told
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "parts").iterdir()}
     assert 2 <= len(before) < photos / 2, "some units are committed, not all"
 

@@ -10,6 +10,7 @@ import pytest
 
 from cleanplate.jobs.commands.weights import add_parser
 from cleanplate.models.weights.registry import WEIGHTS, WeightsError
+from cleanplate.pipeline.errors import ConfigError
 
 CONTENT = b"a few weights" * 100
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -60,7 +61,7 @@ def test_add_then_list_fetch_verify(cache: Path, mine: Path, capsys: pytest.Capt
     assert " yes " in line
 
     assert cleanplate("weights", "fetch", "mine", "mine") == 0
-    assert capsys.readouterr().out.count(DIGEST) == 2
+    assert capsys.readouterr().out.count(DIGEST) == 1, "asked for twice, brought once"
 
     assert cleanplate("weights", "verify") == 0
     assert "mine: ok" in capsys.readouterr().out
@@ -86,13 +87,15 @@ def test_verify_finds_and_removes_a_bad_file(
 
 
 def test_errors_go_to_the_caller(cache: Path, mine: Path) -> None:
-    with pytest.raises(WeightsError, match="unknown weights 'no-such'"):
+    with pytest.raises(WeightsError, match="no weights or file named 'no-such'"):
         cleanplate("weights", "fetch", "no-such")
+    with pytest.raises(ConfigError, match="--for default"):
+        cleanplate("weights", "fetch")
     with pytest.raises(WeightsError, match="--kind"):
         cleanplate("weights", "add", "mine", mine)
 
 
-@pytest.mark.parametrize("words", [("weights",), ("weights", "sing"), ("weights", "fetch")])
+@pytest.mark.parametrize("words", [("weights",), ("weights", "sing")])
 def test_bad_words_are_usage_errors(words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         cleanplate(*words)

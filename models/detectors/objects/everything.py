@@ -11,7 +11,7 @@ import torch
 
 from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.views import tiles
-from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.devices import progressed, subnormals_flushed
 from cleanplate.models.segmenters.sam import PROMPTS_AT_ONCE, SamSegmenter
 from cleanplate.models.types import Image, Mask, Region
 
@@ -59,6 +59,7 @@ class EverythingDetector:
         for start in range(0, len(grid), PROMPTS_AT_ONCE):
             some = self._sam.placed(grid[start : start + PROMPTS_AT_ONCE], shape)
             logits, quality = self._sam.prompted(encoded, some, None, True)
+            progressed()
             logits, quality = logits.flatten(0, 1), quality.flatten()
             good = (quality >= self.min_iou) & (stability(logits) >= self.min_stability)
             masks = self._sam.full(logits[good], size, shape)

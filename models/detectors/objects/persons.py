@@ -36,7 +36,7 @@ def open_litert(path: Path | str) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise ImportError("finding persons needs LiteRT: pip install 'cleanplate[persons]'") from error
+        raise ImportError("finding persons needs LiteRT: pip install '.[persons]'") from error
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     return interpreter

@@ -17,7 +17,7 @@ import torch
 
 from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.views import tiles
-from cleanplate.models.devices import subnormals_flushed
+from cleanplate.models.devices import progressed, subnormals_flushed
 from cleanplate.models.types import Image, Region
 from cleanplate.models.weights.hub import IMAGENET, prepared
 
@@ -49,7 +49,7 @@ class PromptDetector:
         try:
             import transformers
         except ImportError as error:
-            raise ImportError("words need transformers: pip install 'cleanplate[prompt]'") from error
+            raise ImportError("words need transformers: pip install '.[prompt]'") from error
         config = transformers.AutoConfig.from_pretrained(folder)
         classes = {"owlv2": "Owlv2ForObjectDetection", "grounding-dino": "GroundingDinoForObjectDetection"}
         if config.model_type not in classes:
@@ -75,6 +75,7 @@ class PromptDetector:
     def _regions(self, image: Image) -> list[Region]:
         height, width = image.shape[:2]
         rows = self._owl(image) if self.is_owl else self._dino(image)
+        progressed()
         rows[:, 0:4] = np.clip(rows[:, 0:4], 0, [width, height, width, height])
         rows = rows[(rows[:, 4] >= self.min_score) & (rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
         kept = tiles.suppress(len(rows), rows[:, 4].tolist(), lambda a, b: iou(rows[a], rows[b]), 0.6)

@@ -20,10 +20,11 @@ MOST = 0.7
 """Share of the image from which on one look at all of it is cheaper than windows."""
 
 
-def windows(mask: Mask) -> list[Window]:
-    """Where to look to see everything near a mask (HW bool); the whole image where that is most of it."""
+def windows(mask: Mask, least: int = NEAR.min_side) -> list[Window]:
+    """Where to look to see everything near a mask (HW bool), in windows with sides of `least` pixels or more; the whole
+    image where that is most of it."""
     height, width = mask.shape
-    boxes = [crop.box for crop in plan_crops(mask, NEAR)]
+    boxes = [crop.box for crop in plan_crops(mask, replace(NEAR, min_side=least))]
     if sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) > MOST * mask.size:
         return [(0, 0, width, height)]
     return boxes
@@ -32,12 +33,15 @@ def windows(mask: Mask) -> list[Window]:
 def look_at(
     detector: Detector, images: Sequence[Image], parts: Sequence[Sequence[Window]]
 ) -> list[list[Region]]:
-    """What a detector finds in the windows of each image, in the image's frame, all in one call.
+    """What a detector finds in the windows of each image, in the image's frame, all in one call; it is not called
+    without any window.
 
     images: HWC uint8 RGB. What two windows of an image both show counts once.
     """
     pieces = [(n, window) for n, some in enumerate(parts) for window in some]
     crops = [np.ascontiguousarray(images[n][y0:y1, x0:x1]) for n, (x0, y0, x1, y1) in pieces]
+    if not crops:
+        return [[] for _ in images]
     found: list[list[Region]] = [[] for _ in images]
     for (n, window), regions in zip(pieces, detector(crops), strict=True):
         moved = [_moved(region, window, images[n].shape[:2]) for region in regions]

@@ -20,6 +20,7 @@ KINDS = (
     "unsupported",
     "corrupt",
     "edit_lost",
+    "format_limit",
     "out_of_memory",
 )
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -81,39 +82,60 @@ SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 def jpeg_segments(data: bytes) -> tuple[list[Segment], bytes]:
     """Segments between SOI and EOI, and the bytes after EOI (previews, motion video).
 
-    Without EOI the segments read until the end are returned. Raises ImageError('truncated' | 'corrupt').
+    Bytes between segments that are no marker are skipped, as libjpeg does. Without EOI the segments read until the
+    end are returned (`jpeg_ends`). Raises ImageError('truncated' | 'corrupt').
     """
+    segments, tail = _jpeg_parts(data)
+    return segments, tail or b""
+
+
+def jpeg_ends(data: bytes) -> bool:
+    """Does the JPEG have its end marker? Raises ImageError as `jpeg_segments`."""
+    return _jpeg_parts(data)[1] is not None
+
+
+def next_marker(data: bytes, at: int) -> int:
+    """Where the next JPEG marker's code lies, behind its FF; len(data) where there is none (libjpeg, next_marker)."""
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0:
+            return len(data)
+        while at < len(data) and data[at] == 0xFF:  # any number of fill bytes
+            at += 1
+        if at == len(data) or data[at]:
+            return at
+
+
+def _jpeg_parts(data: bytes) -> tuple[list[Segment], bytes | None]:
+    # Segments, and what follows EOI; None where there is no EOI.
     out: list[Segment] = []
     at = 2
     while True:
-        while at < len(data) and data[at] == 0xFF and data[at + 1 : at + 2] == b"\xff":
-            at += 1
-        if at + 2 > len(data):
-            if out and out[-1].marker == 0xDA:
-                return out, b""
+        at = next_marker(data, at)
+        if at >= len(data):
+            if any(segment.marker == 0xDA for segment in out):
+                return out, None
             raise ImageError("truncated", "the JPEG ends before its scan")
-        if data[at] != 0xFF:
-            raise ImageError("corrupt", "a JPEG segment does not start with a marker")
-        marker = data[at + 1]
+        marker = data[at]
+        at += 1
         if marker == 0xD9:
-            return out, data[at + 2 :]
-        if marker in (0x01, 0x00) or 0xD0 <= marker <= 0xD8:
-            at += 2  # a stray parameterless marker carries nothing
-            continue
-        if at + 4 > len(data):
+            return out, data[at:]
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue  # a stray parameterless marker carries nothing
+        if at + 2 > len(data):
             raise ImageError("truncated", "a JPEG segment ends early")
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        stop = at + 2 + length
+        length = int.from_bytes(data[at : at + 2], "big")
+        stop = at + length
         if length < 2:
             raise ImageError("corrupt", "a JPEG segment has an impossible length")
         if stop > len(data):
             raise ImageError("truncated", "a JPEG segment ends early")
         scan = b""
-        payload = data[at + 4 : stop]
+        payload = data[at + 2 : stop]
         if marker == 0xDA:
             found = _SCAN_END.search(data, stop)
             end = found.start() if found else len(data)
-            scan = data[stop:end]
+            scan = data[stop:end] if found else data[stop:end].rstrip(b"\xff")  # the half of a marker
             stop = end
         out.append(Segment(marker, payload, scan))
         at = stop

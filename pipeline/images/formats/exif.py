@@ -7,6 +7,7 @@ no directory points to (old thumbnails, maker notes that moved) cannot survive.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from cleanplate.pipeline.errors import CleanplateError
 
 ORIENTATION = 0x0112
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD, _SUB_IFDS = 0x8769, 0x8825, 0xA005, 0x014A
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
+_XMP_TURN = re.compile(rb'(tiff:Orientation(?:="|>))([0-9])')
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
 # Allowed: orientation, resolution, colour, camera and lens model, dates, and how the picture was taken.
@@ -105,19 +108,41 @@ def byte_order(block: bytes) -> str:
 
 def orientation(block: bytes | None) -> int:
     """EXIF orientation 1..8; 1 where the block is absent, unreadable or says something else."""
+    return found_orientation(block) or 1
+
+
+def found_orientation(block: bytes | None) -> int | None:
+    """EXIF orientation 1..8 of a tag of any integer type, the first of several values, 1 for a value beyond 8; None
+    where the block has no such tag or cannot be read."""
     if not block:
-        return 1
+        return None
     try:
         order = byte_order(block)
         (first,) = struct.unpack_from(order + "I", block, 4)
         entries, _ = read_ifd(block, first)
-        for entry in entries:
-            if entry.tag == ORIENTATION and entry.kind == 3 and entry.count == 1 and entry.whole:
-                value: int = struct.unpack(order + "H", entry.value)[0]
-                return value if 1 <= value <= 8 else 1
     except (ExifError, struct.error):
+        return None
+    return next((_turn(order, entry) for entry in entries if entry.tag == ORIENTATION), None)
+
+
+def _turn(order: str, entry: Entry) -> int:
+    code = _INTEGERS.get(entry.kind)
+    if code is None or entry.count < 1 or not entry.whole:
         return 1
-    return 1
+    value: int = struct.unpack_from(order + code, entry.value)[0]
+    return value if 1 <= value <= 8 else 1
+
+
+def xmp_orientation(packet: bytes) -> int:
+    """What an XMP packet says in tiff:Orientation, 1..8; 1 where it says nothing."""
+    found = _XMP_TURN.search(packet)
+    value = int(found[2]) if found else 1
+    return value if 1 <= value <= 8 else 1
+
+
+def reset_xmp_orientation(packet: bytes) -> bytes:
+    """The packet, as long as before, with an orientation of 1 where it says one."""
+    return _XMP_TURN.sub(rb"\g<1>1", packet)
 
 
 def reset_orientation(block: bytes) -> bytes:
@@ -126,10 +151,25 @@ def reset_orientation(block: bytes) -> bytes:
     (first,) = struct.unpack_from(order + "I", block, 4)
     entries, _ = read_ifd(block, first)
     for i, entry in enumerate(entries):
-        if entry.tag == ORIENTATION:
-            at = first + 2 + 12 * i + 8
-            return block[:at] + struct.pack(order + "HH", 1, 0) + block[at + 4 :]
+        if entry.tag == ORIENTATION:  # the whole entry: its type may be another than SHORT
+            at = first + 2 + 12 * i
+            block = block[:at] + struct.pack(order + "HHIHH", ORIENTATION, 3, 1, 1, 0) + block[at + 12 :]
     return block
+
+
+def with_orientation(block: bytes | None, value: int) -> bytes:
+    """The block (None for none) with this orientation, and with everything else that can be read of it."""
+    kept = rebuild(block, policy="keep", upright=True)[0] if block else None
+    if kept is None:
+        return only_orientation(value)
+    order = byte_order(kept)
+    entries, _ = read_ifd(kept, 8)
+    children: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if entry.tag in (_EXIF_IFD, _GPS_IFD):
+            children.update(child(kept, order, entry, "keep")[0])
+    plain = [e for e in entries if e.tag not in (_EXIF_IFD, _GPS_IFD)]
+    return build(order, [*plain, Entry(ORIENTATION, 3, 1, struct.pack(order + "H", value))], children)
 
 
 def only_orientation(value: int) -> bytes:
@@ -159,8 +199,10 @@ def rebuild(block: bytes, *, policy: str, upright: bool = False) -> tuple[bytes 
                 kids, lost = child(block, order, entry, policy)
                 dropped += lost
                 children.update(kids)
-            elif entry.tag == ORIENTATION and upright:
-                continue
+            elif entry.tag == ORIENTATION:
+                # Written as the standard wants it, so that every viewer turns the picture as this package does.
+                if not upright and not any(e.tag == ORIENTATION for e in kept):
+                    kept.append(Entry(ORIENTATION, 3, 1, struct.pack(order + "H", _turn(order, entry))))
             elif entry.tag != _SUB_IFDS and entry.whole and _allowed(entry.tag, ALLOWED_0TH, policy):
                 kept.append(entry)
             else:

@@ -24,12 +24,17 @@ from cleanplate.pipeline.images.formats.isobmff import (
     bits,
     boxes,
     content,
+    ending,
     pictures,
 )
 
 Stored = npt.NDArray[np.unsignedinteger]
 _KNOWN = frozenset([b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip"])
 _XMP_TYPE = b"application/rdf+xml"
+_META = frozenset([b"hdlr", b"pitm", b"iinf", b"iloc", b"iprp", b"iref", b"idat", b"dinf", b"grpl", b"free"])
+# Properties that tell of a picture instead of showing it: description, alternative text, dates.
+_TELLING = frozenset([b"udes", b"altt", b"crtt", b"mdft", b"uuid", b"free"])
+_NAMES = frozenset([b"", b"Color", b"Alpha", b"Exif", b"XMP", b"HEVC Image", b"AV1 Image"])
 _CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -39,6 +44,7 @@ def decode(data: bytes, name: str) -> tuple[Stored, str, bytes | None, int]:
 
     name: 'avif' or 'heif'. Raises ImageError('unsupported') for HEIC without the extra.
     """
+    data = data[: ending(data)]
     depth = bits(data)
     if name == "heif":
         array, icc, turned = _heif(data, depth)
@@ -54,7 +60,9 @@ def _avif(data: bytes, depth: int) -> tuple[Stored, bytes | None, int]:
         if depth == 8:
             return np.asarray(picture), icc, turned
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint16:
+    if found is None:
+        raise ImageError("corrupt", "the AVIF's picture data is damaged")
+    if found.dtype != np.uint16:
         raise ImageError("unsupported", f"this kind of AVIF of {depth} bits is not handled")
     array = found.astype(np.uint16, copy=False)
     array = array[..., [2, 1, 0, 3][: array.shape[2]]] if array.ndim == 3 else array
@@ -65,7 +73,7 @@ def _heif(data: bytes, depth: int) -> tuple[Stored, bytes | None, int]:
     try:
         import pillow_heif
     except ImportError as error:
-        raise ImageError("unsupported", "HEIC needs the extra: pip install 'cleanplate[heif]'") from error
+        raise ImageError("unsupported", "HEIC needs the extra: pip install '.[heif]'") from error
     found = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
     array: Stored = np.asarray(found)
     if array.dtype == np.uint16:  # It gives 10 and 12 bits in the upper ones of 16.
@@ -80,10 +88,11 @@ def _spread(array: npt.NDArray[np.uint16], depth: int) -> npt.NDArray[np.uint16]
 
 
 def clean(data: bytes, policy: str) -> tuple[bytes, list[str]]:
-    """The file without what the policy forbids, as long as before; and the names of what was dropped.
+    """The file without what the policy forbids, as long as its boxes are; and the names of what was dropped.
 
     policy: 'scrub' or 'strip' (`metadata`). Raises BoxError.
     """
+    whole, data = data, data[: ending(data)]
     found, out, dropped = pictures(data), bytearray(data), []
     for item in found.items.values():
         if item.kind == b"Exif":
@@ -98,19 +107,64 @@ def clean(data: bytes, policy: str) -> tuple[bytes, list[str]]:
     for kind, at, _, _ in found.refs:
         if kind == b"thmb":
             out[at : at + 4] = b"free"
-    for box in {b.start: b for many in found.properties.values() for b in many if b.kind == b"udes"}.values():
-        _blank(out, box, b"free")
-        dropped.append("description")
-    for box in boxes(data, 0, len(data)):
-        if box.kind not in _KNOWN:
-            _blank(out, box, b"free")
-            dropped.append(
-                "C2PA or other uuid box" if box.kind == b"uuid" else f"box {box.kind.decode('latin-1')}"
-            )
-        elif box.kind in (b"free", b"skip") and any(data[box.body : box.end]):
-            _blank(out, box, b"free")
-            dropped.append("bytes in free space")
+    dropped += _blank_boxes(data, out)
+    if _blank_gaps(data, out, found):
+        dropped.append("bytes that no item covers")
+    if len(whole) > len(data):
+        dropped.append("bytes after the end of the image")
     return bytes(out), dropped
+
+
+def _blank_boxes(data: bytes, out: bytearray) -> list[str]:
+    # Boxes that say something, and names: at the top of the file, in its meta box, among the properties.
+    dropped = []
+    for box in boxes(data, 0, len(data)):
+        if box.kind in (b"free", b"skip"):
+            if any(data[box.body : box.end]):
+                _blank(out, box, b"free")
+                dropped.append("bytes in free space")
+        elif box.kind not in _KNOWN:
+            _blank(out, box, b"free")
+            name = "C2PA or other uuid box" if box.kind == b"uuid" else f"box {box.kind.decode('latin-1')}"
+            dropped.append(name)
+        if box.kind == b"meta":
+            dropped += _blank_meta(data, out, box)
+    return dropped
+
+
+def _blank_meta(data: bytes, out: bytearray, meta: Box) -> list[str]:
+    dropped = []
+    for box in boxes(data, meta.body + 4, meta.end):
+        if box.kind not in _META or (box.kind == b"free" and any(data[box.body : box.end])):
+            _blank(out, box, b"free")
+            dropped.append(f"box {box.kind.decode('latin-1')}")
+        elif box.kind == b"hdlr" and any(data[box.body + 24 : box.end]):
+            out[box.body + 24 : box.end] = bytes(box.end - box.body - 24)
+            dropped.append("name of the handler")
+        elif box.kind == b"iprp":
+            for part in boxes(data, box.body, box.end):
+                for prop in boxes(data, part.body, part.end) if part.kind == b"ipco" else ():
+                    if prop.kind in _TELLING and any(data[prop.body : prop.end]):
+                        _blank(out, prop, b"free")
+                        dropped.append("description" if prop.kind == b"udes" else "property")
+    return dropped
+
+
+def _blank_gaps(data: bytes, out: bytearray, found: Pictures) -> bool:
+    """Zeros where no item lies in the boxes that hold items, and in the names of items; was there anything?"""
+    before = out.count(0)
+    for item in found.items.values():
+        stop = data.index(b"\0", item.at + 4)
+        if data[item.at + 4 : stop] not in _NAMES:
+            out[item.at + 4 : stop] = bytes(stop - item.at - 4)
+    top = list(boxes(data, 0, len(data)))
+    inner = [b for box in top if box.kind == b"meta" for b in boxes(data, box.body + 4, box.end)]
+    held = bytearray(len(data))
+    for start, size in (extent for item in found.items.values() for extent in item.extents):
+        held[start : start + size] = out[start : start + size]
+    for box in (b for b in [*top, *inner] if b.kind in (b"mdat", b"idat")):
+        out[box.body : box.end] = held[box.body : box.end]
+    return out.count(0) != before
 
 
 def _wipe_exif(data: bytes, out: bytearray, item: Item, policy: str) -> list[str]:

@@ -14,6 +14,10 @@ CODED = frozenset(
 """Kinds of items that are pictures."""
 
 
+TOP = frozenset([b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"idat", b"moof", b"mfra"])
+"""Kinds of boxes at the top of a file."""
+
+
 class BoxError(CleanplateError, ValueError):
     """The boxes cannot be read. cut: because the file ends early."""
 
@@ -69,6 +73,26 @@ def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
         start += size
 
 
+def ending(data: bytes) -> int:
+    """Where the file's boxes end and a tail begins that is none; len(data) where there is no tail.
+
+    A box of a known kind that reaches over the end is a cut file, not a tail.
+    """
+    start = 0
+    seen: set[bytes] = set()
+    while start + 8 <= len(data):
+        kind = data[start + 4 : start + 8]
+        try:
+            box = next(boxes(data, start, len(data)))
+        except (BoxError, struct.error):
+            return len(data) if kind in TOP or not {b"ftyp", b"meta"} <= seen else start
+        if not all(32 <= letter < 127 for letter in kind) and {b"ftyp", b"meta"} <= seen:
+            return start
+        seen.add(kind)
+        start = box.end
+    return start if {b"ftyp", b"meta"} <= seen else len(data)
+
+
 def pictures(data: bytes) -> Pictures:
     """What the file's meta box says. Raises BoxError."""
     try:
@@ -80,7 +104,7 @@ def pictures(data: bytes) -> Pictures:
 
 
 def _pictures(data: bytes) -> Pictures:
-    top = list(boxes(data, 0, len(data)))
+    top = list(boxes(data, 0, ending(data)))
     meta = next((box for box in top if box.kind == b"meta"), None)
     if meta is None:
         raise BoxError("no meta box", True)

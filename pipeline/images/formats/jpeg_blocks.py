@@ -309,7 +309,10 @@ def reencode(source: bytes, stored: npt.NDArray[np.unsignedinteger]) -> bytes:
     stored: HWC uint8 in the file's frame, 1, 3 or 4 channels as the source. Every block is quantised again,
     so pixels change everywhere by a little. The source's APPn and COM segments are carried over.
     """
-    with JpegImagePlugin.JpegImageFile(io.BytesIO(source)) as old:
+    # Not the file as it is: bytes between its segments, which libjpeg skips, would stop Pillow.
+    segments = jpeg_segments(source)[0]
+    plain = b"".join(s.to_bytes() for s in segments if not _is_app(s.marker))
+    with JpegImagePlugin.JpegImageFile(io.BytesIO(b"\xff\xd8" + plain + b"\xff\xd9")) as old:
         tables = [old.quantization[key] for key in sorted(old.quantization)]
         layers = old.layer
         progressive = bool(old.info.get("progressive"))
@@ -319,7 +322,7 @@ def reencode(source: bytes, stored: npt.NDArray[np.unsignedinteger]) -> bytes:
     _picture(stored).save(
         out, "JPEG", qtables=tables, subsampling=sampling, progressive=progressive, optimize=True
     )
-    carried = [s for s in jpeg_segments(source)[0] if _is_app(s.marker) and s.marker != _ADOBE]
+    carried = [s for s in segments if _is_app(s.marker) and s.marker != _ADOBE]
     made = [s for s in jpeg_segments(out.getvalue())[0] if not _is_app(s.marker) or s.marker == _ADOBE]
     return b"\xff\xd8" + b"".join(s.to_bytes() for s in carried + made) + b"\xff\xd9"
 

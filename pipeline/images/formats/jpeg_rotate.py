@@ -71,6 +71,8 @@ def _segment(segment: Segment, transpose: bool) -> Segment:
     payload = segment.payload
     if segment.marker == 0xE1 and payload[:6] == b"Exif\0\0":
         return replace(segment, payload=payload[:6] + exif.reset_orientation(payload[6:]))
+    if segment.marker == 0xE1:
+        return replace(segment, payload=exif.reset_xmp_orientation(payload))
     if not transpose:
         return segment
     if segment.marker in SOF:

@@ -1,4 +1,4 @@
-"""Write an array as PNG, WebP, TIFF or BMP so that reading it gives the same array."""
+"""Write an array as PNG or WebP so that reading it gives the same array."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from cleanplate.pipeline.images.formats.base import PNG_MAGIC, png_chunk, png_chunks
+from cleanplate.pipeline.images.formats.png_read import checked_chunks
 
 Stored = npt.NDArray[np.unsignedinteger]
 
@@ -39,10 +40,10 @@ def write_png(
     after: list[bytes] = []
     if source is not None:
         side = before
-        for kind, body in png_chunks(source):
+        for kind, body, right in checked_chunks(source):
             if kind == b"IDAT":
                 side = after
-            if kind not in _PNG_DATA and (same_kind or kind not in _PNG_KIND):
+            if right and kind not in _PNG_DATA and (same_kind or kind not in _PNG_KIND):
                 side.append(png_chunk(kind, body))
     else:
         if icc:
@@ -106,31 +107,6 @@ def write_webp(
         xmp=xmp or b"",
     )
     return out.getvalue()
-
-
-def write_bmp(stored: Stored, mode: str, *, dpi: tuple[float, float] | None) -> bytes:
-    """A BMP of an HWC uint8 array in mode 'L', 'RGB' or 'RGBA'."""
-    if mode == "RGBA":
-        return _bmp_with_alpha(stored, dpi)
-    out = io.BytesIO()
-    if dpi:
-        _picture(stored, mode).save(out, "BMP", dpi=dpi)
-    else:
-        _picture(stored, mode).save(out, "BMP")
-    return out.getvalue()
-
-
-def _bmp_with_alpha(stored: Stored, dpi: tuple[float, float] | None) -> bytes:
-    # Pillow writes the short header, in which the fourth byte of a pixel means nothing; BITMAPV4HEADER names it.
-    height, width = stored.shape[:2]
-    pixels = np.ascontiguousarray(stored[::-1][..., [2, 1, 0, 3]], np.uint8).tobytes()
-    per_metre = [round(d / 0.0254) for d in dpi or (0, 0)]
-    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    bit_fields, srgb = 3, 0x73524742
-    head = struct.pack("<IiiHHII", 108, width, height, 1, 32, bit_fields, len(pixels))
-    head += struct.pack("<iiII", *per_metre, 0, 0) + struct.pack("<5I", *masks, srgb)
-    head = head.ljust(108, b"\0")
-    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
 
 
 def _picture(stored: Stored, mode: str) -> PillowImage.Image:

@@ -15,20 +15,23 @@ Every policy lets the mark of an edit pass (`marking`).
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Literal
 
-from cleanplate.pipeline.images.formats import exif, heif, isobmff
+from cleanplate.pipeline.images.formats import bmp, exif, heif, isobmff
 from cleanplate.pipeline.images.formats.base import (
     PNG_MAGIC,
+    SOF,
     ImageError,
     gif_blocks,
     jpeg_segments,
     png_chunk,
-    png_chunks,
     webp_chunks,
 )
+from cleanplate.pipeline.images.formats.orientation import exif_block, orientation_of
+from cleanplate.pipeline.images.formats.png_read import checked_chunks, raw_size, trimmed
 from cleanplate.pipeline.images.formats.tiff import clean_tiff
-from cleanplate.pipeline.images.formats.xmp import PACKET, PNG_XMP, XMP
+from cleanplate.pipeline.images.formats.xmp import PACKET, PNG_XMP, XMP, with_exif
 
 Policy = Literal["scrub", "keep", "strip"]
 POLICIES: tuple[Policy, ...] = ("scrub", "keep", "strip")
@@ -40,8 +43,9 @@ _PNG_SHOWS = frozenset(
     b"IHDR PLTE tRNS IDAT IEND cHRM gAMA iCCP sRGB sBIT cICP mDCV cLLI bKGD pHYs acTL".split(),
 )
 _WEBP_SHOWS = frozenset([b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP", b"ANIM", b"ANMF"])
-_PREVIEW_MARKS = (b"xmpGImg", b":Thumbnails", b"GImage", b"8BIM\x04\x0c", b"8BIM\x04\x09")
-_APP_NAMES = ((XMP, "XMP"), (XMP_EXTENSION, "XMP extension"), (b"MPF\0", "MPF"), (b"FPXR\0", "FPXR"))
+# JPEG markers that make the pixels: frames, tables, scans, restart interval. Decoders skip what a DNL says.
+_JPEG_SHOWS = frozenset([*SOF, 0xC4, 0xCC, 0xDA, 0xDB, 0xDD])
+_TAIL = "bytes after the end of the image"
 
 
 def policy_of(name: str) -> Policy:
@@ -56,11 +60,23 @@ def clean(data: bytes, name: str, *, policy: Policy, edited: bool) -> tuple[byte
     """The file without what the policy forbids, and the names of what was dropped, in file order.
 
     name: format of `data`, one of 'jpeg', 'png', 'webp', 'gif', 'tiff', 'bmp', 'avif', 'heif'. edited: its pixels
-    differ from its source's. Compressed pixel data passes byte for byte. Raises ImageError where the file cannot
-    be taken apart, ValueError for an unknown format.
+    differ from its source's. Compressed pixel data passes byte for byte. An orientation that stands in what is
+    dropped (XMP, a raw profile) moves to EXIF, so that viewers show what they showed. Raises ImageError where the
+    file cannot be taken apart, ValueError for an unknown format.
     """
     if policy == "keep" and not edited:
         return data, []
+    try:
+        out, dropped = _clean(data, name, policy)
+    except (struct.error, IndexError, zlib.error) as error:
+        raise ImageError("corrupt", f"the parts of the {name} contradict each other") from error
+    turned = orientation_of(data, name)
+    if name in ("jpeg", "png", "webp") and orientation_of(out, name) != turned:
+        out = with_exif(out, name, exif.with_orientation(exif_block(out, name), turned))
+    return out, dropped
+
+
+def _clean(data: bytes, name: str, policy: Policy) -> tuple[bytes, list[str]]:
     if name == "jpeg":
         return _jpeg(data, policy)
     if name == "png":
@@ -70,9 +86,10 @@ def clean(data: bytes, name: str, *, policy: Policy, edited: bool) -> tuple[byte
     if name == "gif":
         return _gif(data, policy)
     if name == "tiff":
+        # An edited one is written anew; of its source only the names of what goes are asked.
         return clean_tiff(data, policy)
     if name == "bmp":
-        return _bmp(data)
+        return bmp.clean(data)
     if name in ("avif", "heif"):
         return _iso(data, policy)
     raise ValueError(f"no metadata rules for {name!r}")
@@ -87,10 +104,14 @@ def _jpeg(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
             dropped += lost
             if payload is not None:
                 out.append(struct.pack(">BBH", 0xFF, segment.marker, len(payload) + 2) + payload)
-        else:
+        elif segment.marker in _JPEG_SHOWS or policy == "keep":
             out.append(segment.to_bytes())
+        else:
+            dropped.append(f"segment {segment.marker:#04x}")
+    if len(data) > 4 + sum(len(s.to_bytes()) for s in segments) + len(tail):
+        dropped.append("bytes between segments")
     if tail:
-        dropped.append("bytes after the end of the image")
+        dropped.append(_TAIL)
     return b"".join([*out, b"\xff\xd9"]), dropped
 
 
@@ -103,7 +124,9 @@ def _app(marker: int, payload: bytes, policy: Policy) -> tuple[bytes | None, lis
     if marker == 0xE1 and payload[:4] == b"Exif":
         block, lost = exif.rebuild(payload[6:], policy=policy)
         return (b"Exif\0\0" + block if block else None), lost
-    if (marker == 0xE2 and payload[:12] == b"ICC_PROFILE\0") or (marker == 0xEE and payload[:5] == b"Adobe"):
+    if marker == 0xEE and payload[:5] == b"Adobe":
+        return payload[:12], ["bytes behind Adobe's colour transform"] if len(payload) > 12 else []
+    if marker == 0xE2 and payload[:12] == b"ICC_PROFILE\0":
         return payload, []
     if payload == XMP + PACKET:
         return payload, []  # our own mark
@@ -136,28 +159,36 @@ def _shows_preview(payload: bytes) -> bool:
 
 
 def _png(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
-    out, dropped, size = [PNG_MAGIC], [], len(PNG_MAGIC)
-    for kind, body in png_chunks(data):
+    chunks: list[tuple[bytes, bytes]] = []
+    dropped, size = [], len(PNG_MAGIC)
+    for kind, body, right in checked_chunks(data):
         size += 12 + len(body)
-        if kind == b"eXIf":
+        if not right:
+            # A reader skips it. Written again, it would get a right checksum and be read.
+            dropped.append(f"{kind.decode('latin-1')} with a wrong checksum")
+        elif kind == b"eXIf":
             block, lost = exif.rebuild(body, policy=policy)
             dropped += lost
             if block:
-                out.append(png_chunk(kind, block))
+                chunks.append((kind, block))
         elif (
             kind in _PNG_SHOWS
             or body == PNG_XMP + PACKET
             or (policy == "keep" and not _png_preview(kind, body))
         ):
-            out.append(png_chunk(kind, body))
+            chunks.append((kind, body))
         else:
-            key = (
-                body.split(b"\0", 1)[0][:79].decode("latin-1") if kind in (b"tEXt", b"zTXt", b"iTXt") else ""
-            )
+            key = body.split(b"\0", 1)[0][:79].decode("latin-1") if kind in _PNG_TEXT else ""
             dropped.append(f"{kind.decode('latin-1')} {key}".strip())
     if size < len(data):
-        dropped.append("bytes after the end of the image")
-    return b"".join(out), dropped
+        dropped.append(_TAIL)
+    packed = trimmed(b"".join(body for kind, body in chunks if kind == b"IDAT"), raw_size(data))
+    if packed is not None:
+        dropped.append("bytes behind the pixel data")
+        at = next(i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT")
+        others = [(kind, body) for kind, body in chunks if kind != b"IDAT"]
+        chunks = [*others[:at], (b"IDAT", packed), *others[at:]]
+    return PNG_MAGIC + b"".join(png_chunk(kind, body) for kind, body in chunks), dropped
 
 
 def _png_preview(kind: bytes, body: bytes) -> bool:
@@ -196,7 +227,7 @@ def _webp(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
             flags = (
                 body[0] & ~0x0C | (0x08 if b"EXIF" in present else 0) | (0x04 if b"XMP " in present else 0)
             )
-            body = bytes([flags]) + body[1:]
+            body = bytes([flags, 0, 0, 0]) + body[4:10]
         out += kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) & 1)
     return b"RIFF" + struct.pack("<I", len(out)) + out, dropped
 
@@ -207,12 +238,16 @@ def _gif(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
     for kind, start, end in blocks:
         body = data[start:end]
         profile = kind == "application" and body[3:14] == b"ICCRGBG1012"
-        if kind in ("image", "control", "end") or profile or (policy == "keep" and not _shows_preview(body)):
+        if kind == "control":
+            out.append(body[:7] + b"\0")  # its one sub-block of four bytes; who adds more says something else
+            if len(body) > 8:
+                dropped.append("GIF control, more than four bytes")
+        elif kind in ("image", "end") or profile or (policy == "keep" and not _shows_preview(body)):
             out.append(body)
         else:
             dropped.append(f"GIF {kind}")
     if blocks and blocks[-1][0] == "end" and blocks[-1][2] < len(data):
-        dropped.append("bytes after the end of the image")
+        dropped.append(_TAIL)
     return b"".join(out), dropped
 
 
@@ -223,10 +258,3 @@ def _iso(data: bytes, policy: Policy) -> tuple[bytes, list[str]]:
         return heif.clean(data, policy)
     except isobmff.BoxError as error:
         raise ImageError("corrupt", f"the metadata cannot be taken out: {error}") from error
-
-
-def _bmp(data: bytes) -> tuple[bytes, list[str]]:
-    size, start = struct.unpack_from("<I4xI", data, 2)
-    if start < size < len(data):
-        return data[:size], ["bytes after the end of the image"]
-    return data, []

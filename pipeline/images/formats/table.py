@@ -10,7 +10,15 @@ import struct
 from dataclasses import dataclass
 
 from cleanplate.pipeline.images.formats import isobmff
-from cleanplate.pipeline.images.formats.base import PNG_MAGIC, SOF, ImageError, gif_blocks, sniff, u32le
+from cleanplate.pipeline.images.formats.base import (
+    PNG_MAGIC,
+    SOF,
+    ImageError,
+    gif_blocks,
+    next_marker,
+    sniff,
+    u32le,
+)
 
 
 @dataclass(frozen=True)
@@ -50,22 +58,18 @@ def _jpeg_header(data: bytes) -> Header:
     # Stops at the frame header: a cut scan is for the decoder to judge.
     at = 2
     while True:
-        if data[at] != 0xFF:
-            raise ImageError("corrupt", "a JPEG segment does not start with a marker")
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in SOF:
-            if marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) or data[at + 4] != 8:
+        at = next_marker(data, at)
+        marker = data[at]
+        at += 1
+        if marker in SOF:
+            if marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) or data[at + 2] != 8:
                 raise ImageError("unsupported", "lossless, hierarchical and 12-bit JPEG are not handled")
-            height, width = struct.unpack_from(">HH", data, at + 5)
+            height, width = struct.unpack_from(">HH", data, at + 3)
             return Header("jpeg", width, height, 1)
-        elif marker in (0xD9, 0xDA):
+        if marker in (0xD9, 0xDA):
             raise ImageError("corrupt", "the JPEG has no frame header")
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
-            at += 2
-        else:
-            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+        if marker != 0x01 and not 0xD0 <= marker <= 0xD8:
+            at += struct.unpack_from(">H", data, at)[0]
 
 
 def _png_header(data: bytes) -> Header:

@@ -12,6 +12,7 @@ import struct
 
 from cleanplate.pipeline.images.formats.base import (
     PNG_MAGIC,
+    Segment,
     jpeg_segments,
     png_chunk,
     png_chunks,
@@ -114,6 +115,29 @@ def _webp(data: bytes) -> bytes | None:
     first = chunks[0][1]
     chunks[0] = (b"VP8X", bytes([first[0] | 0x04]) + first[1:])
     chunks.append((b"XMP ", packet))
+    return riff(chunks)
+
+
+def with_exif(data: bytes, name: str, block: bytes) -> bytes:
+    """The file with this EXIF block in place of its own. name: 'jpeg', 'png' or 'webp'; a WebP has to be an extended
+    one, as each with XMP is."""
+    if name == "jpeg":
+        segments, tail = jpeg_segments(data)
+        kept = [s for s in segments if not (s.marker == 0xE1 and s.payload[:4] == b"Exif")]
+        first = 1 if kept and kept[0].marker == 0xE0 else 0
+        kept.insert(first, Segment(0xE1, b"Exif\0\0" + block))
+        return b"\xff\xd8" + b"".join(s.to_bytes() for s in kept) + b"\xff\xd9" + tail
+    if name == "png":
+        chunks = [(kind, body) for kind, body in png_chunks(data) if kind != b"eXIf"]
+        chunks.insert(1, (b"eXIf", block))
+        return PNG_MAGIC + b"".join(png_chunk(kind, body) for kind, body in chunks)
+    parts = [(kind, body) for kind, body in webp_chunks(data) if kind != b"EXIF"]
+    parts = [(k, bytes([b[0] | 0x08]) + b[1:] if k == b"VP8X" else b) for k, b in parts]
+    return riff([*parts, (b"EXIF", block)])
+
+
+def riff(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """A WebP of these chunks."""
     body = b"WEBP"
     for kind, part in chunks:
         body += kind + struct.pack("<I", len(part)) + part + b"\0" * (len(part) & 1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, get_args
 
-import yaml
-
 from cleanplate.pipeline.errors import ConfigError
-from cleanplate.pipeline.factory import inpainters
-from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
+from cleanplate.pipeline.factory import check
+from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, changed, load
 
 
 def of(recipe: Recipe) -> dict[str, Any]:
@@ -26,6 +25,12 @@ def of(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def formats() -> list[str]:
+    """Names of the picture formats that can be opened here, the usual ones first."""
+    heic = ["HEIC"] if find_spec("pillow_heif") else []
+    return ["JPEG", "PNG", "WebP", "AVIF", *heic, "TIFF", "BMP", "GIF"]
+
+
 def _inpainters(recipe: Recipe) -> list[str]:
     from cleanplate.models.weights import registry
 
@@ -36,11 +41,13 @@ def _inpainters(recipe: Recipe) -> list[str]:
 def _lacks(recipe: Recipe, change: dict[str, Any]) -> str | None:
     from cleanplate.models.weights import registry
 
+    if change.get("remove") == ["static-watermark"]:
+        return f"compares {recipe.consensus.min_images} pictures or more: cleanplate run"
     body = recipe.model_dump(mode="json")
     if "masks.segmenter" in change:
         body["masks"]["checkpoint"] = None
     try:
-        names = set(inpainters.weights_of(load(None, body | change))) - set(inpainters.weights_of(recipe))
+        names = set(check.weights_of(load(None, body | change))) - set(check.weights_of(recipe))
         for name in names:
             registry.resolve(name, download=False)
     except ConfigError as error:
@@ -52,6 +59,5 @@ def _lacks(recipe: Recipe, change: dict[str, Any]) -> str | None:
 
 def as_yaml(recipe: Recipe) -> str:
     """The recipe as a YAML file, without what is as it always is."""
-    body = {"remove": list(recipe.remove)} | recipe.model_dump(mode="json", exclude_defaults=True)
     said = "# cleanplate run SRC DST --recipe recipe.yaml   (what is not named has its default: docs/recipe.md)\n"
-    return said + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+    return said + changed(recipe)

@@ -6,10 +6,8 @@ from collections import Counter
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-import pyarrow as pa
-
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.errors import StorageError
+from cleanplate.pipeline.errors import DamagedError, StorageError
 from cleanplate.pipeline.ledger import ledger, plan
 from cleanplate.pipeline.ledger.statistics import name_of
 from cleanplate.pipeline.recipe.recipe import Recipe
@@ -19,7 +17,7 @@ from cleanplate.pipeline.storage.containers import read_image
 MOST = 100_000
 """Pictures that can be chosen; a larger source shows its first ones."""
 
-_RISKY_FIRST = ("residual", "skipped", "failed", "cleaned", "unchanged")
+_RISKY_FIRST = ("residual", "skipped", "failed", "hidden", "cleaned", "unchanged")
 
 
 class Item(NamedTuple):
@@ -74,7 +72,7 @@ class Rows:
             with ledger.open_part(self.output, name) as file:
                 columns = ["image_id", "attempt", "source_uri", "source_bytes", "status"]
                 return list(file.read(columns).to_pylist())
-        except (pa.ArrowException, OSError, StorageError):
+        except (DamagedError, StorageError):
             return []
 
 

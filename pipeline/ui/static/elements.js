@@ -50,10 +50,14 @@ export function moment(time) {
 }
 
 export const KINDS = {
-  text: "Text", watermark: "Watermarks", face: "Faces", plate: "Number plates", logo: "Logos", person: "Persons",
-  object: "Objects", everything: "Everything", given: "Given",
+  text: "Text", watermark: "Watermarks", "static-watermark": "Static watermarks", face: "Faces", plate: "Number plates",
+  logo: "Logos", person: "Persons", vehicle: "Vehicles", code: "Codes", object: "Objects", everything: "Everything", given: "Given",
 };
+const ONE = { everything: "Everything", given: "Given", text: "Text" };
+/** A kind as a heading of many; oneName: of one thing. */
 export const kindName = (kind) => KINDS[kind] ?? kind;
-export const badge = (status) => make("span", { class: "badge", "data-status": status }, status);
+export const oneName = (kind) => ONE[kind] ?? (KINDS[kind] ? KINDS[kind].replace(/s$/, "") : kind);
+export const badge = (status, by = []) =>
+  make("span", { class: "badge", "data-status": status }, status === "hidden" && by.length ? `${status} (${by.join(", ")})` : status);
 export const into = (id, ...nodes) => document.getElementById(id).replaceChildren(...nodes);
 export const quiet = (text) => make("p", { class: "quiet-text" }, text);

@@ -41,9 +41,10 @@ function wire() {
   tools.addEventListener("submit", (event) => event.preventDefault());
   const masks = () => document.body.classList.toggle("no-masks", !control("show-mask").checked);
   control("show-mask").addEventListener("change", masks);
+  masks();
   control("export").addEventListener("click", () => gallery.export());
   control("forget").addEventListener("click", () => {
-    if (confirm(`Clear ${many(gallery.marks.size, "mark")}?`)) gallery.forget();
+    if (confirm(`Clear ${many(gallery.marks.size, "decision")}?`)) gallery.forget();
   });
   refilter();
 }
@@ -63,7 +64,7 @@ function help() {
       line(["r"], "redo: something was missed or the fill is poor; do it again with a larger mask"),
       line(["w"], "wrong: nothing should have been removed here; restore the source"),
       line(["Enter"], "full size"), line(["s"], "to the slider, then ← and →; Esc leaves it"), line(["m"], "masks on and off")),
-    quiet("The same key again takes a mark back. Marks stay in this browser. Export marks writes marks.json. This does what the marks ask for, with the recipe of this output:"),
+    quiet("The same key again takes a decision back. Decisions stay in this browser; Export writes marks.json. This command carries them out, with the recipe of this output:"),
     make("pre", {}, `cleanplate run ${data.source} ${data.output} --review marks.json`));
 }
 
@@ -78,7 +79,7 @@ provenance(data);
 help();
 const few = data.gallery.length < data.rows;
 into("sampled", !data.gallery.length ? "No pictures on this page." : few
-  ? `${count(data.gallery.length)} of ${many(data.rows, "image")}, riskiest first: what is still there, least sure finds, large masks, then random ones (seed ${data.seed}).`
+  ? `${count(data.gallery.length)} of ${many(data.rows, "image")}, riskiest first: what is still there, lowest scores, large masks, then random ones (seed ${data.seed}).`
   : `All ${many(data.rows, "image")}, riskiest first.`);
 wire();
 document.documentElement.dataset.ready = "yes";

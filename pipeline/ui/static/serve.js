@@ -23,7 +23,7 @@ function places(work) {
 
 // --- pictures ---
 
-async function open(asking, n = null) {
+async function open(asking, n = null, name = "") {
   try {
     problem(null);
     const picture = await asking();
@@ -40,17 +40,18 @@ async function open(asking, n = null) {
     steps();
     places(true);
     show("mask");
+    element("view").focus({ preventScroll: true });
     await find();
   } catch (error) {
-    problem(error);
+    problem(name ? new Error(`${name}: ${error.message}`) : error);
   }
 }
 
 const openFile = (file) => open(() => {
-  if (file.size > start.max_bytes) throw new Error(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MB; the limit here is ${(start.max_bytes / 2 ** 20).toFixed(0)} MB (--max-bytes).`);
+  if (file.size > start.max_bytes) throw new Error(`${(file.size / 2 ** 20).toFixed(0)} MB; the limit here is ${(start.max_bytes / 2 ** 20).toFixed(0)} MB (--max-bytes).`);
   return ask("/api/pictures", { body: file, headers: { "x-name": encodeURIComponent(file.name || "pasted") } });
-});
-const openFrom = (n) => open(() => ask(`/api/pictures/from/${n}`, { method: "POST" }), n);
+}, null, file.name);
+const openFrom = (n) => open(() => ask(`/api/pictures/from/${n}`, { method: "POST" }), n, chooser.name(n));
 
 function steps() {
   const { n } = state.picture;
@@ -94,7 +95,9 @@ async function run() {
     panel.setResult(picture, result);
     show("result");
     board.slider.focus({ preventScroll: true });
-    element("result").scrollIntoView({ block: "nearest" });
+    // Beside each other, the panel is scrolled to the result; below each other, it follows the picture.
+    if (matchMedia("(max-width: 900px)").matches) element("view").scrollIntoView({ block: "start" });
+    else element("result").scrollIntoView({ block: "nearest" });
   } catch (error) {
     problem(error);
   } finally {
@@ -204,7 +207,8 @@ async function begin() {
     cover: (left) => { for (const { box } of left) board.cover(box); show("mask"); ready(); },
   });
   chooser = new Chooser(start.source, openFrom);
-  into("limits", `JPEG, PNG, WebP, TIFF, BMP or GIF, up to ${many(Math.round(start.max_bytes / 2 ** 20), "MB", "MB")} and ${Math.round(start.max_pixels / 1e6)} megapixels`);
+  const names = start.formats;
+  into("limits", `${names.slice(0, -1).join(", ")} or ${names.at(-1)}, up to ${many(Math.round(start.max_bytes / 2 ** 20), "MB", "MB")} and ${Math.round(start.max_pixels / 1e6)} megapixels`);
   intake();
   addEventListener("keydown", pressed);
   places(false);

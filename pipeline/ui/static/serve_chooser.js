@@ -35,11 +35,23 @@ export class Chooser {
       this.found.push(...page.items);
       this.total = page.found;
       element("grid").append(...page.items.map((item) => this.card(item)));
-      into("counted", page.of ? `${count(page.found)} of ${many(page.of, "picture")}` : "The source holds no pictures.");
+      into("counted", ...this.told(page));
       element("more").hidden = this.found.length >= page.found;
     } catch (error) {
       problem(error);
     }
+  }
+
+  told(page) {
+    const words = element("q").value.trim();
+    if (!page.of) return ["The source holds no pictures."];
+    if (page.found || !words) return [`${count(page.found)} of ${many(page.of, "picture")}`];
+    const clear = () => {
+      element("q").value = "";
+      this.search();
+      element("q").focus();
+    };
+    return [`No name contains “${words}”. `, make("button", { type: "button", class: "quiet", on: { click: clear } }, "Clear the search")];
   }
 
   filters(statuses) {
@@ -56,6 +68,11 @@ export class Chooser {
     frame.append(picture);
     const dot = item.status ? make("span", { class: "dot", "data-status": item.status, title: item.status, role: "img", "aria-label": item.status }) : null;
     return make("li", {}, make("button", { type: "button", title: item.name, on: { click: () => this.open(item.n) } }, frame, make("span", { class: "line" }, make("span", {}, make("bdi", {}, item.name)), dot)));
+  }
+
+  /** The name of a picture in what is listed now. */
+  name(n) {
+    return this.found.find((item) => item.n === n)?.name ?? "";
   }
 
   /** The number before or after this one in what is listed now; null at an end. */

@@ -1,6 +1,6 @@
 // The settings beside the picture: what to look for, what was found, masks, filler, result, recipe.
 
-import { badge, into, kindName, make, many, percent, quiet, score } from "./elements.js";
+import { badge, into, kindName, make, many, oneName, percent, quiet, score } from "./elements.js";
 import { ask, problem } from "./serve_api.js";
 
 const section = (id, title, ...inner) => make("section", { id, "aria-labelledby": `${id}-title` }, make("h2", { id: `${id}-title` }, title), ...inner);
@@ -29,17 +29,17 @@ export class Panel {
     const usable = this.choices.kinds.filter(({ name, lacks }) => !lacks || this.recipe.remove.includes(name));
     const others = this.choices.kinds.filter((kind) => !usable.includes(kind));
     const more = others.length ? make("details", { class: "more-kinds" }, make("summary", {}, `${others.length} more kinds need settings`), make("ul", {}, ...others.map(({ name, lacks }) => make("li", {}, `${kindName(name)}: ${lacks}`)))) : null;
-    return section("kinds", "Look for", make("div", { class: "kinds-head", "aria-hidden": "true" }, make("span", {}, "Kind"), make("span", {}, "Lowest score that counts")), ...usable.map(({ name }) => this.kind(name)), more);
+    return section("kinds", "Look for", make("div", { class: "kinds-head", "aria-hidden": "true" }, make("span", {}, "Kind"), make("span", {}, "Lowest score (auto: the detector's own)")), ...usable.map(({ name }) => this.kind(name)), more);
   }
 
   kind(name) {
     const check = make("input", { type: "checkbox", checked: this.recipe.remove.includes(name), "data-kind": name });
     const least = this.recipe.detect[name]?.min_score ?? 0;
-    const told = make("output", {}, least ? score(least) : "any");
+    const told = make("output", {}, least ? score(least) : "auto");
     const range = make("input", { type: "range", min: 0, max: 1, step: 0.01, value: least, "aria-label": `Lowest score of ${kindName(name)}`, "data-threshold": name });
     range.addEventListener("input", () => {
       const value = Number(range.value);
-      told.value = value ? score(value) : "any";
+      told.value = value ? score(value) : "auto";
       this.recipe.detect[name] = { ...(this.recipe.detect[name] ?? {}), min_score: value || null };
       this.settle();
       this.changed();
@@ -79,12 +79,12 @@ export class Panel {
       bar.style.width = `${100 * find.score}%`;
       const light = (on) => () => this.calls.light(on ? n : null);
       const label = make("label", { on: { pointerenter: light(true), pointerleave: light(false), focusin: light(true), focusout: light(false) } }, check,
-        make("span", { class: "what" }, make("span", {}, kindName(find.kind)), make("code", { title: find.detector }, find.detector)),
+        make("span", { class: "what" }, make("span", {}, oneName(find.kind)), make("code", { title: find.detector }, find.detector)),
         make("span", { class: "track", "aria-hidden": "true" }, bar), make("span", { class: "score" }, score(find.score)));
       return make("li", {}, label);
     });
     into("finds", ...rows);
-    into("found-told", finds.length ? `${many(finds.length, "find")}. Switch off what should stay.` : "Nothing was found. Paint with the brush what should go.");
+    into("found-told", finds.length ? `${many(finds.length, "detection")}. Switch off what should stay.` : "Nothing was found. Paint what should be removed.");
     document.getElementById("found-all").hidden = finds.length < 2;
     this.settle();
   }
@@ -157,10 +157,10 @@ export class Panel {
       ["Metadata", result.metadata_dropped.length ? `without ${result.metadata_dropped.join(", ")}` : null], ["Note", result.note],
     ];
     into("result-body",
-      make("p", {}, badge(left ? "residual" : "cleaned"), " ", left ? `${many(left, "thing")} still found: ${result.left.map((f) => `${kindName(f.kind).toLowerCase()} ${score(f.score)}`).join(", ")}` : "a second look finds nothing there"),
+      make("p", {}, badge(left ? "residual" : "cleaned"), " ", left ? `${many(left, "thing")} still found: ${result.left.map((f) => `${oneName(f.kind).toLowerCase()} ${score(f.score)}`).join(", ")}` : "not found again"),
       make("dl", { class: "facts" }, ...pairs.filter(([, v]) => v).flatMap(([term, value]) => [make("dt", {}, term), make("dd", {}, value)])),
       make("div", { class: "row" }, make("a", { class: "button strong", href: `${base}/file`, download: "", id: "download" }, "Download"), make("a", { class: "button", href: `${base}/mask`, download: "" }, "Mask"),
-        left ? button("Add what is left to the mask", () => this.calls.cover(result.left)) : null));
+        left ? button("Add the rest to the mask", () => this.calls.cover(result.left)) : null));
   }
 
   // --- recipe ---
@@ -169,7 +169,7 @@ export class Panel {
     const shown = make("pre", { id: "yaml", tabindex: "0", "aria-label": "Recipe" });
     const details = make("details", {}, make("summary", {}, "Show"), shown);
     details.addEventListener("toggle", () => this.changed());
-    return section("recipe", "Recipe", quiet("Thresholds, masks and filler as a file for cleanplate run --recipe. Switched finds and strokes belong to this picture only."), details,
+    return section("recipe", "Recipe", quiet("Thresholds, masks and inpainter as a file for cleanplate run --recipe. Switched detections and strokes belong to this picture only."), details,
       make("div", { class: "row" }, button("Save recipe.yaml", () => this.save(), { id: "save" }), button("Copy", () => this.copy())));
   }
 

@@ -5,14 +5,15 @@ import { badge, count, into, kindName, lasting, make, many, moment, percent, qui
 
 export const STATUSES = {
   cleaned: "found, removed, checked",
+  hidden: "found; some of it is hidden, not removed",
   unchanged: "nothing was found",
   residual: "something is still there",
-  skipped: "left alone, by a limit",
+  skipped: "skipped by a limit",
   failed: "could not be processed",
 };
 export const REASONS = {
   residual: "Something is still there",
-  "low score": "Least sure finds",
+  "low score": "Lowest scores",
   "large mask": "Large masks",
   random: "Random",
 };
@@ -30,6 +31,7 @@ const HINTS = {
   missing: "The source was gone when it was read.",
   forbidden: "No permission to read the source.",
   unreachable: "The source did not answer; try again with --retry-failed.",
+  format_limit: "The picture is larger than the asked format can hold.",
   edit_lost: "The written file did not hold the edit, so it was not kept.",
 };
 export function overview(data, filterBy) {
@@ -72,6 +74,7 @@ function verdict(data) {
   const has = (status) => data.statuses[status] ?? 0;
   const said = [];
   if (has("cleaned")) said.push(`${count(has("cleaned"))} were cleaned and checked`);
+  if (has("hidden")) said.push(`in ${count(has("hidden"))} something is hidden, not removed${data.hidden?.length ? ` (${data.hidden.join(", ")})` : ""}`);
   if (has("unchanged")) said.push(`${count(has("unchanged"))} had nothing to remove`);
   if (has("residual")) said.push(`${count(has("residual"))} still show something`);
   if (has("skipped")) said.push(`${count(has("skipped"))} were skipped`);
@@ -84,10 +87,10 @@ function notices(data) {
   const said = [];
   const left = data.planned - data.committed;
   if (left > 0) {
-    said.push(`The run is not complete: ${count(data.committed)} of ${many(data.planned, "planned row")} are committed. The same command goes on.`);
+    said.push(`The run is not complete: ${count(data.committed)} of ${many(data.planned, "planned row")} are committed. Run the same command again to continue.`);
   }
   if (data.unreadable.length) {
-    said.push(`${many(data.unreadable.length, "part")} could not be read and are not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
+    said.push(`${many(data.unreadable.length, "part")} could not be read, rows not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
   }
   return said.map((text) => make("p", { class: "notice" }, text));
 }
@@ -96,13 +99,12 @@ export function findings(data) {
   if (!data.kinds.length) {
     into("kinds", quiet(`Nothing was found. Looked for: ${data.remove.map(kindName).join(", ") || "nothing"}.`));
   } else {
-    const columns = [{ title: "Kind" }, ...["Images", "Share", "Finds", "Still there"].map((title) => ({ title, number: true }))];
+    const columns = [{ title: "Kind" }, ...["Images", "Share", "Detections", "Still there"].map((title) => ({ title, number: true }))];
     const rows = data.kinds.map((k) => [
       kindName(k.kind), count(k.images), percent(k.images, data.rows), count(k.finds),
       k.left_images ? many(k.left_images, "image") : "none",
     ]);
-    const filled = Object.entries(data.inpainters).map(([name, rows]) => `${name} (${many(rows, "image")})`);
-    into("kinds", table(columns, rows, "Finds by kind"), filled.length ? quiet(`Filled by ${filled.join(", ")}.`) : "");
+    into("kinds", table(columns, rows, "Detections by kind"));
   }
   const { edges, counts } = data.coverage;
   const masked = counts.reduce((a, b) => a + b, 0);
@@ -168,7 +170,9 @@ export function recall(data) {
     spread.firstChild.style.left = `${100 * one.low}%`;
     spread.firstChild.style.width = `${100 * (one.high - one.low)}%`;
     spread.lastChild.style.left = `${100 * one.recall}%`;
-    return [kindName(one.kind), spread, percent(one.recall, 1), `${percent(one.low, 1)} to ${percent(one.high, 1)}`, one.images ? count(one.images) : "–"];
+    const few = one.images && one.images < 50;
+    const least = few ? "too few to tell" : `at least ${percent(one.low, 1)}`;
+    return [kindName(one.kind), spread, least, `${percent(one.low, 1)} to ${percent(one.high, 1)}`, one.images ? count(one.images) : "–"];
   });
   const columns = [{ title: "Kind" }, { title: "0 to 100 %" }, ...["Recall", "95 % interval", "Images"].map((title) => ({ title, number: true }))];
   const methods = [...new Set(data.recall.map((one) => one.method).filter(Boolean))];
@@ -179,9 +183,9 @@ export function problems(data) {
   const numbered = (title) => ({ title, number: true });
   if (!data.left.length) into("left", quiet(data.rows ? "The check found nothing that is still there." : "No rows yet."));
   else {
-    const columns = [{ title: "Kind" }, { title: "Seen by" }, numbered("Images"), numbered("Finds"), numbered("Highest score")];
+    const columns = [{ title: "Kind" }, { title: "Seen by" }, numbered("Images"), numbered("Detections"), numbered("Highest score")];
     const rows = data.left.map((l) => [kindName(l.kind), make("code", {}, l.detector), count(l.images), count(l.finds), score(l.highest)]);
-    into("left", table(columns, rows, "Finds that are still there"));
+    into("left", table(columns, rows, "Still detected"));
   }
   if (!data.causes.length) return into("causes", quiet("No image failed and none was skipped."));
   const columns = [{ title: "Cause" }, numbered("Images"), { title: "For example" }];
@@ -193,6 +197,12 @@ export function problems(data) {
   return into("causes", table(columns, rows, "Causes"));
 }
 
+/** What filled the masks; a mosaic and a blur hide what is below them, and say so. */
+function fillers(data) {
+  const hides = (name) => (/^(blur|pixelate)$/.test(name) ? ", hides only" : "");
+  return Object.entries(data.inpainters).map(([name, rows]) => `${name} (${many(rows, "image")}${hides(name)})`).join(", ") || "nothing";
+}
+
 export function provenance(data) {
   const panel = (title, ...inner) => make("section", { class: "panel" }, make("h3", {}, title), ...inner);
   const pair = (term, value) => [make("dt", {}, term), make("dd", {}, value)];
@@ -200,6 +210,7 @@ export function provenance(data) {
   const facts = make("dl", { class: "facts" },
     ...pair("Source", make("code", {}, data.source)), ...pair("Output", make("code", {}, data.output)),
     ...pair("First started", moment(data.started)), ...pair("Recipe", make("code", {}, data.digest)),
+    ...pair("Filled by", fillers(data)),
     ...pair("Code", make("code", {}, versions.join(", ") || "–")), ...pair("Page made", moment(data.generated)));
   const weights = Object.entries(data.weights).map(([name, sha256]) => [name, make("code", { class: "hash" }, sha256)]);
   const packages = Object.entries(data.packages).map(([name, version]) => [name, make("code", {}, version)]);

@@ -76,7 +76,7 @@ def test_inpainters_side_by_side(tmp_path, photos, capsys):
         (["--masks", "oval"], "choose from narrow, medium, wide, segm"),
         (["--sizes", "big"], "whole numbers"),
         (["--sizes", "100"], "multiple of 8"),
-        (["--inpainters", "magic"], "unknown weights 'magic'"),
+        (["--inpainters", "magic"], "no weights or file named 'magic'"),
         (["--masks-each", "0"], "at least 1"),
         (["--instances", "nowhere.json"], "not a COCO instances file"),
     ],

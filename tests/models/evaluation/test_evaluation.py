@@ -111,7 +111,7 @@ def test_what_is_not_there_is_said_and_never_a_number(tmp_path, monkeypatch):
     assert found["lpips"].needs == "needs weights: vgg16, lpips-vgg"
     absent = flip_metric("no_such_package")
     assert absent.of is None
-    assert "pip install 'cleanplate[eval]'" in absent.needs
+    assert "pip install '.[eval]'" in absent.needs
     assert judges.fid_embedding() == "needs weights: fid-inception"
     scores = Scores([found["l1"], found["lpips"]], judges.fid_embedding())
     scores.add("table", pair(), {"a": (noise(1), 0.1)})

@@ -413,9 +413,9 @@ def test_a_bare_path(tmp_path: Path, cache: Path) -> None:
 
 
 def test_an_unknown_name(cache: Path) -> None:
-    with pytest.raises(WeightsError, match=r"unknown weights 'big-lame'.*big-lama"):
+    with pytest.raises(WeightsError, match=r"no weights or file named 'big-lame'.*big-lama"):
         resolve("big-lame")
-    with pytest.raises(WeightsError, match="pin it first"):
+    with pytest.raises(WeightsError, match="are not pinned yet"):
         resolve("https://example.invalid/a.pt")
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image as Pil
 
 from cleanplate.jobs.cli.app import main
-from cleanplate.pipeline.engine import ray_data, recall
+from cleanplate.pipeline.engine import recall
+from cleanplate.pipeline.engine.job import spread_here
 from cleanplate.pipeline.storage.connect import open_store
 from rigs.bad_images import BAD
 from rigs.flow_rig import FACES, clean, faces, folder
@@ -33,17 +34,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_what_was_removed_and_what_was_missed(source: str, tmp_path: Path) -> None:
     clean(source, str(tmp_path / "all"), faces())
-    good = recall.estimate(open_store(str(tmp_path / "all")), faces(), ray_data.spread_here, 100)
+    good = recall.estimate(open_store(str(tmp_path / "all")), faces(), spread_here, 100)
     assert [(one["kind"], one["removed"], one["missed"]) for one in good] == [("face", 2, 0)]
     assert good[0]["images"] == 6, "the failed row has no picture to look at"
     blind = faces(**{"detect.face.where": [0, 0, 0.01, 0.01]})
     clean(source, str(tmp_path / "none"), blind)
     output = open_store(str(tmp_path / "none"))
-    bad = recall.estimate(output, faces(), ray_data.spread_here, 100)
+    bad = recall.estimate(output, faces(), spread_here, 100)
     assert [(one["removed"], one["missed"], one["recall"]) for one in bad] == [(0, 2, 0.0)]
-    assert recall.estimate(output, blind, ray_data.spread_here, 100) == [], (
-        "the recipe's limits hold here too"
-    )
+    assert recall.estimate(output, blind, spread_here, 100) == [], "the recipe's limits hold here too"
 
 
 def test_the_sample_is_the_same_each_time_and_as_large_as_asked(source: str, tmp_path: Path) -> None:
@@ -53,9 +52,24 @@ def test_the_sample_is_the_same_each_time_and_as_large_as_asked(source: str, tmp
     assert len(three) == 3
     assert recall._sample(output, 3) == three
     assert set(three) < set(recall._sample(output, 5))
-    assert recall.sample_size(50, None) == 0
+    assert recall.sample_size(49, None) == 0, "fewer could tell nothing"
+    assert (
+        recall.sample_size(50, None) == recall.sample_size(204, None) == recall.sample_size(5_000, None) == 50
+    )
+    assert recall.sample_size(12_000, None) == 120
     assert recall.sample_size(1_000_000, None) == 200
     assert recall.sample_size(5, 100) == 5
+
+
+def test_the_lower_end_is_told_first() -> None:
+    from cleanplate.jobs.commands.run import _recalled
+
+    low, high = recall.wilson(1, 1)
+    one = {"kind": "face", "recall": 1.0, "low": low, "high": high, "removed": 1, "missed": 0, "images": 50}
+    assert _recalled(one).startswith(
+        "recall of face: at least 21% (95 %: 21% to 100%, estimate 100%; 1 removed"
+    )
+    assert "too few to tell" in _recalled({**one, "images": 49})
 
 
 def test_wilson_holds_at_the_ends() -> None:
@@ -70,7 +84,9 @@ def test_a_run_tells_and_keeps_it(source: str, tmp_path: Path, capsys: pytest.Ca
     flags = [f"--set={key}={json.dumps(value)}" for key, value in FACES.items() if key != "remove"]
     words = ["run", source, out, "--remove", "faces", "--here", "--recall", "6", *flags]
     assert main(words) == 1
-    assert "recall of face at least 100.0%" in capsys.readouterr().err
+    assert (
+        "recall of face: too few to tell (2 removed, 0 possibly missed in 6 images" in capsys.readouterr().err
+    )
     store = open_store(out)
     events = [json.loads(store.get(item.key)) for item in store.list("events") if "complete" in item.key]
     assert events[0]["recall"][0]["removed"] == 2

@@ -1,4 +1,4 @@
-"""A group of stages in a worker, with deaths that are told to a real witness: no Ray, no processes."""
+"""A group of stages in a worker, with deaths that a real `Attempts` hears of: no Ray, no processes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from cleanplate.pipeline import schema
+from cleanplate.pipeline.engine.job import Job
 from cleanplate.pipeline.engine.metrics import METRICS, Meters, Metric
 from cleanplate.pipeline.engine.packing import pack, unpack
-from cleanplate.pipeline.engine.poison import Witness
-from cleanplate.pipeline.engine.ray_data import Job
+from cleanplate.pipeline.engine.poison import Attempts
 from cleanplate.pipeline.engine.worker import Group, Place
 from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.recipe.recipe import Recipe
@@ -73,15 +73,15 @@ def until_done(
     stage: Fatal, images: list[str], tmp_path: Path
 ) -> tuple[int, dict[str, Any], dict[str, Counter]]:
     """Deaths until the unit came through, its rows by id, and the metrics."""
-    witness, counters = Witness(), {name: Counter() for name in METRICS}
+    attempts, counters = Attempts(), {name: Counter() for name in METRICS}
     job = Job((), LocalStore(tmp_path), Recipe(), Stamp("d", "v", "r", (), False))
-    place = Place(job, (stage,), first=False, final=False, witness=None)
+    place = Place(job, (stage,), first=False, final=False, attempts=None)
 
     def make(metric: Metric) -> Counter:
         return counters[metric.name]
 
     for deaths in range(100):
-        group = Group(place, lambda verb, *words: getattr(witness, verb)(*words), Meters(make))
+        group = Group(place, attempts, Meters(make))
         try:
             rows = unpack(group(unit(images))).to_pylist()
         except Death:
@@ -123,15 +123,13 @@ def test_several_poisoned_images_are_all_found(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_away_leaves_the_unit_for_later_and_blames_no_image(tmp_path: Path) -> None:
-    witness = Witness()
+    attempts = Attempts()
     job = Job((), LocalStore(tmp_path), Recipe(), Stamp("d", "v", "r", (), False))
-    place = Place(job, (Fatal(frozenset(), away=True),), first=False, final=False, witness=None)
-    group = Group(
-        place, lambda verb, *words: getattr(witness, verb)(*words), Meters(lambda metric: Counter())
-    )
+    place = Place(job, (Fatal(frozenset(), away=True),), first=False, final=False, attempts=None)
+    group = Group(place, attempts, Meters(lambda metric: Counter()))
     (row,) = group(unit(IMAGES)).to_pylist()
     assert row["failure"] == "later: not now"
-    assert not witness.begin("u/detect").careful
+    assert not attempts.begin("u/detect").careful
 
 
 class Cramped(LocalStore):
@@ -142,12 +140,10 @@ class Cramped(LocalStore):
 
 
 def test_a_unit_that_finds_no_memory_after_its_stages_is_left_for_later(tmp_path: Path) -> None:
-    witness = Witness()
+    attempts = Attempts()
     job = Job((), Cramped(tmp_path), Recipe(), Stamp("d", "v", "r", (), False))
-    place = Place(job, (Fatal(frozenset()),), first=False, final=True, witness=None)
-    group = Group(
-        place, lambda verb, *words: getattr(witness, verb)(*words), Meters(lambda metric: Counter())
-    )
+    place = Place(job, (Fatal(frozenset()),), first=False, final=True, attempts=None)
+    group = Group(place, attempts, Meters(lambda metric: Counter()))
     (row,) = group(unit(IMAGES)).to_pylist()
     assert row["failure"] == "later: no room to send a part"
-    assert not witness.begin("u/detect").careful, "no image is blamed"
+    assert not attempts.begin("u/detect").careful, "no image is blamed"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Pil
 
+from cleanplate.jobs.__main__ import main
+from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.factory import given, label_files
 from cleanplate.pipeline.images import rle as masks
@@ -99,7 +103,7 @@ def test_a_parquet_of_lists_and_a_part_of_an_earlier_run(tmp_path: Path) -> None
     lookup = given.in_table(label_files.table_of(part.read_bytes(), "auto"))
     uri = rows["sub/b.png"]["source_uri"]
     (one,) = lookup("whatever", uri) or []
-    assert given.regions_of(one, 90, 120)[0].mask is not None
+    assert given.regions_of(one, 90, 120, Counter())[0].mask is not None
 
 
 def test_yolo_labels_and_masks_by_path(tmp_path: Path) -> None:
@@ -118,9 +122,10 @@ def test_yolo_labels_and_masks_by_path(tmp_path: Path) -> None:
 
 
 BAD = {
-    "outside": {"box": [20, 10, 160, 50]},
+    "outside": {"box": [130, 10, 160, 50]},
+    "infinite": {"box": [20, 10, 60, float("inf")]},
     "nan": {"box": [20, 10, float("nan"), 50]},
-    "empty": {"box": [20, 10, 20, 50]},
+    "polygon outside": {"polygon": [-9, 0, -1, 0, -5, 20]},
     "size": {"rle": rle(np.zeros((80, 120), np.bool_))},
     "runs": {"rle": "zz"},
     "point": {"polygon": [1, 2, 3, 4]},
@@ -137,6 +142,93 @@ def test_what_does_not_fit_its_image_fails_that_row_only(tmp_path: Path, name: s
     assert rows["sub/b.png"]["image"] is None
 
 
+@pytest.mark.parametrize("shape", ["box", "bbox", "polygon"])
+def test_what_reaches_beyond_the_edge_is_cut_and_noted(tmp_path: Path, shape: str) -> None:
+    """As COCO (rounding), CrowdHuman (whole bodies) and VisDrone write them."""
+    drawn = {
+        "box": [-30, 10, 60, 200],
+        "bbox": [-30, 10, 90, 190],
+        "polygon": [-30, 10, 60, 10, 60, 200, -30, 200],
+    }
+    row = run(tmp_path, write(tmp_path / "boxes.json", [{"image": "a.png", shape: drawn[shape]}]))["a.png"]
+    assert row["detectors"] == ["given: 1 cut to the picture"]
+    assert row["regions"][0]["box"] == pytest.approx([0, 10, 60, 90], abs=1)
+    mask = masks.from_rle(row["mask_rle"], 90, 120)
+    assert mask[10:, :60].all()
+    assert not mask[:5].any()
+
+
+def test_a_box_without_area_is_ignored_and_counted(tmp_path: Path) -> None:
+    entries = [{"image": "a.png", "box": b} for b in (BOX, [20, 10, 20, 50], [20, 10, 60, 5])]
+    rows = run(tmp_path, write(tmp_path / "boxes.json", entries))
+    assert rows["a.png"]["detectors"] == ["given: 2 without area, ignored"]
+    assert [r["box"] for r in rows["a.png"]["regions"]] == [BOX]
+
+
+@pytest.mark.parametrize("drawn", [[[]], [], [[1, 2, 3, 4]], None])
+def test_a_segmentation_of_nothing_falls_back_to_the_box(tmp_path: Path, drawn: Any) -> None:
+    body = {**COCO, "annotations": [{**COCO["annotations"][0], "segmentation": drawn}]}
+    row = run(tmp_path, write(tmp_path / "coco.json", body))["sub/b.png"]
+    assert row["regions"][0]["box"] == BOX
+
+
+@pytest.mark.parametrize("cell", ['"20,10,60,50"', '"[20, 10, 60, 50]"', "20 10 60 50", '"(20; 10; 60; 50)"'])
+def test_a_cell_of_a_csv_file_may_hold_a_box(tmp_path: Path, cell: str) -> None:
+    place = write(tmp_path / "boxes.csv", f"image,box\na.png,{cell}\nsub/b.png,\n")
+    rows = run(tmp_path, place)
+    assert rows["a.png"]["regions"][0]["box"] == BOX
+    assert rows["sub/b.png"]["status"] == "unchanged"
+
+
+def test_names_that_no_image_has_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [{"image": n, "box": b} for n, b in (("a.png", BOX), ("x.png", BOX), ("y/z.png", [5, 5, 5, 9]))]
+    source, place = photographs(tmp_path / "in"), write(tmp_path / "boxes.json", entries)
+    words = [
+        "--remove",
+        "given",
+        "--inpainter",
+        "fill",
+        "--here",
+        "--recall",
+        "0",
+        "--set",
+        f"given.file={place}",
+    ]
+    assert main(["run", source, str(tmp_path / "out"), *words]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 of 3 named images are not in the source (x.png, y/z.png, ...); 1 boxes without area" in said
+    assert main(["run", source, str(tmp_path / "out"), *words]) == 0
+    assert "named images" not in capsys.readouterr().err, "told once, when the source was listed whole"
+
+
+def test_labels_without_an_image_are_counted_too(tmp_path: Path) -> None:
+    photographs(tmp_path / "in")
+    for name in ("a.txt", "none.txt", "classes.txt"):
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        write(tmp_path / "labels" / name, "")
+    recipe = load(None, {"remove": "given", "given.file": str(tmp_path / "labels"), "inpaint.name": "fill"})
+    started = runs.start(str(tmp_path / "in"), str(tmp_path / "out"), recipe)
+    runs.plan_new(started)
+    assert started.unmatched == {"named": 2, "unmatched": 1, "examples": ["none.txt"], "without_area": 0}
+
+
+@pytest.mark.parametrize("name", ["a.parquet/000001", "s.tar/x/1.png", "x/1.png"])
+def test_images_in_containers_have_names(tmp_path: Path, name: str) -> None:
+    """The key below the source, and of a tar its member alone."""
+    photographs(tmp_path / "p", ("0.png", "x/1.png"))
+    (tmp_path / "in").mkdir()
+    files = [tmp_path / "p" / n for n in ("0.png", "x/1.png")]
+    if name.startswith("a."):
+        pq.write_table(pa.table({"image": [f.read_bytes() for f in files]}), tmp_path / "in" / "a.parquet")
+    else:
+        with tarfile.open(tmp_path / "in" / "s.tar", "w") as tar:
+            for file in files:
+                tar.add(file, str(file.relative_to(tmp_path / "p")))
+    recipe = {"remove": "given", "given.file": str(write(tmp_path / "b.json", [{"image": name, "box": BOX}]))}
+    clean(str(tmp_path / "in"), str(tmp_path / "out"), load(None, {**recipe, "inpaint.name": "fill"}))
+    assert sorted(row["status"] for row in rows_of(str(tmp_path / "out"))) == ["cleaned", "unchanged"]
+
+
 def test_a_mask_of_another_size_fails_its_row(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     Pil.fromarray(np.zeros((45, 60), np.uint8)).save(tmp_path / "masks" / "a.png")
@@ -151,6 +243,7 @@ def test_a_mask_of_another_size_fails_its_row(tmp_path: Path) -> None:
         ("[1, 2", "cannot be read"),
         ([{"box": BOX}], "names no image"),
         ([{"image": "a.png", "box": [1, 2, 3]}], "4 numbers"),
+        ("image,box\na.png,left\n", "columns x0, y0, x1 and y1"),
         ([{"image": "train/c.png", "box": BOX}], r"given\.root"),
     ],
 )

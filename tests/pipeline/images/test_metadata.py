@@ -231,7 +231,7 @@ def test_a_tiff_sub_picture_is_wiped() -> None:
     data += b"\2\0" + cell(273, strip) + cell(279, len(secret)) + bytes(4) + secret
     assert (encode.decode(data).pixels == bad_images.scene()).all()
     out = cleaned(data, "scrub", False)
-    assert out.metadata_dropped == ["SubIFDs"]
+    assert out.metadata_dropped == ["SubIFDs", "bytes that no tag covers"], "the old directory is one of them"
     assert secret not in out.data
     assert (encode.decode(out.data).pixels == bad_images.scene()).all()
 

@@ -142,7 +142,7 @@ def smaller_mask(row: Row) -> None:
 
 
 ROWS: dict[str, tuple[str, Callable[[Row], object], list[str]]] = {
-    "a flipped byte": ("face.png", flip, ["output hash"]),
+    "a flipped byte": ("face.png", flip, ["output hash", "image"]),
     "a picture cut short": ("face.png", cut_short, ["image"]),
     "another size": (
         "face.png",

@@ -51,9 +51,9 @@ class Counting(LocalStore):
 
     fetched = 0
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def get_range(self, key: str, start: int, length: int, version: str = "") -> bytes:
         self.fetched += length
-        return super().get_range(key, start, length)
+        return super().get_range(key, start, length, version)
 
 
 def test_a_small_column_is_read_without_the_large_one(tmp_path: Path) -> None:

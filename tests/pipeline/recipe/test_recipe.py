@@ -98,3 +98,32 @@ def test_a_word_that_needs_a_model_names_what_to_install(overrides: dict[str, ob
     with pytest.raises(ConfigError, match=r"lanyard.*(prompt\.model and )?the extra `prompt`"):
         load(None, overrides)
     load(None, {"remove": "object", "prompt": {"words": ["lanyard"], "model": "owner/owl"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [x]\nb: *a\n", "line 2: no aliases"),
+        ("remove: [&f face, *f]\n", "no aliases"),
+        ("a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a]\nremove: [*b,*b,*b,*b]\n", "no aliases"),
+        ("a: " + "[" * 20_000, "nested too deep"),
+        ("a: !!python/object/apply:os.system [echo]\n", "is not YAML"),
+        ("#" * (1 << 21), "characters"),
+    ],
+)
+def test_yaml_that_unfolds_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("key", ["inpaint.name", "masks.checkpoint", "given.file"])
+@pytest.mark.parametrize(
+    "address",
+    ["https://me:s3cret9@host/w.pt", "s3://bucket/w.pt?X-Amz-Signature=s3cret9", "https://h/w?token=s3cret9"],
+)
+def test_credentials_in_a_recipe_are_refused_and_not_repeated(key: str, address: str) -> None:
+    with pytest.raises(ConfigError, match="must not hold credentials") as caught:
+        load(None, {key: address, "masks.segmenter": "sam"})
+    assert key in str(caught.value)
+    assert "s3cret9" not in str(caught.value)

@@ -109,8 +109,8 @@ class Counting(LocalStore):
 
     read = 0
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        data = super().get_range(key, start, length)
+    def get_range(self, key: str, start: int, length: int, version: str = "") -> bytes:
+        data = super().get_range(key, start, length, version)
         type(self).read += len(data)
         return data
 
@@ -228,13 +228,106 @@ def test_the_column_that_datasets_calls_an_image_comes_first(tmp_path: Path) -> 
 
 
 def test_a_folder_of_pictures_stays_what_it_was(tmp_path: Path) -> None:
-    """A name alone makes no container, and without one every object is a row."""
+    """A name alone makes no container, and without one every object is a row, but for what is known to be none."""
     (tmp_path / "a.jpg").write_bytes(jpeg())
     (tmp_path / "notes.txt").write_bytes(b"text")
     (tmp_path / "liar.parquet").write_bytes(b"no Parquet, whatever it is called")
     rows, left_out = listed(LocalStore(tmp_path))
-    assert (len(rows), left_out) == (3, Counter())
+    assert (len(rows), left_out) == (2, Counter({".txt": 1}))
     assert not any(inner_of(row.uri) for row in rows)
+    rows, left_out = listed(LocalStore(tmp_path), format="objects")
+    assert (len(rows), left_out) == (3, Counter())
+
+
+def test_a_folder_of_a_phone(tmp_path: Path) -> None:
+    """Its companions are left out and counted; what may be a picture, whatever it is called, is a row."""
+    others = (
+        ".DS_Store",
+        "DCIM/Thumbs.db",
+        "IMG_1.MOV",
+        "notes.txt",
+        "._IMG_1.JPG",
+        "__MACOSX/IMG_1.jpg",
+        "a.aae",
+    )
+    images = (
+        "IMG_1.JPG",
+        "IMG_2",
+        "IMG_3.heic",
+        "photo.jpg.bak",
+        "x.dng",
+        "photos.zip",
+        ".hidden",
+        "movie.jpg",
+        "mov",
+    )
+    for name in (*others, *images):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg())
+    rows, left_out = listed(LocalStore(tmp_path))
+    assert {row.uri.rpartition("/")[2] for row in rows} == set(images)
+    assert left_out.total() == len(others)
+    assert left_out[".DS_Store"] == left_out[".mov"] == 1
+
+
+def test_a_table_without_pictures_beside_tars_is_left_out(tmp_path: Path) -> None:
+    """As many WebDataset shards have one; where it is all that there is, it is a row that says what columns it has."""
+    pq.write_table(pa.table({"key": ["0"], "caption": ["a"]}), tmp_path / "s.parquet")
+    (row,), left_out = listed(LocalStore(tmp_path))
+    assert left_out == Counter()
+    assert "no column looks like images; there are key, caption" in str(read_images([row.uri])[0])
+    put_tar(tmp_path / "s.tar", [jpeg()])
+    rows, left_out = listed(LocalStore(tmp_path))
+    assert [inner_of(row.uri).kind for row in rows] == ["tar"]  # type: ignore[union-attr]
+    assert left_out[".parquet"] == 1
+
+
+@pytest.mark.parametrize("name", ["image", "caption"])
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_two_columns_of_one_name(tmp_path: Path, name: str, kind: str) -> None:
+    """Of the pictures' column: a row that says so. Of another: nobody's concern."""
+    columns = [pa.array([jpeg()]), pa.array(["x"]), pa.array([b"y"] if name == "image" else ["y"])]
+    doubled = pa.Table.from_arrays(columns, names=["image", "caption", name])
+    if kind == "parquet":
+        pq.write_table(doubled, tmp_path / "a.parquet")
+    else:
+        with pa.ipc.new_file(str(tmp_path / "a.arrow"), doubled.schema) as writer:
+            writer.write_table(doubled)
+    (row,), _ = listed(LocalStore(tmp_path))
+    (found,) = read_images([row.uri])
+    if name == "caption":
+        assert found == jpeg()
+    else:
+        assert "2 columns are called 'image'" in str(found)
+
+
+def test_a_cell_that_unfolds_to_much_is_not_read(tmp_path: Path) -> None:
+    """Ten kilobytes of Parquet, 300 MB unfolded: the limit is asked first; good neighbours stay good."""
+    bomb = bytes(300_000_000)
+    pq.write_table(pa.table({"image": [bomb]}), tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 50_000
+    (row,), _ = listed(LocalStore(tmp_path))
+    before = pa.total_allocated_bytes()
+    peak = pa.default_memory_pool().max_memory()
+    (found,) = read_images([row.uri], most=10_000_000)
+    assert "300000" in str(found)
+    assert getattr(found, "kind", None) == "too_large"
+    assert pa.default_memory_pool().max_memory() == peak
+    assert pa.total_allocated_bytes() == before
+    pq.write_table(
+        pa.table({"image": [jpeg(), bytes(30_000_000), jpeg()]}), tmp_path / "a.parquet", compression="zstd"
+    )
+    rows, _ = listed(LocalStore(tmp_path))
+    one, two, three = read_images([row.uri for row in rows], most=10_000_000)
+    assert one == three == jpeg()
+    assert str(two) == "30000000 bytes; the limit is 10000000"
+
+
+def test_empty_cells_say_so(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"", None, jpeg()]}), tmp_path / "a.parquet")
+    rows, _ = listed(LocalStore(tmp_path))
+    empty, null, good = read_images([row.uri for row in rows])
+    assert (empty, str(null), good) == (b"", "the cell is null", jpeg())
 
 
 def test_pictures_beside_containers_are_rows_too(tmp_path: Path) -> None:
@@ -247,14 +340,16 @@ def test_pictures_beside_containers_are_rows_too(tmp_path: Path) -> None:
     assert (len(rows), left_out) == (3, Counter({".json": 1, ".jpg": 1}))
 
 
-def test_a_link_in_a_tar_is_a_row_that_fails(tmp_path: Path) -> None:
+def test_links_and_devices_in_a_tar_are_counted(tmp_path: Path) -> None:
     put_tar(tmp_path / "a.tar", [jpeg()])
     with tarfile.open(tmp_path / "a.tar", "a") as tar:
-        link = tarfile.TarInfo("set/twin.jpg")
-        link.type, link.linkname = tarfile.LNKTYPE, "set/0000.jpg"
-        tar.addfile(link)
-    rows, _ = listed(LocalStore(tmp_path))
-    assert read_images([row.uri for row in rows]) == [jpeg(), b""]
+        for name, kind in (("twin", tarfile.LNKTYPE), ("soft", tarfile.SYMTYPE), ("null", tarfile.CHRTYPE)):
+            member = tarfile.TarInfo(f"set/{name}.jpg")
+            member.type, member.linkname = kind, "set/0000.jpg"
+            tar.addfile(member)
+    rows, left_out = listed(LocalStore(tmp_path))
+    assert read_images([row.uri for row in rows]) == [jpeg()]
+    assert (left_out["link"], left_out["device"]) == (2, 1)
 
 
 def test_a_container_that_may_not_be_read_is_a_row(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.storage.connect import LocalStore, Store, open_store, read_uri
-from cleanplate.pipeline.storage.s3 import SILENCE_S, SLOWEST, _silence
+from cleanplate.pipeline.storage.range_file import RangeFile
+from cleanplate.pipeline.storage.s3 import SILENCE_S, SLOWEST, S3Store, _silence
+from rigs.fakes3 import listening
 from rigs.s3server import aws_environment
 
 ODD_NAMES = [
@@ -77,6 +79,62 @@ def test_version_changes_with_the_content(store: Store) -> None:
     before = next(iter(store.list())).version
     store.put("a", b"two!")
     assert next(iter(store.list())).version != before
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
+def test_a_version_that_is_gone_is_not_read(store: Store, key: str) -> None:
+    """Whole and in part, by obstore and (of a name that it cannot say) by boto3."""
+    if isinstance(store, LocalStore):
+        key = key.replace("//", "/")
+        store.put(key, b"old bytes")
+    else:
+        put_by_boto(store, key, b"old bytes")
+    (old,) = store.list()
+    assert store.get(key, old.version) == b"old bytes"
+    assert store.get_range(key, 4, 3, old.version) == b"byt"
+    if isinstance(store, LocalStore):
+        store.put(key, b"new bytes")
+    else:
+        put_by_boto(store, key, b"new bytes")
+    for read in (
+        lambda: store.get(key, old.version),
+        lambda: store.get_range(key, 4, 3, old.version),
+        lambda: RangeFile(store, key, None, old.version).read(3),
+    ):
+        with pytest.raises(StorageError, match="overwritten after it was listed") as caught:
+            read()
+        assert caught.value.kind == "replaced"
+    assert store.get(key) == b"new bytes"
+
+
+def put_by_boto(store: Store, key: str, data: bytes) -> None:
+    assert isinstance(store, S3Store)
+    store._boto.put_object(Bucket=store.bucket, Key=f"{store.prefix}/{key}", Body=data)
+
+
+def test_a_file_written_while_it_is_read_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"old bytes")
+    store = LocalStore(tmp_path)
+    (old,) = store.list()
+
+    def read() -> bytes:
+        data = file.read(4)
+        with (tmp_path / "a.jpg").open("r+b") as writer:  # In place, as a copy tool writes.
+            writer.write(b"NEW BYTES, MORE")
+        return data + file.read()
+
+    with (tmp_path / "a.jpg").open("rb") as file, pytest.raises(StorageError, match="overwritten"):
+        store._unchanged(file, "a.jpg", old.version, read)
+
+
+def test_a_server_that_passes_over_the_condition_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as server:  # Answers everything, with the ETag "0".
+        for name, value in aws_environment(server.endpoint).items():
+            monkeypatch.setenv(name, value)
+        for key in ("a.jpg", "a//b.jpg"):
+            with pytest.raises(StorageError, match="version 1, now 0"):
+                S3Store("bucket", "").get(key, "1")
+            assert S3Store("bucket", "").get(key, "0") == b""
 
 
 def test_a_store_travels_to_workers(store: Store) -> None:

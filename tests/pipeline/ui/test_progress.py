@@ -175,27 +175,40 @@ def test_html_keeps_what_names_hold() -> None:
     assert "2 failed" in bundle["text/html"]
 
 
+class Ears:
+    """A listener that keeps what it is called with."""
+
+    def __init__(self) -> None:
+        self.queues: list[tuple[queues.Queue, ...]] = []
+        self.notices: list[str] = []
+
+    def queued(self, queues: tuple[queues.Queue, ...]) -> None:
+        self.queues.append(queues)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
 def test_ray_tells_how_full_its_queues_are(tmp_path: Path, ray_local: None) -> None:
-    heard: list[tuple[queues.Queue, ...]] = []
+    ears = Ears()
     source = folder(tmp_path / "in")
     put_photos(source, 12)
-    with queues.heard(heard.append):
+    with queues.listening(ears):
         receipts = clean(source, str(tmp_path / "out"), faces(**{"units.rows": 2}), "ray")
     assert queues._listeners == []
-    names = {tuple(queue.stages for queue in told) for told in heard if told}
+    names = {tuple(queue.stages for queue in told) for told in ears.queues if told}
     assert names == {(("read",), ("detect", "segment", "inpaint", "verify"), ("write",))}
-    assert any(queue.running or queue.waiting for told in heard for queue in told)
-    assert any(told[1].workers for told in heard if told)
+    assert any(queue.running or queue.waiting for told in ears.queues for queue in told)
+    assert any(told[1].workers for told in ears.queues if told)
     assert all(r.timings["detect"] > 0 for r in receipts), "receipts carry the stages' times"
 
 
 def test_a_ray_that_counts_otherwise_costs_the_queues_not_the_run() -> None:
-    heard: list[tuple[queues.Queue, ...]] = []
-    watcher = queues.Watcher()
-    with queues.heard(heard.append):
+    ears, watcher = Ears(), queues.Watcher()
+    with queues.listening(ears):
         watcher.on_execution_step(object())
         watcher.on_execution_step(object())
-    assert heard == []
+    assert ears.queues == []
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(7, "0:07"), (213, "3:33"), (3729, "1:02:09")])

@@ -116,6 +116,8 @@ def test_choices_name_what_cannot_be_used_here() -> None:
     assert {kind["name"] for kind in told["kinds"] if not kind["lacks"]} >= {"text", "face", "plate"}
     (lite,) = [one for one in told["inpainters"] if one["name"] == "lama-lite"]
     assert lite["lacks"] is None
+    (static,) = [one for one in told["kinds"] if one["name"] == "static-watermark"]
+    assert "compares 30 pictures" in static["lacks"], "one picture cannot show what many share"
     json.dumps(told)
 
 
@@ -129,3 +131,25 @@ def test_sources_are_searched(tmp_path: Path) -> None:
     assert (found["found"], found["of"]) == (1, 3)
     assert sources.read(items[found["items"][0]["n"]]) == FACE
     assert len(sources.search(items, "", "", 1, 1)["items"]) == 1
+
+
+def test_what_nobody_expected_is_words_and_one_line_of_log(caplog: pytest.LogCaptureFixture) -> None:
+    from starlette.testclient import TestClient
+
+    from cleanplate.pipeline.ui.serve.app import app
+    from cleanplate.pipeline.ui.serve.state import Office
+
+    class Broken(Desk):
+        def put(self, name: str, source: bytes, max_pixels: int) -> str:
+            raise ZeroDivisionError("a bug of ours")
+
+    office = Office(faces(), None, 1000, 1000, Broken())
+    with TestClient(app(office, frozenset({"testserver"}), "word")) as page:
+        page.get("/?token=word")
+        for _ in range(3):
+            answer = page.post("/api/pictures", content=b"x")
+            assert answer.status_code == 500
+            assert answer.json() == {"error": "this should not happen: ZeroDivisionError: a bug of ours"}
+    told = [record for record in caplog.records if record.name == "cleanplate.serve"]
+    assert len(told) == 3
+    assert all(record.exc_info is None for record in told), "no traceback for each request"
