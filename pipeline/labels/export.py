@@ -32,7 +32,9 @@ def rows_of(output: Store, root: str) -> Iterator[tuple[str, Row]]:
 
 def coco(rows: Iterator[tuple[str, Row]]) -> Iterator[tuple[str, bytes]]:
     """One file. Annotations have score, detector and, where there is one, the mask as run lengths."""
-    images, annotations, kinds = [], [], _Numbers(1)
+    images: list[Row] = []
+    annotations: list[Row] = []
+    kinds = _Numbers(1)
     for number, (name, row) in enumerate(rows, 1):
         image = {"id": number, "file_name": name, "width": row["width"], "height": row["height"]}
         images.append(image | {"cleanplate_status": row["status"]})
@@ -60,8 +62,8 @@ def yolo(rows: Iterator[tuple[str, Row]]) -> Iterator[tuple[str, bytes]]:
         lines = []
         for region in row["regions"] or []:
             x0, y0, x1, y1 = region["box"]
-            shares = (x0 + x1) / 2 / row["width"], (y0 + y1) / 2 / row["height"]
-            shares += (x1 - x0) / row["width"], (y1 - y0) / row["height"]
+            across, down = row["width"], row["height"]
+            shares = [(x0 + x1) / 2 / across, (y0 + y1) / 2 / down, (x1 - x0) / across, (y1 - y0) / down]
             lines.append(f"{kinds[region['kind']]} " + " ".join(f"{share:.6f}" for share in shares) + "\n")
         yield str(PurePosixPath(name).with_suffix(".txt")), "".join(lines).encode()
     yield "classes.txt", "".join(f"{kind}\n" for kind in kinds).encode()
