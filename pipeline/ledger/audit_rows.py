@@ -18,7 +18,8 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images import rle as masks
 from cleanplate.pipeline.images.decode import Decoded, upright, upright_to_stored
-from cleanplate.pipeline.images.formats import jpeg_blocks, jpeg_rotate
+from cleanplate.pipeline.images.formats.jpeg_coding import blocks as jpeg_blocks
+from cleanplate.pipeline.images.formats.jpeg_coding import rotate as jpeg_rotate
 from cleanplate.pipeline.ledger import plan
 
 Row = dict[str, Any]
