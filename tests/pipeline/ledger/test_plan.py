@@ -80,14 +80,16 @@ def test_only_unseen_images_are_planned_further(tmp_path: Path) -> None:
 
 _SORTING = """
 import sys, tempfile
-from cleanplate import cutting, storage, recipe
+from cleanplate.pipeline.ledger import cut
+from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.storage.connect import open_store
 from tests_plan_listing import listing
 def stopping():
     yield from listing(5000)
     print("spilled", flush=True)
     sys.stdin.read()  # Until it is killed.
-cutting._SPILL_ROWS = 1000
-cutting.cut(storage.open_store(sys.argv[1]), 0, stopping(), recipe.Recipe(), "d")
+cut._SPILL_ROWS = 1000
+cut.cut(open_store(sys.argv[1]), 0, stopping(), Recipe(), "d")
 """
 
 
@@ -98,7 +100,7 @@ def test_a_killed_plan_leaves_nothing_behind(tmp_path: Path) -> None:
     code = _SORTING.replace("tests_plan_listing", Path(__file__).stem)
     environment = os.environ | {
         "TMPDIR": str(scratch),
-        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])]),
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
     }
     words = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -128,7 +130,7 @@ def test_an_empty_source_makes_no_plan(tmp_path: Path) -> None:
 
 def test_a_unit_starts_with_the_promised_columns(tmp_path: Path) -> None:
     output = LocalStore(tmp_path)
-    (unit,) = cut.cut(output, 0, listing(3), Recipe(), "d")
+    unit, *_ = cut.cut(output, 0, listing(3), Recipe(), "d")
     assert plan.read_unit(output, unit).schema.equals(schema.START)
 
 
@@ -152,3 +154,10 @@ def test_an_output_inside_the_source_is_refused(tmp_path: Path, inside: str) -> 
     with pytest.raises(ConfigError, match="inside one another"):
         plan.check_apart(LocalStore(tmp_path), LocalStore(tmp_path / inside))
     plan.check_apart(LocalStore(tmp_path / "photos"), LocalStore(tmp_path / "photos-clean"))
+
+
+@pytest.mark.parametrize(
+    ("total", "rows"), [(1, 1), (6, 1), (15, 1), (17, 2), (100, 7), (128, 8), (600, 10), (40_000, 512)]
+)
+def test_few_images_are_cut_into_units_enough_for_many_workers(total: int, rows: int) -> None:
+    assert cut._rows_per_unit(load(None), total) == rows
