@@ -86,6 +86,7 @@ def carry_out(run: runs.Run, options: Options, show: Show, report: Report) -> Ou
             with show(rows, rows - left) as counter:
                 _execute(run, units, options, counter)
             if size := recall.sample_size(rows, options.recall):
+                report("starting", what=f"checking {size:,} images again to estimate recall")
                 spread = spread_here if options.engine == "here" else ray_cluster.spread_on_ray
                 missed = recall.estimate(run.output, run.recipe, spread, size)
                 report("recall", recall=missed)
