@@ -264,12 +264,13 @@ def _filled(pixels: Image, mask: Mask, recipe: Recipe) -> Image:
     return inpainters.inpainters(recipe)[""]([pixels], [mask])[0]
 
 
-def _pixels(image: Image | Pil.Image) -> Image:
+def _pixels(image: object) -> Image:
     """HWC uint8 RGB of either form. Raises ValueError for another array."""
     if isinstance(image, Pil.Image):
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"an image is HWC uint8 RGB or a PIL image, not {type(image).__name__}")
+        how = "; open it: PIL.Image.open(path)" if isinstance(image, str | PathLike) else ""
+        raise ValueError(f"an image is HWC uint8 RGB or a PIL image, not {type(image).__name__}{how}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"an image is HWC uint8 RGB, not {image.dtype} {image.shape}")
     return np.ascontiguousarray(image)

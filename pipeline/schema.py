@@ -18,7 +18,7 @@ VERSIONS = ("part/1", VERSION)
 """What is read. A column that a part has not is null in its rows."""
 Row = dict[str, Any]
 """Columns of one image by name: what a part holds of it, or will."""
-STATUSES = ("unchanged", "cleaned", "residual", "skipped", "failed")
+STATUSES = ("unchanged", "cleaned", "hidden", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
 MODEL_STAGES = STAGES[1:5]
 
@@ -80,7 +80,12 @@ COLUMNS: dict[str, pa.Field] = {
         _field("source_format", pa.string(), "what the bytes are (jpeg, png, ...), decided by content"),
         _field("width", pa.int32(), "pixels, upright"),
         _field("height", pa.int32(), "pixels, upright"),
-        _field("status", pa.string(), "unchanged | cleaned | residual | skipped | failed"),
+        _field(
+            "status",
+            pa.string(),
+            "unchanged | cleaned | hidden (some of what was found is only hidden, see `hidden`) | residual | skipped | "
+            "failed",
+        ),
         _field(
             "image",
             IMAGE,
@@ -94,6 +99,12 @@ COLUMNS: dict[str, pa.Field] = {
             pa.list_(REGION),
             "what was found and removed, each with its mask. by: what cleaned it. left: how strongly the result still "
             "shows a mark of the collection, 1 = as before, 0 = gone",
+        ),
+        _field(
+            "hidden",
+            pa.list_(pa.string()),
+            "what hides (pixelate, blur, stylise, fill), where something was hidden and not removed: regions.by says "
+            "which; empty = nothing",
         ),
         _field("mask_rle", pa.string(), "every pixel that was to be removed (all regions, grown by repairs)"),
         _field("mask_coverage", pa.float32(), "share of the picture under mask_rle, 0..1"),
@@ -186,7 +197,7 @@ def as_now(part: pa.Table) -> pa.Table | None:
 
     A part of this version must have its columns to the letter. An earlier one may lack columns, and fields in structs.
     """
-    want = part_schema()
+    want = part_schema(carried=carried_of(part.schema))
     if version_of(part.schema) == VERSION or version_of(part.schema) not in VERSIONS:
         return part if part.schema.equals(want) else None
     if not set(part.schema.names) <= set(want.names):
@@ -199,15 +210,25 @@ def as_now(part: pa.Table) -> pa.Table | None:
     return pa.table(cast, schema=want)
 
 
-def part_schema(pictures: bool = True) -> pa.Schema:
+def carried_of(part: pa.Schema) -> pa.Schema:
+    """The columns of a part that were carried from its source."""
+    names = json.loads((part.metadata or {}).get(b"cleanplate.carried", b"[]"))
+    return pa.schema([part.field(name) for name in names])
+
+
+def part_schema(pictures: bool = True, carried: pa.Schema | None = None) -> pa.Schema:
     """The schema of a part, with the metadata that lets `datasets` show the image column as pictures, where it
-    holds them (pictures; other layouts keep them outside the parts)."""
-    fields = [field for name, field in COLUMNS.items() if name not in IN_FLIGHT]
+    holds them (pictures; other layouts keep them outside the parts). carried: columns of the source, behind ours."""
+    carried = carried or pa.schema([])
+    fields = [*(field for name, field in COLUMNS.items() if name not in IN_FLIGHT), *carried]
     features: dict[str, Any] = {f.name: _feature(f.type) for f in fields}
     if pictures:
         features["image"] = {"_type": "Image"}
     info = {"info": {"features": features}}
-    return pa.schema(fields, metadata={"huggingface": json.dumps(info), "cleanplate": VERSION})
+    metadata = {"huggingface": json.dumps(info), "cleanplate": VERSION}
+    if len(carried):
+        metadata["cleanplate.carried"] = json.dumps(carried.names)
+    return pa.schema(fields, metadata=metadata)
 
 
 def _feature(kind: pa.DataType) -> Any:
@@ -216,6 +237,8 @@ def _feature(kind: pa.DataType) -> Any:
         return {field.name: _feature(field.type) for field in kind}
     if pa.types.is_fixed_size_list(kind):
         return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_large_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "LargeList"}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
     names = {pa.float32(): "float32", pa.bool_(): "bool", pa.int32(): "int32", pa.int64(): "int64"}

@@ -26,7 +26,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("pipeline/schema",),
     ("pipeline/storage", "pipeline/images", "pipeline/recipe"),
     ("pipeline/ledger", "pipeline/factory"),
-    ("pipeline/stages",),
+    ("pipeline/stages", "pipeline/labels"),
     ("pipeline/engine",),
     ("pipeline/ui",),
     ("pipeline/api",),

@@ -3,6 +3,7 @@ cleanplate.pipeline.ui.progress."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from cleanplate.pipeline.engine.carry_out import Outcome
 
 
-def close(outcome: Outcome, url: str, code: int) -> None:
-    """Print the closing table and the lines below it."""
+def close(outcome: Outcome, url: str, code: int, hidden: Sequence[str] = ()) -> None:
+    """Print the closing table and the lines below it. hidden: what hides."""
     console = Console()
-    console.print(summary(outcome.tally, url))
+    console.print(summary(outcome.tally, url, hidden))
     console.print("\n".join(next_steps(outcome, url, code)), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -38,15 +39,20 @@ def next_steps(outcome: Outcome, url: str, code: int) -> list[str]:
     return lines
 
 
-def summary(tally: Tally, title: str) -> Table:
-    """Rows by status, then rows by cause, as a table."""
+def summary(tally: Tally, title: str, hidden: Sequence[str] = ()) -> Table:
+    """Rows by status, then rows by cause, as a table. hidden: what hides."""
     table = Table(title=Text(printable(title)), title_justify="left", show_header=True)
     table.add_column("status or cause")
     table.add_column("rows", justify="right")
     table.add_column("share", justify="right")
     for name, count in sorted(tally.statuses.items(), key=lambda item: -item[1]):
         table.add_row(
-            Text(name, style=COLOURS.get(name, "")), f"{count:,}", f"{count / max(1, tally.rows):.1%}"
+            Text(
+                f"hidden ({', '.join(hidden)})" if name == "hidden" and hidden else name,
+                style=COLOURS.get(name, ""),
+            ),
+            f"{count:,}",
+            f"{count / max(1, tally.rows):.1%}",
         )
     for name, count in sorted(tally.causes.items(), key=lambda item: -item[1]):
         table.add_row(f"  {name}", f"{count:,}", f"{count / max(1, tally.rows):.1%}")

@@ -51,6 +51,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="exit code of a complete run with failed or residual rows (default 1; 0 for job schedulers)",
     )
     parser.add_argument(
+        "--labels",
+        dest="carry_labels",
+        metavar="FILE",
+        help="labels of yours (COCO, YOLO, CSV, JSON, Parquet) to carry into DST/labels (docs/labels.md)",
+    )
+    parser.add_argument(
         "--allow-empty",
         action="store_true",
         help="a source without images is no error (default: exit code 2)",
@@ -172,7 +178,7 @@ def carry_out(
         tally = outcome.tally
         report("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
     else:
-        close(outcome, run.output.url, code)
+        close(outcome, run.output.url, code, run.recipe.inpaint.hiders(run.recipe.remove))
     return code
 
 
@@ -197,6 +203,17 @@ def _given(told: Mapping[str, Any]) -> str:
     return f"given.file: {'; '.join(said)}"
 
 
+def _labels(told: Mapping[str, Any]) -> str:
+    """What became of the carried labels, in words."""
+    said = f"labels: {told['kept']:,} of {told['labels']:,} kept ({told['flagged']:,} flagged), "
+    said += f"{told['dropped']:,} dropped"
+    if told["unmatched"]:
+        said += f", {told['unmatched']:,} name no image of the source"
+    if told["twice"]:
+        said += f"; {told['twice']:,} ids are there more than once, all kept as they are"
+    return f"{said}; labels/changes.csv lists them"
+
+
 def _machine(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
@@ -207,6 +224,7 @@ def _person(event: str, **fields: Any) -> None:
         "start": lambda: (
             f"{fields['source']} > {fields['output']}   run {fields['run_id']}\n"
             f"remove {', '.join(fields['remove'])}   masks {fields['segmenter']}   {_filler(fields['inpainter'])}"
+            f"{_hiders(fields['hidden_by'])}"
         ),
         "planned": lambda: (
             f"{fields['images']:,} images in {fields['units']:,} unit{'s' * (fields['units'] != 1)}; "
@@ -215,6 +233,7 @@ def _person(event: str, **fields: Any) -> None:
         "beside": lambda: beside(fields["left_out"]),
         "given": lambda: _given(fields),
         "starting": lambda: f"{fields['what']} ...",
+        "labels": lambda: _labels(fields),
         "engine": lambda: f"on {fields['where']}",
         "advice": lambda: f"{fields['said']}",
         "recall": lambda: (
@@ -239,7 +258,12 @@ def _recalled(one: Mapping[str, Any]) -> str:
 
 def _filler(name: str) -> str:
     """What fills the masks, said on screen: a classic filler smears, and nobody should be surprised by it."""
-    from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS
+    from cleanplate.pipeline.recipe.sections import HIDING
 
     classic = " (OpenCV, no neural network; --inpainter lama-lite for LaMa)"
-    return f"inpainter {name}{classic if name in CLASSIC_INPAINTERS else ''}"
+    hides = " (hides what is there and removes nothing)"
+    return f"inpainter {name}{classic if name in ('telea', 'ns') else hides if name in HIDING else ''}"
+
+
+def _hiders(words: list[str]) -> str:
+    return f"   {' and '.join(words)} hides, see inpaint.per_kind" if words else ""

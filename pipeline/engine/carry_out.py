@@ -32,7 +32,8 @@ class Counter(Protocol):
 Show = Callable[[int, int], AbstractContextManager[Counter]]
 """(rows planned, rows committed by earlier starts) -> what counts and shows the rest."""
 Report = Callable[..., None]
-"""report(event, **fields): start, planned, beside, given, starting, engine, recall and advice, in this order."""
+"""report(event, **fields): start, planned, beside, given, starting, engine, recall, advice and labels, in this
+order."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def carry_out(run: runs.Run, options: Options, show: Show, report: Report) -> Ou
     if advice := runs.advice(run):
         report("advice", said=advice)
     tally = runs.finished(run)
+    if labels := runs.labels(run):
+        report("labels", **labels)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
     return Outcome(tally, left, time.monotonic() - begun, missed)
 
@@ -144,4 +147,5 @@ def _identity(run: runs.Run) -> Mapping[str, Any]:
         "remove": list(recipe.remove),
         "segmenter": recipe.masks.segmenter,
         "inpainter": recipe.inpaint.name,
+        "hidden_by": recipe.inpaint.hiders(recipe.remove),
     }

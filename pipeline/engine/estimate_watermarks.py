@@ -34,7 +34,9 @@ from cleanplate.pipeline.factory.static_watermark import (
     packed,
 )
 from cleanplate.pipeline.images import encode
-from cleanplate.pipeline.images.formats.base import SOF, ImageError, jpeg_segments, sniff
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.jpeg_coding.parts import SOF, jpeg_segments
+from cleanplate.pipeline.images.formats.table import sniff
 from cleanplate.pipeline.ledger import plan
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.recipe.sections import Consensus as Rule

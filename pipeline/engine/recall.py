@@ -98,7 +98,7 @@ def _sample(output: Store, size: int) -> list[tuple[str, str]]:
         for part in ledger.part_keys(output):
             table = ledger.read_part(output, part, ["image_id", "attempt", "status"])
             for row in table.to_pylist():
-                if row["status"] in ("unchanged", "cleaned", "residual"):
+                if row["status"] in ("unchanged", "cleaned", "hidden", "residual"):
                     name = f"recall {row['image_id']} {row['attempt']}".encode()
                     yield hashlib.sha256(name).hexdigest(), part, row["image_id"]
 

@@ -17,12 +17,14 @@ from cleanplate.pipeline.engine import estimate_watermarks, ray_cluster, ray_dat
 from cleanplate.pipeline.engine.job import Job, Stages, run_here, spread_here, stages_of
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
 from cleanplate.pipeline.factory import attachments, check, static_watermark
+from cleanplate.pipeline.labels import carry, forms
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
 from cleanplate.pipeline.ledger.ledger import Receipt, Tally
 from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe import recipe as recipes
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.write import Stamp
+from cleanplate.pipeline.storage import columns
 from cleanplate.pipeline.storage.connect import Store, open_store
 from cleanplate.pipeline.storage.containers import Listing
 
@@ -60,6 +62,8 @@ def start(
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
     weights = check.check(recipe)
+    if recipe.labels.file is not None:
+        forms.read(recipe.labels)  # Fails now where it cannot be read.
     for store in (from_store, to_store):
         store.reach()
     # Fails now, not after an hour, when the source cannot be listed, or holds nothing.
@@ -80,13 +84,18 @@ def start(
         "packages": provenance.packages(),
         "started": provenance.now(),
         "run_id": run_id,
+        "columns": columns.packed(plan.carried(from_store, recipe).schema),
     }
-    digest = str(
-        ledger.claim(to_store, record)["recipe_digest"]
-    )  # An earlier version's, where the run is its.
+    stored = ledger.claim(to_store, record)
+    digest = str(stored["recipe_digest"])  # An earlier version's, where the run is its.
+    carried = stored.get(
+        "columns"
+    )  # As the first start found them, whatever the source's first table is now.
+    recipe = recipe.model_copy(update={"source": recipe.source.model_copy(update={"carried": carried})})
     recipe = static_watermark.placed(attachments.travelling(recipe, from_store, to_store), to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
-    stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
+    names = tuple(columns.unpacked(carried).names)
+    stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped, names)
     return Run(from_store, to_store, recipe, stamp, run_id)
 
 
@@ -192,6 +201,13 @@ def finished(run: Run) -> Tally:
     tally = ledger.tally(run.output)
     dataset_card.write(run.output)
     return tally
+
+
+def labels(run: Run) -> dict[str, Any] | None:
+    """When every unit is committed: carry the recipe's labels into the output. Counts; None where none are named."""
+    if run.recipe.labels.file is None:
+        return None
+    return carry.carry(run.output, run.recipe.labels, run.recipe.output.layout, run.source.url)
 
 
 def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:

@@ -12,6 +12,7 @@ tell of the same attempt. What a killed attempt leaves unnamed by any part is re
 
 from __future__ import annotations
 
+import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,10 +25,11 @@ import pyarrow.parquet as pq
 
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import DamagedError, RowError, StorageError
+from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.storage import tar_file
-from cleanplate.pipeline.storage.address import SUFFIXES, Inner, inner_of, key_of
+from cleanplate.pipeline.storage.address import Inner, inner_of, key_of
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.range_file import RangeFile
 
@@ -78,7 +80,7 @@ def _files(output: Store, table: pa.Table, below: str) -> pa.Table:
 def _file(output: Store, row: Row, below: str) -> str | None:
     if row["image"] is None:
         return None
-    data, suffixes = row["image"]["bytes"], SUFFIXES[row["output_format"]]
+    data, suffixes = row["image"]["bytes"], FORMATS[row["output_format"]].suffixes
     aside = f"{IMAGES}/~/{row['image_id'][:32]}-{row['output_sha256'][:16]}.{suffixes[0]}"
     for key in (f"{IMAGES}/{mirrored(key_of(row['source_uri'], below), suffixes)}", aside):
         if len(key.encode()) <= _LONGEST_KEY and _stored(output, key, data):
@@ -136,8 +138,11 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
     for row in rows:
         if row["image"] is not None:
             told = {name: value for name, value in row.items() if name != "image"}
-            files.append((f"{row['image_id']}.json", json.dumps(told, ensure_ascii=False).encode()))
-            files.append((f"{row['image_id']}.{SUFFIXES[row['output_format']][0]}", row["image"]["bytes"]))
+            beside = json.dumps(told, ensure_ascii=False, default=_in_words).encode()
+            files.append((f"{row['image_id']}.json", beside))
+            files.append(
+                (f"{row['image_id']}.{FORMATS[row['output_format']].suffixes[0]}", row["image"]["bytes"])
+            )
     lies = {m.name.partition(".")[0]: m for m in tar_file.make(files)[1] if not m.name.endswith(".json")}
     paths = [
         Inner("tar", key, at=m.at, size=m.size, member=m.name).uri
@@ -148,6 +153,11 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
     pointing = _pointing(table, paths)
     data, _ = tar_file.make([*files, (_ROWS, part_file.part_bytes(pointing))])
     return pointing if output.put_new(key, data) else _taken_over(output, key)
+
+
+def _in_words(value: Any) -> Any:
+    """What JSON has no type for, of a carried column: bytes as base64, the rest as text. The part has it as it was."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _taken_over(output: Store, key: str) -> pa.Table:
@@ -165,4 +175,5 @@ def _pointing(table: pa.Table, paths: list[str | None]) -> pa.Table:
     """The table with paths instead of pictures."""
     images: list[dict[str, Any] | None] = [{"bytes": None, "path": path} if path else None for path in paths]
     pointing = schema.with_columns(table, schema.columns("image"), {"image": images})
-    return pointing.replace_schema_metadata(schema.part_schema(pictures=False).metadata)
+    carried = schema.carried_of(table.schema)
+    return pointing.replace_schema_metadata(schema.part_schema(pictures=False, carried=carried).metadata)

@@ -20,6 +20,31 @@ class Source(Part):
     image_column: str | None = Field(
         None, description="of Parquet and Arrow sources; null = the first that looks like images"
     )
+    columns: Literal["all", "none"] | tuple[str, ...] = Field(
+        "all",
+        description="of Parquet and Arrow sources: columns that go into the rows unchanged; all = those without bytes",
+    )
+    carried: str | None = Field(None, exclude=True, description="set by a run when it starts: their types")
+
+
+class Labels(Part):
+    """Labels of your own that are carried into the output: those of removed things go, the others stay."""
+
+    file: str | None = Field(
+        None,
+        description="COCO, YOLO, CSV, JSON or Parquet, in the forms of `given`; written again below `labels/`",
+    )
+    form: Literal["auto", "rows", "coco", "yolo"] = Field("auto", description="auto = decided by the content")
+    shares: bool = Field(False, description="coordinates of rows are shares of the sides (YOLO's always)")
+    root: str | None = Field(
+        None, description="what the names in the file are relative to; null = the source"
+    )
+    drop_above: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="a label is dropped when more than this share of it was removed"
+    )
+    flag_above: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="... and flagged, with the share, above this"
+    )
 
 
 class Output(Part):

@@ -16,12 +16,13 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ContractError, RowError
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.images.c2pa_manifest import Sign, signer
+from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.recipe.provenance import code_version
 from cleanplate.pipeline.recipe.recipe import Output
 from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.stages.rows import decoded, paste_patches
 from cleanplate.pipeline.stages.stage import Needs, Work
-from cleanplate.pipeline.storage.address import SUFFIXES, inner_of, key_of
+from cleanplate.pipeline.storage.address import inner_of, key_of
 
 _ADDS = schema.columns(
     *("image", "output_format", "output_sha256", "edited_rle", "untouched", "metadata_dropped", "note")
@@ -89,7 +90,7 @@ def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
 def path_of(uri: str, image_format: str) -> str:
     """A file name for the output: the source's, with the suffix that its content has now."""
     name = PurePosixPath(key_of(uri, "") if inner_of(uri) else unquote(uri, errors="replace")).name
-    suffixes = SUFFIXES[image_format]
+    suffixes = FORMATS[image_format].suffixes
     same = PurePosixPath(name).suffix.lower().lstrip(".") in suffixes
     return name if same else f"{PurePosixPath(name).stem}.{suffixes[0]}"
 
@@ -103,13 +104,15 @@ class Stamp:
     run_id: str
     weights: tuple[tuple[str, str], ...]
     keep_skipped: bool
+    carried: tuple[str, ...] = ()
+    """Columns of the source that go through."""
 
 
 def finish(table: pa.Table, stamp: Stamp) -> pa.Table:
     """The rows as a part keeps them: failed and skipped ones settled, the run stamped on each, columns in
     flight gone."""
     rows = table.select(
-        [n for n in table.schema.names if n not in ("found", "patches", "pixels")]
+        [n for n in table.schema.names if n not in ("found", "patches", "pixels", *stamp.carried)]
     ).to_pylist()
     for row in rows:
         row |= {
@@ -123,7 +126,10 @@ def finish(table: pa.Table, stamp: Stamp) -> pa.Table:
         if row["error"]:
             _settle(row, stamp.keep_skipped)
     columns = {f.name: pa.array([row.get(f.name) for row in rows], type=f.type) for f in schema.part_schema()}
-    return pa.table(columns, schema=schema.part_schema())
+    carried = pa.schema([table.schema.field(name) for name in stamp.carried])
+    return pa.table(
+        [*columns.values(), *(table[n] for n in carried.names)], schema=schema.part_schema(carried=carried)
+    )
 
 
 def _reviewed(review: dict[str, Any]) -> str:

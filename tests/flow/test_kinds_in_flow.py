@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pil
+from PIL import ImageDraw, ImageFont
 
 from cleanplate.models.segmenters.masks import short_side
 from cleanplate.models.segmenters.sam import SAM, build_sam
@@ -137,6 +138,10 @@ class Stubborn:
         return [[Region("face", self.name, self.score, self.box)] if self.left >= 0 else [] for _ in images]
 
 
+REMOVED = {"inpaint.name": "telea", "inpaint.per_kind.face": "telea"}
+"""Faces are hidden where a recipe does not say otherwise."""
+
+
 def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
     """A row with one edit after so many looks."""
     picture = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
@@ -158,7 +163,13 @@ def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
 
 
 def test_repairs_take_the_recipe_s_next_filler_and_then_report() -> None:
-    recipe = load(None, {"inpaint": {"name": "telea", "fallbacks": ["ns", "fill"]}, "masks.max_coverage": 1})
+    recipe = load(
+        None,
+        {
+            "inpaint": {"name": "telea", "per_kind": {"face": "telea"}, "fallbacks": ["ns", "fill"]},
+            "masks.max_coverage": 1,
+        },
+    )
     box = (100.0, 80.0, 140.0, 120.0)
     once = looked(Verifier(Stubborn(box, 1)), recipe, 4)
     assert (once["inpainter"], once["passes"], once["residual"]) == ("ns", 2, [])
@@ -171,12 +182,12 @@ def test_repairs_take_the_recipe_s_next_filler_and_then_report() -> None:
 
 
 def test_without_fallbacks_the_same_filler_repairs() -> None:
-    row = looked(Verifier(Stubborn((100, 80, 140, 120), 1)), load(None, {"inpaint.name": "telea"}), 3)
+    row = looked(Verifier(Stubborn((100, 80, 140, 120), 1)), load(None, REMOVED), 3)
     assert (row["inpainter"], row["passes"]) == ("telea", 2)
 
 
 def test_a_weak_model_s_low_word_is_no_residue() -> None:
-    recipe = load(None, {"inpaint.name": "telea"})
+    recipe = load(None, REMOVED)
     unsure = Stubborn((100, 80, 140, 120), 9, score=0.65)
     assert looked(Verifier(unsure, guard=0.7), recipe, 1)["residual"] == []
     assert looked(Verifier(unsure, guard=0.6), recipe, 1)["residual"] != []
@@ -184,17 +195,28 @@ def test_a_weak_model_s_low_word_is_no_residue() -> None:
 
 def test_a_close_verifier_sees_the_edit_s_surroundings_and_its_finds_come_back_in_place() -> None:
     stubborn = Stubborn((40, 40, 80, 80), 9)
-    row = looked(Verifier(stubborn, ("face",), close=True), load(None, {"inpaint.name": "telea"}), 1)
+    row = looked(Verifier(stubborn, ("face",), close=True), load(None, REMOVED), 1)
     assert stubborn.shapes == [(120, 120)]
     assert row["residual"][0]["box"] == [100, 80, 140, 120]
     elsewhere = Stubborn((40, 40, 80, 80), 9)
-    assert (
-        looked(Verifier(elsewhere, ("text",), close=True), load(None, {"inpaint.name": "telea"}), 1)[
-            "residual"
-        ]
-        == []
-    )
+    assert looked(Verifier(elsewhere, ("text",), close=True), load(None, REMOVED), 1)["residual"] == []
     assert elsewhere.shapes == [], "an edit of another kind is not shown to it"
+
+
+def test_a_face_that_is_still_seen_in_its_mosaic_is_no_residue_and_one_beside_it_is() -> None:
+    recipe = load(None, {"inpaint.name": "telea"})
+    row = looked(Verifier(Stubborn((102, 82, 138, 118), 9)), recipe, 1)
+    assert row["residual"] == []
+    beside = looked(Verifier(Stubborn((118, 80, 170, 120), 9)), recipe, 1)
+    assert len(beside["residual"]) == 1, "it sticks out by more than half"
+    removed = looked(Verifier(Stubborn((102, 82, 138, 118), 9)), load(None, REMOVED), 1)
+    assert len(removed["residual"]) == 1
+
+
+def test_the_repair_of_a_hidden_face_hides_it_too() -> None:
+    recipe = load(None, {"inpaint": {"name": "telea", "fallbacks": ["ns"]}, "masks.max_coverage": 0.001})
+    row = looked(Verifier(Stubborn((118, 80, 170, 120), 1)), recipe, 3)
+    assert (row["inpainter"], row["passes"]) == ("pixelate", 2), "and no limit of fills stops it"
 
 
 def slanted() -> tuple[Mask, dict[str, Any], dict[str, Any]]:
@@ -314,3 +336,25 @@ def test_hiding_that_can_be_decoded_is_residual() -> None:
     soft = cv2.GaussianBlur(image, (0, 0), 1.5)
     assert [[r.score for r in one.detector([image])[0]] for one in verifiers] == [[1.0], [1.0]]
     assert any(one.detector([soft])[0] for one in verifiers), "a soft copy is still a copy"
+
+
+def test_only_the_words_that_are_meant_go(tmp_path: Path) -> None:
+    image = photograph("picos.jpg", 640)
+    canvas = Pil.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=26)
+    draw.rectangle((40, 60, 600, 200), fill=(250, 250, 250))
+    draw.text((60, 70), "Please call Jane Doe", font=font, fill=(10, 10, 10))
+    draw.text((60, 140), "Mail: jane.doe@example.org", font=font, fill=(10, 10, 10))
+    row = run_one(tmp_path, np.asarray(canvas), {"remove": "text", "text.only": ["email"]})
+    assert row["status"] == "cleaned", row["residual"]
+    (region,) = row["regions"]
+    assert ":email" in region["detector"]
+    assert "jane" not in str({k: v for k, v in row.items() if k != "image"}), (
+        "a row never repeats what must go"
+    )
+    start = 60 + draw.textlength("Mail: ", font=font)
+    assert abs(region["box"][0] - start) < 12
+    mask = rle.from_rle(row["mask_rle"], *image.shape[:2])
+    assert not mask[60:120].any(), "the other line stays"
+    assert not mask[:, : int(start) - 14].any(), "and so does the rest of the line"
