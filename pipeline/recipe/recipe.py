@@ -166,6 +166,8 @@ class Recipe(Part):
             "given": {"file", "root"},
         }
         told = self.model_dump(mode="json", exclude=places)
+        if told["source"]["columns"] == "all":  # What digests without the key said already.
+            del told["source"]["columns"]
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.
             told["persons"] = {"model": "blazepose", "classes": [0]}
