@@ -37,6 +37,12 @@ class Region:
     mask: Mask | None = None
     doubtful: bool = False
 
+    def __repr__(self) -> str:
+        """Short enough to print a list of them: the box in whole pixels, the mask by its number of pixels."""
+        box = ", ".join(f"{side:.0f}" for side in self.box)
+        mask = "" if self.mask is None else f", mask of {int(self.mask.sum()):,} pixels"
+        return f"Region({self.kind}, {self.detector}, score {self.score:.2f}, box [{box}]{mask})"
+
 
 class Detector(Protocol):
     """Finds regions. Never raises for an image's content; an image without finds gives an empty list."""

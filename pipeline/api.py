@@ -28,9 +28,10 @@ from PIL import ImageOps
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
-from cleanplate.pipeline.engine.ray_data import connected, stages_of
+from cleanplate.pipeline.engine.job import stages_of
+from cleanplate.pipeline.engine.ray_cluster import connected
 from cleanplate.pipeline.errors import RowError
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import check, inpainters, segmenters
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.ledger.ledger import Tally
@@ -88,7 +89,7 @@ def mask_of(image: Image | Pil.Image, regions: Iterable[Region], recipe: AnyReci
     height, width = pixels.shape[:2]
     if not chosen:
         return np.zeros((height, width), bool)
-    drawn = inpainters.segmenter(settings)([pixels], [chosen])[0]
+    drawn = segmenters.segmenter(settings)([pixels], [chosen])[0]
     grown = [grow(mask, region, settings.masks) for mask, region in zip(drawn, chosen, strict=True)]
     return rle.union(grown, height, width)
 
@@ -210,7 +211,9 @@ def _run(
             runs.execute(run, units, engine, shown)
     if said := runs.advice(run):
         warnings.warn(said, stacklevel=3)
-    return runs.finished(run)
+    tally = runs.finished(run)
+    runs.labels(run)
+    return tally
 
 
 def _recipe(recipe: AnyRecipe) -> Recipe:
@@ -225,7 +228,7 @@ def _recipe(recipe: AnyRecipe) -> Recipe:
 def _worker(recipe: str, names: tuple[str, ...]) -> Worker:
     """The named stages of a recipe (as JSON), opened once a process."""
     settings = Recipe.model_validate_json(recipe)
-    inpainters.check(settings)
+    check.check(settings)
     return Worker([stage for stage in stages_of(settings, last=True) if stage.name in names])
 
 
@@ -264,12 +267,13 @@ def _filled(pixels: Image, mask: Mask, recipe: Recipe) -> Image:
     return inpainters.inpainters(recipe)[""]([pixels], [mask])[0]
 
 
-def _pixels(image: Image | Pil.Image) -> Image:
+def _pixels(image: object) -> Image:
     """HWC uint8 RGB of either form. Raises ValueError for another array."""
     if isinstance(image, Pil.Image):
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"an image is HWC uint8 RGB or a PIL image, not {type(image).__name__}")
+        how = "; open it: PIL.Image.open(path)" if isinstance(image, str | PathLike) else ""
+        raise ValueError(f"an image is HWC uint8 RGB or a PIL image, not {type(image).__name__}{how}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"an image is HWC uint8 RGB, not {image.dtype} {image.shape}")
     return np.ascontiguousarray(image)

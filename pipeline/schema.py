@@ -18,7 +18,7 @@ VERSIONS = ("part/1", VERSION)
 """What is read. A column that a part has not is null in its rows."""
 Row = dict[str, Any]
 """Columns of one image by name: what a part holds of it, or will."""
-STATUSES = ("unchanged", "cleaned", "residual", "skipped", "failed")
+STATUSES = ("unchanged", "cleaned", "hidden", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
 
 
@@ -79,7 +79,12 @@ COLUMNS: dict[str, pa.Field] = {
         _field("source_format", pa.string(), "what the bytes are (jpeg, png, ...), decided by content"),
         _field("width", pa.int32(), "pixels, upright"),
         _field("height", pa.int32(), "pixels, upright"),
-        _field("status", pa.string(), "unchanged | cleaned | residual | skipped | failed"),
+        _field(
+            "status",
+            pa.string(),
+            "unchanged | cleaned | hidden (some of what was found is only hidden, see `hidden`) | residual | skipped | "
+            "failed",
+        ),
         _field(
             "image",
             IMAGE,
@@ -93,6 +98,12 @@ COLUMNS: dict[str, pa.Field] = {
             pa.list_(REGION),
             "what was found and removed, each with its mask. by: what cleaned it. left: how strongly the result still "
             "shows a mark of the collection, 1 = as before, 0 = gone",
+        ),
+        _field(
+            "hidden",
+            pa.list_(pa.string()),
+            "what hides (pixelate, blur, stylise, fill), where something was hidden and not removed: regions.by says "
+            "which; empty = nothing",
         ),
         _field("mask_rle", pa.string(), "every pixel that was to be removed (all regions, grown by repairs)"),
         _field("mask_coverage", pa.float32(), "share of the picture under mask_rle, 0..1"),

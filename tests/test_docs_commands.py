@@ -108,6 +108,7 @@ def desk(tmp_path: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterato
             open_store(s3.url(prefix)).put(name, (tmp_path / "photos" / name).read_bytes())
     (tmp_path / "photo.jpg").write_bytes((tmp_path / "photos" / "astronaut.jpg").read_bytes())
     (tmp_path / "recipe.yaml").write_text("remove: [face]\n")
+    (tmp_path / "instances.json").write_text('{"images": [], "annotations": []}')
     (tmp_path / "marks.json").write_text('{"marks": []}')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         share = WEIGHTS[name] / sum(WEIGHTS[part] for part in left)
         seconds, begun = share * max(end - time.monotonic(), 0), time.monotonic()
         left.remove(name)
-        console.print(f"[bold]{name}[/] (about {seconds:.0f} s) ...", highlight=False)
+        console.print(f"[bold]{name}[/] (up to {seconds:.0f} s) ...", highlight=False)
         turn = Turn(args, seconds, lambda found, name=name: keep(name, found), console)  # type: ignore[misc]
         try:
             keep(name, RUN[name](turn))

@@ -27,10 +27,11 @@ import pyarrow as pa
 
 from cleanplate.models.detectors.views.windows import look_at, windows
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine import ray_data
+from cleanplate.pipeline.engine import ray_cluster, ray_data
 from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.engine.job import Job, run_here
 from cleanplate.pipeline.engine.worker import settle_threads
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import inpainters, kinds, segmenters
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.ledger.ledger import Receipt
 from cleanplate.pipeline.recipe.recipe import Recipe, load
@@ -80,8 +81,8 @@ def _captioned(jpeg: bytes, number: int) -> bytes:
 
 def bare(blobs: list[bytes], recipe: Recipe) -> dict[str, int]:
     """The steps of a run in a plain loop over images in memory: no plan, rows, hashes, parts. status -> images."""
-    finders, checkers = inpainters.detectors(recipe), inpainters.verifiers(recipe)
-    segmenter, fillers = inpainters.segmenter(recipe), inpainters.inpainters(recipe)
+    finders, checkers = kinds.detectors(recipe), kinds.verifiers(recipe)
+    segmenter, fillers = segmenters.segmenter(recipe), inpainters.inpainters(recipe)
     counts: dict[str, int] = {}
     for data in blobs:
         picture = encode.decode(data)
@@ -160,7 +161,7 @@ def pipeline(
 def _on_ray(files: dict[str, bytes], recipe: Recipe, loop_s_per_image: float) -> dict[str, Any]:
     workers = os.cpu_count() or 1
     recipe = recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"workers": workers})})
-    with planned(files, recipe) as (run, units), ray_data.connected(None):
+    with planned(files, recipe) as (run, units), ray_cluster.connected(None):
         start = time.perf_counter()
         ends: list[tuple[float, int]] = []
         runs.execute(run, units, "ray", lambda receipt: ends.append((time.perf_counter(), receipt.rows)))
@@ -276,11 +277,11 @@ def overhead(count: int) -> dict[str, Any]:
     marks = list[tuple[int, float, float]]()
     with planned(files, recipe) as (run, units):
         planning = time.perf_counter() - begin
-        job = ray_data.Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=still)
+        job = Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=still)
 
         def go() -> None:
             marks.append((0, time.process_time(), _resident_mb()))
-            for receipt in ray_data.run_here(job):
+            for receipt in run_here(job):
                 marks.append((receipt.rows, time.process_time(), _resident_mb()))
 
         here = _clocked(go)
@@ -336,7 +337,7 @@ def scaling(counts: list[int], units_a_worker: int = 8, rows: int = 8) -> list[d
             cluster_of(workers),
         ):
             stages = functools.partial(waiting, ready)
-            job = ray_data.Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=stages)
+            job = Job(tuple(units), run.output, recipe, run.stamp, last=True, stages=stages)
             start, ends, before = time.perf_counter(), list[float](), 0
             for _ in ray_data.run_on_ray(job):
                 ends.append(time.perf_counter())

@@ -6,7 +6,7 @@ from typing import Any
 
 from cleanplate.jobs.benchmark.flow import photographs, planned
 from cleanplate.models.evaluation.speed_limits import peak_mb
-from cleanplate.pipeline.engine import ray_data
+from cleanplate.pipeline.engine.job import stages_of
 from cleanplate.pipeline.engine.worker import settle_threads
 from cleanplate.pipeline.ledger import plan
 from cleanplate.pipeline.recipe.recipe import load
@@ -19,7 +19,7 @@ def memory_of_run(count: int, place: str | None, settings: dict[str, Any]) -> di
     settle_threads(1)
     recipe = load(None, settings)
     with planned(photographs(count, place), recipe) as (run, units):
-        worker = Worker(ray_data.stages_of(recipe, last=True))
+        worker = Worker(stages_of(recipe, last=True))
         loaded = peak_mb()
         for unit in units:
             worker(plan.read_unit(run.output, unit))

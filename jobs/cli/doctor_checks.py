@@ -16,9 +16,9 @@ from packaging.requirements import Requirement
 
 from cleanplate.models import devices
 from cleanplate.models.weights import registry
-from cleanplate.pipeline.engine import ray_data
+from cleanplate.pipeline.engine import ray_cluster
 from cleanplate.pipeline.errors import CleanplateError, ConfigError, StorageError, redacted
-from cleanplate.pipeline.factory import attachments, inpainters
+from cleanplate.pipeline.factory import attachments, check
 from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, Recipe
 from cleanplate.pipeline.storage.connect import LocalStore, S3Store, Store, open_store
@@ -44,8 +44,8 @@ def examine(recipe: Recipe, address: str | None, source: str | None, output: str
     parts = [_packages(), _devices(recipe, address), _ray(address), _weights(recipe)]
     places = (("source", source), ("output", output))
     parts += [_place(role, open_store(place)) for role, place in places if place is not None]
-    for check in chain.from_iterable(parts):
-        yield replace(check, told=redacted(check.told))
+    for one in chain.from_iterable(parts):
+        yield replace(one, told=redacted(one.told))
 
 
 def _packages() -> Iterator[Check]:
@@ -113,8 +113,8 @@ def _ray(address: str | None) -> Iterator[Check]:
         yield Check("ray", "this machine", "ok", told)
         return
     try:
-        ray_data.reachable(address)
-        with ray_data.connected(address) as where:
+        ray_cluster.reachable(address)
+        with ray_cluster.connected(address) as where:
             yield Check("ray", address, "ok", where)
     except CleanplateError as error:
         yield Check("ray", address, "bad", str(error), "start the cluster, or leave --address out")
@@ -122,7 +122,7 @@ def _ray(address: str | None) -> Iterator[Check]:
 
 def _weights(recipe: Recipe) -> Iterator[Check]:
     yield Check("weights", "cache folder", "ok", str(registry.cache_folder()))
-    for name in inpainters.weights_of(recipe):
+    for name in check.weights_of(recipe):
         try:
             path = registry.resolve(name, download=False)
         except registry.WeightsError as error:

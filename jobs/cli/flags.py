@@ -13,11 +13,13 @@ from pydantic import BaseModel
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, load
+from cleanplate.pipeline.recipe.sections import HIDING
 
 MIRRORED = {
     "segmenter": "masks.segmenter",
     "checkpoint": "masks.checkpoint",
     "inpainter": "inpaint.name",
+    "faces": "inpaint.per_kind.face",
     "precision": "inpaint.precision",
     "passes": "verify.passes",
     "format": "output.format",
@@ -26,6 +28,7 @@ MIRRORED = {
     "source_format": "source.format",
     "image_column": "source.image_column",
     "output_layout": "output.layout",
+    "carry_labels": "labels.file",
     "mark": "output.mark",
     "workers": "engine.workers",
     "gpus": "engine.gpus",
@@ -51,6 +54,12 @@ def _picture(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     kinds = f"{', '.join(KINDS)}; or of COCO's 80 words: laptop, dog, ..."
     add("--remove", metavar="KINDS", help=f"what to remove, separated by commas: {kinds}")
+    add(
+        "--text-only",
+        metavar="WORDS",
+        help="of text only: email, phone, iban, card, plate, date, url, /regex/",
+    )
+    add("--text-keep", metavar="WORDS", help="of text keep: the same words, or a /regex/")
     add("--segmenter", choices=literals("masks.segmenter"), help="what draws the masks (default: auto)")
     add(
         "--checkpoint",
@@ -61,6 +70,12 @@ def _picture(group: argparse._ArgumentGroup) -> None:
         "--inpainter",
         metavar="NAME",
         help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture",
+    )
+    hiding = ", ".join(HIDING)
+    add(
+        "--faces",
+        metavar="NAME",
+        help=f"what fills faces: {hiding} hide (default {HIDING[0]}); others remove",
     )
     add("--precision", choices=literals("inpaint.precision"), help="of LaMa; auto: bf16 where it is native")
     add("--whole-image", action="store_true", help="LaMa sees whole pictures instead of crops")
@@ -124,6 +139,10 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     }
     if (remove := given.get("remove")) is not None:
         overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    for flag, key in (("text_only", "text.only"), ("text_keep", "text.keep")):
+        if (words := given.get(flag)) is not None:
+            # A regular expression may hold a comma.
+            overrides[key] = [words] if words.startswith("/") else [one.strip() for one in words.split(",")]
     for globs in ("include", "exclude"):
         if given.get(globs):
             overrides[globs] = given[globs]

@@ -37,18 +37,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 where a picture failed, was skipped or has something left. Raises ConfigError before any work."""
     from cleanplate.jobs.cli.flags import recipe_of
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.storage.connect import Object, open_store
     from cleanplate.pipeline.ui.row_pictures import one_by_one
 
     recipe = recipe_of(args)
     pairs = list(_pairs([Path(name) for name in args.inputs], args.out, recipe))
     recipe = _as_named(recipe, pairs)
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     listed = []
     for source, _ in pairs:
         store = open_store(str(source.parent))
-        listed.append((store.uri(source.name), Object(source.name, store.size(source.name), "clean")))
+        listed.append((store.uri(source.name), Object(source.name, store.size(source.name), "")))
     bad = 0
     for (source, target), table in zip(pairs, one_by_one(listed, recipe, weights), strict=True):
         bad += not _written(source, target, table.to_pylist()[0])

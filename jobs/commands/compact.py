@@ -44,8 +44,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """0 when no two small parts are left that fit together."""
-    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine import ray_cluster
     from cleanplate.pipeline.engine.compaction import compact
+    from cleanplate.pipeline.engine.job import spread_here
     from cleanplate.pipeline.engine.run import open_finished
     from cleanplate.pipeline.errors import ConfigError
     from cleanplate.pipeline.ledger import dataset_card, ledger
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--rows must be 1 or more, and --mb above 0")
     output, _ = open_finished(args.output)
     before = len(ledger.part_keys(output))
-    with ray_data.connected(args.address) if args.address else nullcontext():
-        spread = ray_data.spread_on_ray if args.address else ray_data.spread_here
+    with ray_cluster.connected(args.address) if args.address else nullcontext():
+        spread = ray_cluster.spread_on_ray if args.address else spread_here
         units = rows = 0
         for made in compact(output, spread, rows=args.rows, size=int(args.mb * 2**20)):
             units, rows = units + made.units, rows + made.rows

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """0 when the picture was drawn, 1 when the image failed or something was left."""
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.storage.connect import Object, open_store
     from cleanplate.pipeline.ui.contact_sheet import before_mask_after
     from cleanplate.pipeline.ui.row_pictures import run_on_images, story
@@ -44,11 +44,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: the picture is a JPEG; name it .jpg")
     if Path(args.image).is_dir():
         raise ConfigError(f"{args.image} is a folder; name one image in it, or clean it all: cleanplate run")
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     folder, _, name = args.image.rpartition("/")
     store = open_store(folder or ("/" if args.image.startswith("/") else "."))
     uri, size = store.uri(name), store.size(name)
-    (row,) = run_on_images([(uri, Object(name, size, "inspect"))], recipe, weights).to_pylist()
+    (row,) = run_on_images([(uri, Object(name, size, ""))], recipe, weights).to_pylist()
     out = args.out or Path(f"{Path(name).stem}-inspect.jpg")
     console = Console()
     if row["status"] == "failed":

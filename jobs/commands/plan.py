@@ -66,7 +66,7 @@ def describe(
     output."""
     from cleanplate.jobs.commands.run import beside
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.ledger import ledger, plan
     from cleanplate.pipeline.recipe import recipe as recipes
     from cleanplate.pipeline.storage.connect import open_store
@@ -76,7 +76,7 @@ def describe(
     plan.check_apart(from_store, to_store)
     for store in (from_store, to_store):
         store.reach()
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     count = size = 0
     told = Listing()
     for row in plan.listed(from_store, recipe, limit, told):

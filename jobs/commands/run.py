@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="exit code of a complete run with failed or residual rows (default 1; 0 for job schedulers)",
     )
     parser.add_argument(
+        "--labels",
+        dest="carry_labels",
+        metavar="FILE",
+        help="labels of yours (COCO, YOLO, CSV, JSON, Parquet) to carry into DST/labels (docs/labels.md)",
+    )
+    parser.add_argument(
         "--allow-empty",
         action="store_true",
         help="a source without images is no error (default: exit code 2)",
@@ -78,7 +85,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """0 complete, 1 complete with failed or residual rows. Raises what `cleanplate.jobs.cli.app` turns into 2 and 3."""
     from cleanplate.jobs.cli.flags import recipe_of
-    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine import ray_cluster
     from cleanplate.pipeline.engine import run as runs
     from cleanplate.pipeline.errors import ConfigError
 
@@ -95,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         from cleanplate.jobs.commands.plan import describe
 
         return describe(args.source, args.output, recipe, args.limit, allow_empty=args.allow_empty)
-    ray_data.reachable(args.address)
+    ray_cluster.reachable(args.address)
     if not (recipe.engine.gpus or args.address or args.json) and Path("/dev/nvidia0").exists():
         Console(stderr=True).print(_UNUSED_GPU, highlight=False, soft_wrap=True)
     started = runs.start(args.source, args.output, recipe, new_run=args.new_run, allow_empty=args.allow_empty)
@@ -159,9 +166,10 @@ def carry_out(
     exit code."""
     from contextlib import nullcontext
 
-    from cleanplate.pipeline.engine import log, ray_data
+    from cleanplate.pipeline.engine import log, ray_cluster
     from cleanplate.pipeline.engine import recall as recalls
     from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.engine.job import spread_here
     from cleanplate.pipeline.ui.progress import Progress
 
     log.start()
@@ -179,7 +187,7 @@ def carry_out(
     missed: list[dict[str, Any]] = []
     if todo:
         shown: Shown | None = "json" if machine else None
-        with nullcontext("this process, without Ray") if here else ray_data.connected(address) as where:
+        with nullcontext("this process, without Ray") if here else ray_cluster.connected(address) as where:
             tell("engine", where=where)
             with Progress(rows, rows - left, shown=shown, every=every, title=run.output.url) as progress:
                 try:
@@ -189,14 +197,17 @@ def carry_out(
                     _stopped(run, error, progress.tally.rows)
                     raise
             if size := recalls.sample_size(rows, recall):
-                spread = ray_data.spread_here if here else ray_data.spread_on_ray
+                spread = spread_here if here else ray_cluster.spread_on_ray
                 missed = recalls.estimate(run.output, run.recipe, spread, size)
                 tell("recall", recall=missed)
     if said := runs.advice(run):
         tell("advice", said=said)
     tally = runs.finished(run)
+    if carried := runs.labels(run):
+        tell("labels", **carried)
     runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
-    code = close(tally, run.output.url, table=not machine)
+    hidden = run.recipe.inpaint.hiders(run.recipe.remove)
+    code = close(tally, run.output.url, hidden, table=not machine)
     if machine:
         tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
     return code
@@ -237,6 +248,17 @@ def _given(told: Mapping[str, Any]) -> str:
     return f"given.file: {'; '.join(said)}"
 
 
+def _labels(told: Mapping[str, Any]) -> str:
+    """What became of the carried labels, in words."""
+    said = f"labels: {told['kept']:,} of {told['labels']:,} kept ({told['flagged']:,} flagged), "
+    said += f"{told['dropped']:,} dropped"
+    if told["unmatched"]:
+        said += f", {told['unmatched']:,} name no image of the source"
+    if told["twice"]:
+        said += f"; {told['twice']:,} ids are there more than once, all kept as they are"
+    return f"{said}; labels/changes.csv lists them"
+
+
 def _stopped(run: Run, error: BaseException, rows: int) -> None:
     """The run's own history tells why it stopped, where the store still takes it."""
     from contextlib import suppress
@@ -259,6 +281,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "remove": list(recipe.remove),
         "segmenter": recipe.masks.segmenter,
         "inpainter": recipe.inpaint.name,
+        "hidden_by": recipe.inpaint.hiders(recipe.remove),
     }
 
 
@@ -272,6 +295,7 @@ def _person(event: str, **fields: Any) -> None:
         "start": lambda: (
             f"{fields['source']} > {fields['output']}   run {fields['run_id']}\n"
             f"remove {', '.join(fields['remove'])}   masks {fields['segmenter']}   {_filler(fields['inpainter'])}"
+            f"{_hiders(fields['hidden_by'])}"
         ),
         "planned": lambda: (
             f"{fields['images']:,} images in {fields['units']:,} unit{'s' * (fields['units'] != 1)}; "
@@ -279,6 +303,7 @@ def _person(event: str, **fields: Any) -> None:
         ),
         "beside": lambda: beside(fields["left_out"]),
         "given": lambda: _given(fields),
+        "labels": lambda: _labels(fields),
         "engine": lambda: f"on {fields['where']}",
         "advice": lambda: f"{fields['said']}",
         "recall": lambda: (
@@ -303,16 +328,21 @@ def _recalled(one: Mapping[str, Any]) -> str:
 
 def _filler(name: str) -> str:
     """What fills the masks, said on screen: a classic filler smears, and nobody should be surprised by it."""
-    from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS
+    from cleanplate.pipeline.recipe.sections import HIDING
 
     classic = " (OpenCV, no neural network; --inpainter lama-lite for LaMa)"
-    return f"inpainter {name}{classic if name in CLASSIC_INPAINTERS else ''}"
+    hides = " (hides what is there and removes nothing)"
+    return f"inpainter {name}{classic if name in ('telea', 'ns') else hides if name in HIDING else ''}"
 
 
-def close(tally: Tally, url: str, *, table: bool = True) -> int:
+def _hiders(words: list[str]) -> str:
+    return f"   {' and '.join(words)} hides, see inpaint.per_kind" if words else ""
+
+
+def close(tally: Tally, url: str, hidden: Sequence[str] = (), *, table: bool = True) -> int:
     """Print the closing table; 1 when rows failed or residue was left, else 0."""
     from cleanplate.jobs.cli.summary import summary
 
     if table:
-        Console().print(summary(tally, url))
+        Console().print(summary(tally, url, hidden))
     return 1 if tally.statuses.get("failed") or tally.statuses.get("residual") else 0

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from cleanplate.pipeline.engine import run as runs
     from cleanplate.pipeline.errors import ConfigError
     from cleanplate.pipeline.ledger import ledger
+    from cleanplate.pipeline.recipe.sections import Inpaint
 
     try:
         output, record = runs.open_finished(args.output)
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     )
     for line in said:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    console.print(summary(tally, output.url))
+    rule = Inpaint.model_validate(record["recipe"]["inpaint"])
+    console.print(summary(tally, output.url, rule.hiders(record["recipe"]["remove"])))
     if args.address:
         _show_cluster(console, args.address)
     return code

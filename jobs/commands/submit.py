@@ -188,12 +188,12 @@ def _check_files(recipe: Recipe) -> tuple[Path, ...]:
     from cleanplate.models.weights import registry
     from cleanplate.models.weights.fetch import package_file
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.factory import attachments, inpainters
+    from cleanplate.pipeline.factory import attachments, check
 
     for key, place in attachments.named(recipe):
         _same_everywhere(place, key)
     shipped = []
-    for name in inpainters.weights_of(recipe):
+    for name in check.weights_of(recipe):
         if name not in registry.known() and not name.startswith("/"):
             raise ConfigError(
                 f"weights {name!r}: on a cluster, name known weights or an absolute path on every node"
@@ -264,10 +264,10 @@ def _is_sent(path: Path) -> bool:
 
 def connect(address: str) -> Any:
     """A JobSubmissionClient. Raises ConfigError when nothing answers there, or says that we may not."""
-    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine import ray_cluster
     from cleanplate.pipeline.errors import ConfigError
 
-    ray_data.use_token(address)
+    ray_cluster.use_token(address)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -276,7 +276,7 @@ def connect(address: str) -> Any:
     except AuthenticationError as error:
         mode = os.environ.get("RAY_AUTH_MODE", "not set")
         raise ConfigError(
-            f"{address}: the cluster wants its token (RAY_AUTH_MODE is {mode} here). {ray_data.TOKEN_HINT}"
+            f"{address}: the cluster wants its token (RAY_AUTH_MODE is {mode} here). {ray_cluster.TOKEN_HINT}"
         ) from error
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray dashboard at {address}: {_first_line(error)}") from error

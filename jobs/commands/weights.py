@@ -112,10 +112,10 @@ def _where(weights: Weights) -> str:
 def _needed(recipe: str) -> list[str]:
     """The names of the weights that a recipe loads: a file, a preset, or "default". Raises ConfigError."""
     from cleanplate.jobs.cli.flags import presets
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.recipe.recipe import load
 
-    return list(inpainters.weights_of(load(None if recipe == "default" else presets().get(recipe, recipe))))
+    return list(check.weights_of(load(None if recipe == "default" else presets().get(recipe, recipe))))
 
 
 def _fetch(names: list[str]) -> int:

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from cleanplate.models.training.marks.glyphs import load_fonts
     from cleanplate.models.training.marks.trials import cases, run_trials
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.factory import check
 
     recipe = recipe_of(args)
     if args.each < 1:
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.labels:
         from cleanplate.jobs.evaluate.labels import measure
 
-        look, weights = looker(recipe), inpainters.check(recipe)
+        look, weights = looker(recipe), check.check(recipe)
         scales, turns = (numbers(getattr(args, flag), f"--{flag}") for flag in ("scales", "turns"))
         measure(look, recipe, args.photos, args.labels, args.out, scales, turns, weights)
         return 0
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         fonts = load_fonts(args.fonts)
     except ValueError as error:
         raise ConfigError(f"--fonts: {error}") from error
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
     each, clean = (1, 10) if args.quick else (args.each, args.clean)
     references = references_of(recipe)
     todo = cases(recipe.remove, len(photos), each, args.seed, clean, list(references.pictures))
@@ -147,7 +147,7 @@ def references_of(recipe: Recipe) -> References:
 def looker(recipe: Recipe) -> Look:
     """kind, picture, reference ("" for all) -> (regions that the recipe lets count, the mask of each, the mask that
     would be edited)."""
-    from cleanplate.pipeline.factory import attachments, inpainters
+    from cleanplate.pipeline.factory import attachments, kinds, segmenters
     from cleanplate.pipeline.images import rle as masks
     from cleanplate.pipeline.stages.detect import wanted
     from cleanplate.pipeline.stages.segment import grow
@@ -158,8 +158,8 @@ def looker(recipe: Recipe) -> Look:
     for place in recipe.logos.references if "logo" in recipe.remove else ():
         one = recipe.logos.model_copy(update={"references": (place,)})
         alone["logo", attachments.stem(place)] = recipe.model_copy(update={"remove": ("logo",), "logos": one})
-    detectors = {key: inpainters.detectors(one) for key, one in alone.items()}
-    segmenter = inpainters.segmenter(recipe)
+    detectors = {key: kinds.detectors(one) for key, one in alone.items()}
+    segmenter = segmenters.segmenter(recipe)
 
     def look(kind: str, picture: Image, mark: str = "") -> tuple[list[Region], list[Mask], Mask]:
         key = (kind, mark) if (kind, mark) in alone else (kind, "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from cleanplate.models.detectors.lettering.lines import (
     without_seen,
     without_twins,
 )
+from cleanplate.models.detectors.lettering.meaning import Meaning
 from cleanplate.models.detectors.lettering.reading import (
     Reader,
     is_lettering,
@@ -37,6 +38,7 @@ from cleanplate.models.detectors.onnx_session import Floats, on_gpu, open_sessio
 from cleanplate.models.detectors.overlay.evidence import window
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
 from cleanplate.models.detectors.views import tiles
+from cleanplate.models.segmenters.masks import polygon_mask
 from cleanplate.models.types import Image, Mask, Region
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -114,6 +116,7 @@ class TextDetector:
         self.box_probability = box_probability
         self._detector = open_session(det_path, threads)
         self._overlay: OverlayMap | None = None
+        self._meaning: Meaning | None = None
         self._strokes = None if strokes_path is None else StrokeFinder(strokes_path)
         self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
 
@@ -131,6 +134,12 @@ class TextDetector:
         ground hides; whether they are text is told by the map and, as of all others, by the picture itself."""
         found = copy.copy(self)
         found._overlay = overlay
+        return found
+
+    def saying(self, meaning: Meaning | None) -> TextDetector:
+        """The same detector, of whose lines only what `meaning` names is found; None = all of it."""
+        found = copy.copy(self)
+        found._meaning = meaning
         return found
 
     @property
@@ -255,7 +264,8 @@ class TextDetector:
             box, score = box_of(lines[n].quad, height, width), judged[n] or 0.0
             if box is not None and score >= self.min_score:
                 name = self.name + lines[n].view
-                regions.append(Region("text", name, min(1.0, score), _round(box, mask), mask))
+                region = Region("text", name, min(1.0, score), _round(box, mask), mask)
+                regions += [region] if self._meaning is None else parts_of(region, lines[n], self._meaning)
         left = sorted({*range(len(lines))} - {*kept}) if doubts else []
         return regions + [r for n in left if (r := doubt_of(lines[n], "text", self.name, image)) is not None]
 
@@ -295,6 +305,44 @@ class TextDetector:
         if reads_well(line, image_area):
             return (line.found + line.read) / 2
         return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area, beside_text) else None
+
+
+def parts_of(region: Region, line: Line, meaning: Meaning) -> list[Region]:
+    """The parts of a line's region that must go, named with why; the region itself where that is all of the line."""
+    targets = meaning.targets(line.text)
+    if not meaning.only and (targets == [(0, len(line.text), "")] or not line.text):
+        return [region]
+    found = []
+    for start, stop, why in targets:
+        quad = part_of(line, start, stop)
+        assert region.mask is not None
+        inside = polygon_mask(region.mask.shape, quad)
+        mask = region.mask & inside if (region.mask & inside).any() else inside
+        if mask.any():
+            x0, y0, x1, y1 = window(mask)
+            name = f"{region.detector.removesuffix(line.view)}{why and ':' + why}{line.view}"
+            found.append(replace(region, detector=name, box=(x0, y0, x1, y1), mask=mask))
+    return found
+
+
+def part_of(line: Line, start: int, stop: int) -> Quad:
+    """The quadrilateral of some characters of a line, up to the middle of the gaps beside them, a quarter of the line
+    higher and lower."""
+    places = line.places
+    step = abs(places[-1] - places[0]) / max(1, len(places) - 1) * (1 if places[-1] >= places[0] else -1)
+    first = (places[start - 1] + places[start]) / 2 if start else places[0] - 1.5 * step
+    last = (places[stop - 1] + places[stop]) / 2 if stop < len(places) else places[-1] + 1.5 * step
+    low, high = sorted((max(-0.1, min(1.1, first)), max(-0.1, min(1.1, last))))
+    q = line.quad
+    down = (q[3] - q[0] + q[2] - q[1]) / 8
+    return np.array(
+        [
+            q[0] + low * (q[1] - q[0]) - down,
+            q[0] + high * (q[1] - q[0]) - down,
+            q[3] + high * (q[2] - q[3]) + down,
+            q[3] + low * (q[2] - q[3]) + down,
+        ]
+    )
 
 
 def doubt_of(line: Line, kind: str, name: str, image: Image) -> Region | None:

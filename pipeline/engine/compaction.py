@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cleanplate.pipeline.engine.job import Spread
 from cleanplate.pipeline.errors import DamagedError, RunStopped, StorageError
 from cleanplate.pipeline.ledger import compactions, ledger, part_file, plan
 from cleanplate.pipeline.ledger.compactions import FOLDER, Held
-from cleanplate.pipeline.stages.stage import Spread
 from cleanplate.pipeline.storage.connect import Store
 
 ROWS, BYTES = 10_000, 256 * 2**20

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from cleanplate.models.types import Image
+from cleanplate.pipeline.engine.job import Spread
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
 from cleanplate.pipeline.factory.static_watermark import (
     INDEX,
@@ -33,12 +34,13 @@ from cleanplate.pipeline.factory.static_watermark import (
     packed,
 )
 from cleanplate.pipeline.images import encode
-from cleanplate.pipeline.images.formats.base import SOF, ImageError, jpeg_segments, sniff
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.jpeg_coding.parts import SOF, jpeg_segments
+from cleanplate.pipeline.images.formats.table import sniff
 from cleanplate.pipeline.ledger import plan
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.recipe.sections import Consensus as Rule
 from cleanplate.pipeline.stages.read import probe
-from cleanplate.pipeline.stages.stage import Spread
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.containers import read_images
 

@@ -21,13 +21,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.engine.job import Spread
+from cleanplate.pipeline.factory import kinds
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.ledger import layouts, ledger
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.detect import wanted
-from cleanplate.pipeline.stages.stage import Spread
 from cleanplate.pipeline.storage.connect import Store
 
 METHOD = "Anything any detector still sees counts as missed"
@@ -98,7 +98,7 @@ def _sample(output: Store, size: int) -> list[tuple[str, str]]:
         for part in ledger.part_keys(output):
             table = ledger.read_part(output, part, ["image_id", "attempt", "status"])
             for row in table.to_pylist():
-                if row["status"] in ("unchanged", "cleaned", "residual"):
+                if row["status"] in ("unchanged", "cleaned", "hidden", "residual"):
                     name = f"recall {row['image_id']} {row['attempt']}".encode()
                     yield hashlib.sha256(name).hexdigest(), part, row["image_id"]
 
@@ -108,8 +108,8 @@ def _sample(output: Store, size: int) -> list[tuple[str, str]]:
 def _look(some: _Some) -> tuple[int, dict[str, int], dict[str, int]]:
     """(images, removed by kind, missed by kind) of some rows' outputs."""
     detectors = [
-        *inpainters.detectors(some.recipe),
-        *(v.detector for v in inpainters.verifiers(some.recipe) if not v.close),
+        *kinds.detectors(some.recipe),
+        *(v.detector for v in kinds.verifiers(some.recipe) if not v.close),
     ]
     removed: Counter[str] = Counter()
     missed: Counter[str] = Counter()

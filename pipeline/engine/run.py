@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine import estimate_watermarks, ray_data
+from cleanplate.pipeline.engine import estimate_watermarks, ray_cluster, ray_data
+from cleanplate.pipeline.engine.job import Job, Stages, run_here, spread_here, stages_of
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
-from cleanplate.pipeline.factory import attachments, inpainters, static_watermark
+from cleanplate.pipeline.factory import attachments, check, static_watermark
+from cleanplate.pipeline.labels import carry, forms
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
 from cleanplate.pipeline.ledger.ledger import Receipt, Tally
 from cleanplate.pipeline.recipe import provenance
@@ -43,11 +45,9 @@ class Run:
     unmatched: dict[str, Any] = field(default_factory=dict)
     """What of `given.file` came to nothing, where the whole source was listed."""
 
-    def job(
-        self, units: list[plan.Unit], last: bool, stages: ray_data.Stages = ray_data.stages_of
-    ) -> ray_data.Job:
+    def job(self, units: list[plan.Unit], last: bool, stages: Stages = stages_of) -> Job:
         below = self.source.uri("")
-        return ray_data.Job(tuple(units), self.output, self.recipe, self.stamp, last, stages, below)
+        return Job(tuple(units), self.output, self.recipe, self.stamp, last, stages, below)
 
 
 def start(
@@ -60,7 +60,9 @@ def start(
     """
     from_store, to_store = open_store(source), open_store(output)
     plan.check_apart(from_store, to_store)
-    weights = inpainters.check(recipe)
+    weights = check.check(recipe)
+    if recipe.labels.file is not None:
+        forms.read(recipe.labels)  # Fails now where it cannot be read.
     for store in (from_store, to_store):
         store.reach()
     # Fails now, not after an hour, when the source cannot be listed, or holds nothing.
@@ -149,17 +151,17 @@ def execute(
     units: list[plan.Unit],
     engine: Engine,
     told: Callable[[Receipt], None],
-    stages: ray_data.Stages = ray_data.stages_of,
+    stages: Stages = stages_of,
 ) -> None:
     """Do every unit that is not committed, telling of each receipt. Two passes: a unit that a dead node or an
     unreachable source left behind is taken again.
 
     Raises RunStopped when units are left all the same.
     """
-    go = ray_data.run_on_ray if engine == "ray" else ray_data.run_here
+    go = ray_data.run_on_ray if engine == "ray" else run_here
     if units and static_watermark.KIND in run.recipe.remove:
         index = estimate_watermarks.prepare(
-            run.output, run.recipe, ray_data.spread_on_ray if engine == "ray" else ray_data.spread_here
+            run.output, run.recipe, ray_cluster.spread_on_ray if engine == "ray" else spread_here
         )
         event(run, "consensus", groups=index)
     for number in range(1, PASSES + 1):
@@ -193,6 +195,13 @@ def finished(run: Run) -> Tally:
     tally = ledger.tally(run.output)
     dataset_card.write(run.output)
     return tally
+
+
+def labels(run: Run) -> dict[str, Any] | None:
+    """When every unit is committed: carry the recipe's labels into the output. Counts; None where none are named."""
+    if run.recipe.labels.file is None:
+        return None
+    return carry.carry(run.output, run.recipe.labels, run.recipe.output.layout, run.source.url)
 
 
 def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:

@@ -6,41 +6,21 @@ import json
 import time
 import traceback
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import log
+from cleanplate.pipeline.engine.job import Job, commit
 from cleanplate.pipeline.engine.metrics import Meters
 from cleanplate.pipeline.engine.packing import pack, packed_row, unpack
 from cleanplate.pipeline.engine.poison import LONGER, Tracker, Verdict
 from cleanplate.pipeline.engine.pulse import Pulse
 from cleanplate.pipeline.errors import CleanplateError, StorageError, redacted
-from cleanplate.pipeline.ledger import layouts, ledger, plan
-from cleanplate.pipeline.ledger.ledger import Receipt
+from cleanplate.pipeline.ledger import plan
 from cleanplate.pipeline.stages.stage import Stage, Worker
 from cleanplate.pipeline.stages.write import finish
-
-if TYPE_CHECKING:
-    from cleanplate.pipeline.engine.ray_data import Job
-
-
-def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
-    """Put the unit's part if it is absent; the receipt tells what it holds."""
-    ledger.check_part(table)
-    layout = job.recipe.output.layout
-    if layout != "parquet" and not ledger.has(
-        job.output, unit
-    ):  # A late writer puts no pictures for no part.
-        table = layouts.place(job.output, unit, table, layout, job.below)
-    new = ledger.commit(job.output, unit, table)
-    if new:
-        log.failed_rows(unit, table)
-    rows, statuses, causes = ledger.counts(table)
-    seconds = time.time() - start
-    told = ledger.timings(table), ledger.problems(table)
-    return Receipt(unit, rows, statuses, causes, new, seconds, *told)
 
 
 @dataclass(frozen=True)

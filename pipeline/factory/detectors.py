@@ -1,111 +1,227 @@
-"""What a recipe's kinds mean: the detectors that find, and those that look again afterwards
-(`pipeline/factory/kinds.py`).
+"""Detectors and verifiers as a recipe wants them: made of which weights, on which device, seeing in which way.
 
-Everything is imported and loaded when a stage opens, in the worker that will run it.
+What each kind has is in `pipeline/factory/kinds.py`. Everything is imported and loaded when a stage opens, in the
+worker that will run it; kinds and stages that share a worker share the loaded network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cleanplate.pipeline.errors import ConfigError
+import numpy as np
+from PIL import Image as PilImage
+
+from cleanplate.models.devices import pick
+from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.factory import attachments
-from cleanplate.pipeline.factory import kinds as makers
-from cleanplate.pipeline.factory.kinds import MAKERS, Verifier
-from cleanplate.pipeline.recipe.recipe import KINDS, Kind, Recipe
-from cleanplate.pipeline.storage.connect import open_store
+from cleanplate.pipeline.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cleanplate.models.types import Detector, Image, Region
-    from cleanplate.pipeline.factory.given import Given
+    from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.lettering.meaning import Meaning
+    from cleanplate.models.detectors.overlay.overlay_map import OverlayMap
+    from cleanplate.models.detectors.text import TextDetector
+    from cleanplate.models.detectors.watermark import WatermarkDetector
+    from cleanplate.models.types import Detector
+
+T = TypeVar("T")
 
 
-TOGETHER: tuple[Kind, ...] = ("text", "watermark")
-"""Kinds that one detector finds in one pass when both are asked for."""
+@dataclass(frozen=True)
+class Verifier:
+    """A detector that looks at results. of: the kinds whose edits it is owed, and near which it looks; () = all. view:
+    only edits that this view of the first detector found ("@slanted": what its name in the row ends in). close: it is
+    shown the surroundings of each such edit one by one, and not windows (what BlazeFace sees in a fill of text was
+    never measured, and is no face). least: shortest side of the windows, pixels. guard: what it finds
+    below this score is no residue on its word alone.
+
+    Where the whole picture is asked about (`verify.scope: all`, or a person asked) kinds and views do not matter."""
+
+    detector: Detector
+    of: tuple[str, ...] = ()
+    view: str = ""
+    close: bool = False
+    least: int = 512
+    guard: float = 0.0
+
+    def owed(self, edit: Mapping[str, Any]) -> bool:
+        """Whether an edit (a region of the row) has to be looked at. What was painted by hand has no kind."""
+        if not edit["kind"]:
+            return True
+        return (not self.of or edit["kind"] in self.of) and str(edit["detector"]).endswith(self.view)
 
 
-def weights_of(recipe: Recipe) -> list[str]:
-    """The names (or files) of the weights of the recipe's detectors. Raises ConfigError for a kind that this
-    version has no detector of."""
-    return [name for kind in _kinds(recipe) for name in MAKERS[kind].weights(recipe)]
+LINES = "ppocr-v6-small"
 
 
-def detectors(recipe: Recipe) -> list[Detector]:
-    """The detectors that find."""
-    together, kinds = _apart(recipe)
-    found: list[Detector] = [makers.written(False, recipe.engine.gpus)] if together else []
-    # Kinds that one network finds in one pass name the same detector.
-    return list(dict.fromkeys(found + [one for kind in kinds for one in MAKERS[kind].find(recipe)]))
+def opened(make: Callable[[], T], key: str) -> T:
+    """What `make` makes; what it raises becomes a ConfigError about a key of the recipe."""
+    try:
+        return make()
+    except (ImportError, ValueError, OSError, RuntimeError) as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
 
 
-def seen_by(detector: Detector, pictures: list[Image]) -> list[list[Region]]:
-    """What a detector finds in each picture and, doubtful, what it saw and did not believe, where it can tell."""
-    return detector.with_doubts(pictures) if hasattr(detector, "with_doubts") else detector(pictures)
+def meaning(recipe: Recipe) -> Meaning | None:
+    """What of a line must go; None for all of it."""
+    from cleanplate.models.detectors.lettering.meaning import Meaning
+
+    rule = recipe.text
+    return Meaning(rule.only, rule.keep) if rule.only or rule.keep else None
 
 
-def names_of(found: Sequence[Detector]) -> list[str]:
-    """What rows call these detectors; one that does the work of two has two names."""
-    return [name for one in found for name in getattr(one, "names", (one.name,))]
+@lru_cache(maxsize=2)
+def text(gpus: float, saying: Meaning | None) -> TextDetector:
+    return lines(False).with_overlay(overlay(False, gpus)).saying(saying)
 
 
-def verifiers(recipe: Recipe) -> list[Verifier]:
-    """What checks the result: the finder's networks, shown other pixels (see docs/detectors.md for what that
-    independence is worth), and another network where there is one."""
-    together, kinds = _apart(recipe)
-    found = [Verifier(makers.written(True, recipe.engine.gpus), of=TOGETHER)] if together else []
-    for kind in _kinds(recipe):
-        again = MAKERS[kind].again(recipe)
-        # Both of TOGETHER are looked for by one detector: what is left of the one may be seen as the other.
-        found += again if kind in kinds else [one for one in again if one.guard]
-    return _each_once(found)
+@lru_cache(maxsize=4)
+def lines(again: bool) -> TextDetector:
+    from cleanplate.models.detectors.text import TextDetector
+    from cleanplate.models.weights.registry import resolve
+
+    paths = resolve("text-det"), resolve("text-rec"), resolve("strokes")
+    if again:
+        return TextDetector(
+            *paths, long_side=1280, offset=0.5, unlike=960, slants=(-40.0, 40.0), name=f"{LINES}@other-scale"
+        )
+    return TextDetector(*paths)
 
 
-def _each_once(verifiers: Sequence[Verifier]) -> list[Verifier]:
-    """A detector of several kinds looks once, at the edits of all of them."""
-    found: dict[Verifier, tuple[str, ...]] = {}
-    for one in verifiers:
-        alone = replace(one, of=())
-        found[alone] = tuple(dict.fromkeys([*found.get(alone, ()), *one.of]))
-    return [replace(one, of=of) for one, of in found.items()]
+def text_again(gpus: float, saying: Meaning | None) -> list[Verifier]:
+    """Level views of another scale and of another network; turned views and the overlay's map only where such a view
+    found what was removed."""
+    of = ("text",)
+    again = lines(True).saying(saying)
+    level = again.seeing(again.name, level=True, slanted=False)
+    slanted = again.seeing(f"{LINES}@slanted-40", level=False, slanted=True)
+    drawn = again.seeing(f"{LINES}@map@mirrored", level=False, slanted=False).with_overlay(
+        overlay(True, gpus)
+    )
+    return [
+        Verifier(level, of),
+        Verifier(slanted, of, view="@slanted"),
+        Verifier(drawn, of, view="@map"),
+        Verifier(second_text().saying(saying), of, guard=0.75),
+    ]
 
 
-def check(recipe: Recipe) -> None:
-    """Open what only the recipe's user has: references and given regions. Raises ConfigError."""
-    if "logo" in recipe.remove:
-        makers.logos(recipe, False)
-    if "person" in recipe.remove:
-        makers.opened(lambda: makers.persons(recipe, False), "persons.model")
-    if "object" in recipe.remove:
-        makers.opened(lambda: makers.prompt(recipe), "prompt")
-    given(recipe)
+@lru_cache(maxsize=4)
+def overlay(again: bool, gpus: float) -> OverlayMap:
+    from cleanplate.models.detectors.overlay.overlay_map import OverlayMap, Sight
+    from cleanplate.models.weights.registry import resolve
+
+    other = Sight(long_side=832, offset=0.5, mirror=True)
+    return OverlayMap(resolve("marks"), other if again else None, pick(gpus))
 
 
-def given(recipe: Recipe) -> Given | None:
-    """What looks up the regions that the user has, when the recipe removes `given`."""
-    rule = recipe.given
-    if "given" not in recipe.remove or rule.file is None:
-        return None
-    from cleanplate.pipeline.factory.given import Given, form_of, in_folder, in_table
-    from cleanplate.pipeline.factory.label_files import table_of
+@lru_cache(maxsize=1)
+def second_text() -> TextDetector:
+    from cleanplate.models.detectors.text import TextDetector
+    from cleanplate.models.weights.registry import resolve
 
-    if attachments.is_folder(rule.file):
-        store = open_store(rule.file)
-        form = rule.form if rule.form in ("yolo", "masks") else form_of(store)
-        return Given(in_folder(store, form), rule.root or "")
-    return Given(in_table(table_of(attachments.content(rule.file), rule.form, rule.shares)), rule.root or "")
+    return TextDetector(
+        resolve("text-det-v4"), resolve("text-rec"), enlarge=1.0, slants=(), name="ppocr-v4-mobile"
+    )
 
 
-def _kinds(recipe: Recipe) -> list[Kind]:
-    kinds = [kind for kind in KINDS if kind in recipe.remove]
-    if absent := [kind for kind in kinds if kind not in MAKERS]:
-        raise ConfigError(f"this version has no detector of {absent[0]!r}; remove can be {', '.join(MAKERS)}")
-    return kinds
+@lru_cache(maxsize=4)
+def faces(views: Literal["all", "upright", "turned"] = "all") -> FaceDetector:
+    from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.weights.registry import resolve
+
+    path = resolve("centerface")
+    if views == "all":
+        return FaceDetector(path)
+    upright = views == "upright"
+    name = "centerface" if upright else "centerface@turned"
+    return FaceDetector(path, offset=0.5, upright=upright, turned=not upright, name=name)
 
 
-def _apart(recipe: Recipe) -> tuple[bool, list[Kind]]:
-    """(are both of TOGETHER asked for, the kinds that have a detector each)."""
-    kinds = _kinds(recipe)
-    together = set(TOGETHER) <= set(kinds)
-    return together, [kind for kind in kinds if not (together and kind in TOGETHER)]
+def faces_again() -> list[Verifier]:
+    """CenterFace sees it mirrored, turned only where a turned view found it; BlazeFace is shown close-ups."""
+    of = ("face",)
+    return [
+        Verifier(mirrored(faces("upright")), of, least=256),
+        Verifier(mirrored(faces("turned")), of, view="@turned", least=256),
+        Verifier(_second_faces(), (*of, "person"), close=True, guard=0.7),
+    ]
+
+
+@lru_cache(maxsize=1)
+def _second_faces() -> Detector:
+    from cleanplate.models.detectors.blazeface import BlazeFaceDetector
+    from cleanplate.models.weights.registry import resolve
+
+    return BlazeFaceDetector(resolve("blazeface"))
+
+
+def mirrored(detector: Detector) -> Detector:
+    """For networks that fix the size of what they see: no other scale is to be had."""
+    from cleanplate.models.detectors.views.variants import Mirrored
+
+    return Mirrored(detector)
+
+
+@lru_cache(maxsize=2)
+def codes(again: bool) -> Detector:
+    from cleanplate.models.detectors.codes import CodeDetector
+
+    return CodeDetector(harder=True, name="codes@harder") if again else CodeDetector()
+
+
+def second_codes() -> Detector:
+    from cleanplate.models.detectors.codes import SecondCodeDetector
+
+    return SecondCodeDetector()
+
+
+def plates(text: TextDetector) -> Detector:
+    from cleanplate.models.detectors.plates import PlateDetector
+
+    return PlateDetector(text)
+
+
+def logos(recipe: Recipe, again: bool) -> Detector:
+    """Again: sizes between those of the first search, so that a chance of its grid is not repeated."""
+    from cleanplate.models.detectors.logos import SIZE_STEP
+
+    rule = recipe.logos
+    low = recipe.detect_for("logo").min_score
+    smallest = min(rule.smallest * (SIZE_STEP**0.5 if again else 1), rule.largest)
+    return _opened_logos(rule.references, rule.rotation, smallest, rule.largest, low, again)
+
+
+@lru_cache(maxsize=4)
+def _opened_logos(
+    places: tuple[str, ...], rotation: float, smallest: float, largest: float, low: float | None, again: bool
+) -> Detector:
+    from cleanplate.models.detectors.logos import MIN_SCORE, LogoDetector, mark_of
+
+    marks = []
+    for place in places:
+        try:
+            with PilImage.open(io.BytesIO(attachments.content(place))) as image:
+                marks.append(mark_of(attachments.stem(place), np.asarray(image.convert("RGBA"))))
+        except (OSError, ValueError, StorageError, PilImage.DecompressionBombError) as error:
+            raise ConfigError(f"logos.references: {place}: {error}") from error
+    name = "edge-angles@between" if again else "edge-angles"
+    return LogoDetector(marks, rotation, smallest, largest, MIN_SCORE if low is None else low, name=name)
+
+
+@lru_cache(maxsize=4)
+def watermarks(again: bool, gpus: float) -> WatermarkDetector:
+    from cleanplate.models.detectors.watermark import WatermarkDetector
+
+    return WatermarkDetector(overlay(again, gpus), lines(again), name="marks@832" if again else "marks")
+
+
+@lru_cache(maxsize=4)
+def written(again: bool, gpus: float, saying: Meaning | None = None) -> Detector:
+    from cleanplate.models.detectors.text_and_watermark import WrittenDetector
+
+    return WrittenDetector(lines(again).saying(saying), watermarks(again, gpus))

@@ -108,14 +108,14 @@ def in_folder(store: Store, form: str) -> Lookup:
         raise ConfigError(f"given.file: {store.url} is empty or not in sight of this machine")
 
     def lookup(name: str, uri: str) -> list[Entry] | None:
-        for key in _label_keys(name) if form == "yolo" else _mask_keys(name):
+        for key in label_keys(name) if form == "yolo" else _mask_keys(name):
             try:
                 data = store.get(key)
             except StorageError as error:
                 if error.kind == "missing":
                     continue
                 raise
-            return _yolo(data, key) if form == "yolo" else [_mask_entry(data, key)]
+            return yolo_lines(data, key) if form == "yolo" else [_mask_entry(data, key)]
         return None
 
     return lookup
@@ -131,7 +131,7 @@ def form_of(store: Store) -> str:
     raise ConfigError(f"given.file: {store.url} holds neither YOLO labels (.txt) nor mask images")
 
 
-def _label_keys(name: str) -> Iterator[str]:
+def label_keys(name: str) -> Iterator[str]:
     path = PurePosixPath(name).with_suffix(".txt")
     yield str(path)
     if "images" in path.parts:
@@ -146,7 +146,7 @@ def _mask_keys(name: str) -> list[str]:
     return list(dict.fromkeys([str(path.with_suffix(".png")), name, f"{name}.png"]))
 
 
-def _yolo(data: bytes, key: str) -> list[Entry]:
+def yolo_lines(data: bytes, key: str) -> list[Entry]:
     """Lines "class cx cy w h" (a box), or "class x y x y x y ..." (a polygon), in shares of the sides."""
     entries = []
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
@@ -267,7 +267,7 @@ class Unmatched:
         if not self._names:
             return
         name = name_of(uri, self._root)
-        keys = {"yolo": _label_keys, "masks": _mask_keys}.get(self._form)
+        keys = {"yolo": label_keys, "masks": _mask_keys}.get(self._form)
         for key in keys(name) if keys else spellings(name, uri):
             self._names.discard(os.fsencode(key))
 

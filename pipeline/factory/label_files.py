@@ -57,7 +57,7 @@ def table_of(data: bytes, form: str, shares: bool = False) -> pa.Table:
                 return found
             entries: Iterable[Entry] = _rows((r for b in found.to_batches() for r in b.to_pylist()), shares)
         else:
-            content = _decoded(data)
+            content = decoded(data)
             is_coco = isinstance(content, dict) and "annotations" in content and "images" in content
             if form == "coco" and not is_coco:
                 raise ValueError('no "images" and "annotations" in it')
@@ -69,7 +69,7 @@ def table_of(data: bytes, form: str, shares: bool = False) -> pa.Table:
     return table.sort_by("name")
 
 
-def _decoded(data: bytes) -> Any:
+def decoded(data: bytes) -> Any:
     text = data.decode("utf-8-sig")
     start = text.lstrip()[:1]
     if start not in ("[", "{"):
@@ -90,11 +90,7 @@ def _rows(rows: Any, shares: bool) -> Iterator[Entry]:
     if isinstance(rows, dict):  # {"a.jpg": [[x0, y0, x1, y1], ...]}
         rows = [{"image": name, "regions": regions} for name, regions in rows.items()]
     for row in rows:
-        name = next((row[c] for c in NAMES if isinstance(row.get(c), str)), None)
-        if name is None:
-            raise ValueError(
-                f"a row names no image: give it a column {' or '.join(NAMES[:4])}; it has {list(row)}"
-            )
+        name = image_of(row)
         regions = next((row[c] for c in LISTS if isinstance(row.get(c), list)), None)
         if regions is None:  # {"faces_xywh": [[x, y, width, height], ...]}
             regions = [
@@ -103,15 +99,30 @@ def _rows(rows: Any, shares: bool) -> Iterator[Entry]:
                 if column.endswith("_xywh") and isinstance(boxes, list)
                 for box in boxes
             ] or [row]
-        shapes = [made for region in regions if (made := _shape(region))]
+        shapes = [made for region in regions if (made := shape_of(region))]
         if not shapes:
             yield entry(name)
         for region, shape in zip(regions, shapes, strict=False):
-            label = next((region[c] for c in LABELS if region.get(c)), "") if isinstance(region, dict) else ""
-            yield entry(name, label, shares=shares, **shape)
+            yield entry(name, label_of(region), shares=shares, **shape)
 
 
-def _shape(region: Any) -> Entry | None:
+def image_of(row: dict[str, Any]) -> str:
+    """The image that a row names. Raises ValueError."""
+    name = next((row[c] for c in NAMES if isinstance(row.get(c), str)), None)
+    if name is None:
+        raise ValueError(
+            f"a row names no image: give it a column {' or '.join(NAMES[:4])}; it has {list(row)}"
+        )
+    return str(name)
+
+
+def label_of(region: Any) -> str:
+    """The class of a region, "" where it has none."""
+    found = next((region[c] for c in LABELS if region.get(c)), "") if isinstance(region, dict) else ""
+    return str(found)
+
+
+def shape_of(region: Any) -> Entry | None:
     """The pixels that a region names: a run-length code, polygons, or a box; None when it names none."""
     if isinstance(region, list):
         return {"box": _numbers(region, 4)}
@@ -160,13 +171,22 @@ def _coco(content: dict[str, Any]) -> Iterator[Entry]:
     for one in content["annotations"]:
         image = images[one["image_id"]]
         empty.pop(one["image_id"], None)
-        shape = _segmentation(one["segmentation"]) if one.get("segmentation") else None
-        shape = shape or {"box": _corners(one["bbox"])}
-        if "height" in image and "width" in image:
-            shape.setdefault("size", [int(image["height"]), int(image["width"])])
+        shape = coco_shape(one, image)
+        if shape is None:
+            raise KeyError("bbox")
         yield entry(image["file_name"], labels.get(one.get("category_id"), ""), **shape)
     for image in empty.values():
         yield entry(image["file_name"])
+
+
+def coco_shape(one: dict[str, Any], image: dict[str, Any]) -> Entry | None:
+    """Where an annotation of COCO lies in its image; None for one without a place, as captions are."""
+    shape = _segmentation(one["segmentation"]) if one.get("segmentation") else None
+    if shape is None and one.get("bbox"):
+        shape = {"box": _corners(one["bbox"])}
+    if shape is not None and "height" in image and "width" in image:
+        shape.setdefault("size", [int(image["height"]), int(image["width"])])
+    return shape
 
 
 def _corners(bbox: list[Any]) -> list[float]:

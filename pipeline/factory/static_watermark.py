@@ -20,9 +20,8 @@ import numpy as np
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.errors import ConfigError, ContractError
 from cleanplate.pipeline.images.decode import upright, upright_to_stored
-from cleanplate.pipeline.images.formats import jpeg_blocks
-from cleanplate.pipeline.images.formats.base import sniff
-from cleanplate.pipeline.images.formats.orientation import orientation_of
+from cleanplate.pipeline.images.formats.jpeg_coding import blocks as jpeg_blocks
+from cleanplate.pipeline.images.formats.table import orientation_of, sniff
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.recipe.sections import Consensus as Rule
 from cleanplate.pipeline.storage.connect import Store, open_store

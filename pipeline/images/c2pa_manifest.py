@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from cleanplate.pipeline.errors import ConfigError, RowError
-from cleanplate.pipeline.images.formats.xmp import SOURCE_TYPE, mark
+from cleanplate.pipeline.images.formats.table import FORMATS, mark
+from cleanplate.pipeline.images.formats.xmp import SOURCE_TYPE
 
 Sign = Callable[[bytes, str], bytes]
 """(file, its format) -> the file with a signed manifest."""
 
-SIGNED = ("jpeg", "png", "webp", "tiff")
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 
@@ -33,13 +33,13 @@ class Marks:
 
     def on(self, data: bytes, name: str, note: str | None) -> tuple[bytes, str | None]:
         """The file with what it is to say of its edit, and the note with what it could not."""
-        if self.iptc and name != "tiff":  # write_tiff has done it
+        if self.iptc:
             told = mark(data, name)
             if told is None:
                 why = f"{name} does not say that it was edited: no XMP in it, or none that can be added to"
                 note = why if note is None else f"{note}; {why}"
             data = data if told is None else told
-        if self.sign is not None and name not in SIGNED:
+        if self.sign is not None and not FORMATS[name].signs:
             return data, f"{note}; not signed" if note else f"{name} cannot be signed"
         return (self.sign(data, name) if self.sign else data), note
 
@@ -66,7 +66,7 @@ def signer(cert: str, key: str, version: str) -> Sign:
     claim = _claim(version)
 
     def sign(data: bytes, name: str) -> bytes:
-        if name not in SIGNED:
+        if not FORMATS[name].signs:
             raise RowError("unsupported", f"{name} holds no C2PA manifest")
         out = io.BytesIO()
         # A signer of its own for each file: rows are written by several threads.

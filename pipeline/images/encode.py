@@ -17,7 +17,6 @@ from cleanplate.pipeline.images.c2pa_manifest import Marks, Sign
 from cleanplate.pipeline.images.decode import (
     ALPHA,
     Decoded,
-    Stored,
     decode,
     straight,
     to_eight_bits,
@@ -25,19 +24,16 @@ from cleanplate.pipeline.images.decode import (
     upright,
     upright_to_stored,
 )
-from cleanplate.pipeline.images.formats import bmp, exif, jpeg_blocks, jpeg_rotate, png
-from cleanplate.pipeline.images.formats.base import KINDS, ImageError, webp_chunks
-from cleanplate.pipeline.images.formats.orientation import ISO, exif_block
-from cleanplate.pipeline.images.formats.policy import POLICIES, Policy, clean, policy_of
-from cleanplate.pipeline.images.formats.tiff import write_tiff
+from cleanplate.pipeline.images.formats import exif, png
+from cleanplate.pipeline.images.formats.base import KINDS, Edit, ImageError, New, Written
+from cleanplate.pipeline.images.formats.policy import POLICIES, Policy, policy_of
+from cleanplate.pipeline.images.formats.table import FORMATS as TABLE
+from cleanplate.pipeline.images.formats.table import clean, exif_block, turned_by
 from cleanplate.pipeline.images.merge import all_equal, merge
 
 __all__ = ["FORMATS", "KINDS", "POLICIES", "Decoded", "Encoded", "ImageError", "decode", "encode"]
 
 FORMATS = ("keep", "png", "jpeg", "webp")
-_AS_JPEG = ("keep", "jpeg")
-_LONGEST = {"jpeg": 65_500, "webp": 16_383}
-"""Pixels a side: what libjpeg writes, what WebP's 14 bits hold."""
 # A progressive JPEG whose scans are not all there: decoders smooth it, and a whole one with the same blocks not.
 _OUTSIDE_NOTE = "pixels outside the mask differ from the source's"
 _ALPHA_NOTE = "alpha was not searched: what it alone shows is as it was"
@@ -111,8 +107,9 @@ def encode(
         edited, mask = None, None
     if orientation not in ("keep", "bake"):
         raise ValueError(f"orientation is keep or bake, not {orientation!r}")
-    if orientation == "bake" and decoded.format == "jpeg" and decoded.orientation != 1 and format in _AS_JPEG:
-        turned = jpeg_rotate.turn(source, decoded.orientation)
+    turn = TABLE[decoded.format].turn
+    if orientation == "bake" and turn and decoded.orientation != 1 and format in ("keep", decoded.format):
+        turned = turn(source, decoded.orientation)
         note = "orientation tag kept: the sides are no multiples of the MCU"
         if turned is not None:
             source, decoded = turned, decode(turned, max_pixels=decoded.pixels.size)
@@ -120,8 +117,8 @@ def encode(
         done = encode(source, decoded, edited, mask, metadata=metadata, mark_edited=mark_edited, sign=sign)
         return replace(done, note=note if done.note is None else f"{note}; {done.note}")
     marks = Marks(mark_edited, sign)
-    _check_size(decoded, edited is not None, format)
     if format not in ("keep", decoded.format):
+        _check_size(decoded, format)
         done = _converted(source, decoded, edited, mask, format, quality, policy, marks)
     elif edited is None or mask is None:
         done = _untouched(source, decoded, policy)
@@ -137,15 +134,13 @@ def _alpha_shows(decoded: Decoded) -> bool:
     return decoded.alpha is not None and int(decoded.alpha.min()) != int(decoded.alpha.max())
 
 
-def _check_size(decoded: Decoded, edited: bool, name: str) -> None:
-    # Before any work on the file. A JPEG that is kept has its size already; an edited WebP is written anew.
-    written = decoded.format if name == "keep" and edited else name
-    side = max(decoded.width, decoded.height)
-    limit = _LONGEST.get(written)
-    if limit is not None and side > limit and not (written == decoded.format == "jpeg"):
+def _check_size(decoded: Decoded, name: str) -> None:
+    # Before any work on the file.
+    target = TABLE[name].target
+    if target is not None and 0 < target.longest < max(decoded.width, decoded.height):
         raise ImageError(
             "format_limit",
-            f"{decoded.width} x {decoded.height} pixels do not fit into {written}: at most {limit} a side",
+            f"{decoded.width} x {decoded.height} pixels do not fit into {name}: at most {target.longest} a side",
         )
 
 
@@ -170,74 +165,48 @@ def _untouched(source: bytes, decoded: Decoded, policy: Policy) -> Encoded:
     data, dropped = clean(source, decoded.format, policy=policy, edited=False)
     if data != source and not all_equal(decoded, decode(data, max_pixels=decoded.pixels.size), None):
         raise ImageError("corrupt", "the metadata cannot be removed without harm to the pixels")
-    blocks = jpeg_blocks.same_scans(source, data) if decoded.format == "jpeg" else None
+    same_data = TABLE[decoded.format].same_data
+    blocks = same_data(source, data) if same_data else None
     return Encoded(data, decoded.format, True, blocks, dropped, None)
 
 
 def _kept(
     source: bytes, decoded: Decoded, edited: Image, mask: Mask, policy: Policy, marks: Marks
 ) -> Encoded:
-    # An edit in the source's own format, as far as that format can hold it exactly.
-    stored = merge(decoded, edited, mask)
-    name, note, near, blocks, anew = decoded.format, None, mask, None, False
-    if name == "jpeg":
-        turn = decoded.orientation
-        result = jpeg_blocks.splice(source, upright_to_stored(stored, turn), upright_to_stored(mask, turn))
-        near, anew = upright(result.near, turn), result.before is None
-        data = clean(result.data, name, policy=policy, edited=True)[0]
-        _, dropped = clean(source, name, policy=policy, edited=True)
-        data, note = marks.on(data, name, result.note)
-        blocks = jpeg_blocks.blocks_equal(result.before, data, result.touched)
-    elif name == "tiff":
-        data, dropped = write_tiff(stored, decoded.mode, source=source, policy=policy, mark=marks.iptc)
-        data, note = marks.on(data, name, _rewritten(decoded, policy))
-    else:
-        data, name, dropped = _lossless(source, decoded, stored, policy)
-        data, note = marks.on(data, name, _rewritten(decoded, policy))
-    return _measured(decoded, edited, mask, near, data, name, blocks, dropped, note, anew)
-
-
-def _lossless(
-    source: bytes, decoded: Decoded, stored: Stored, policy: Policy
-) -> tuple[bytes, str, list[str]]:
-    # PNG, WebP, BMP in the source's frame; GIF as PNG. File, its format, and what was dropped.
-    frame = upright_to_stored(stored, decoded.orientation)
-    _, dropped = clean(source, decoded.format, policy=policy, edited=True)
-    if decoded.format == "png":
-        same = decoded.source_mode == ""
-        written = png.write_png(frame, decoded.mode, source=source, same_kind=same)
-        return clean(written, "png", policy=policy, edited=True)[0], "png", dropped
-    if decoded.format == "webp":
-        block = exif_block(source, "webp")
-        kept = exif.rebuild(block, policy=policy)[0] if block else None
-        if exif.orientation(kept) != decoded.orientation:  # it stood in XMP
-            kept = exif.with_orientation(kept, decoded.orientation)
-        chunks = dict(webp_chunks(clean(source, "webp", policy=policy, edited=True)[0]))
-        written = png.write_webp(frame, decoded.mode, icc=decoded.icc, exif=kept, xmp=chunks.get(b"XMP "))
-        return written, "webp", dropped
-    if decoded.format == "bmp":
-        return bmp.write_bmp(frame, decoded.mode, dpi=decoded.dpi, icc=decoded.icc), "bmp", dropped
-    block = exif_block(source, decoded.format)
-    kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
-    return (
-        png.write_png(frame, decoded.mode, icc=decoded.icc, dpi=decoded.dpi, exif=kept),
-        "png",
-        dropped,
+    # An edit in the source's own format, or as PNG where that cannot hold it exactly.
+    turn, write = decoded.orientation, TABLE[decoded.format].write
+    edit = Edit(
+        source=source,
+        stored=upright_to_stored(merge(decoded, edited, mask), turn),
+        mask=upright_to_stored(mask, turn),
+        mode=decoded.mode,
+        held=decoded.source_mode,
+        icc=decoded.icc,
+        dpi=decoded.dpi,
+        orientation=turn,
+        lossy=decoded.lossy,
+        policy=policy,
+        mark=marks.iptc,
     )
+    written = write(edit) if write else _as_png(edit, decoded.format)
+    name = decoded.format if write else "png"
+    # The orientation may have stood in XMP that went.
+    whole = turned_by(written.data, name, turn) if write else written.data
+    data, note = marks.on(whole, name, written.note)
+    near = mask if written.near is None else upright(written.near, turn)
+    blocks = written.blocks_equal(data) if written.blocks_equal else None
+    return _measured(decoded, edited, mask, near, data, name, blocks, written.dropped, note, written.anew)
 
 
-def _rewritten(decoded: Decoded, policy: Policy) -> str | None:
-    # What became of a way of storing pixels that cannot hold the edit.
-    if decoded.format == "gif":
-        return f"GIF cannot hold the new colours: written as PNG {decoded.mode}"
-    if decoded.format in ISO:
-        note = f"lossy {decoded.format} written as PNG, so that nothing outside the edit changes"
-        return note if policy != "keep" else f"{note}; {_CARRIED}"
-    if decoded.source_mode:
-        return f"{decoded.source_mode} pixels written as {decoded.mode}, {decoded.bits} bits"
-    if decoded.format == "webp" and decoded.lossy:
-        return "lossy WebP written as lossless WebP, so that nothing outside the edit changes"
-    return None
+def _as_png(edit: Edit, name: str) -> Written:
+    one = TABLE[name]
+    _, dropped = clean(edit.source, name, policy=edit.policy, edited=True)
+    block = exif_block(edit.source, name)
+    kept = exif.rebuild(block, policy=edit.policy, upright=True)[0] if block else None
+    note = one.as_png.format(mode=edit.mode)
+    if one.exif and edit.policy == "keep":
+        note = f"{note}; {_CARRIED}"
+    return Written(png.convert(New(edit.stored, edit.mode, edit.icc, edit.dpi, kept, 100)), dropped, note)
 
 
 def _converted(
@@ -251,16 +220,19 @@ def _converted(
     marks: Marks,
 ) -> Encoded:
     # Another format than the source's: upright, with ICC, resolution and what EXIF the policy allows.
+    target = TABLE[name].target
+    if target is None:
+        raise ValueError(f"{name} is no format to convert to")
     stored = decoded.stored if edited is None or mask is None else merge(decoded, edited, mask)
     stored, mode, icc = straight(stored, decoded.mode), decoded.mode.upper(), decoded.icc
     notes = [f"converted from {decoded.format}"]
     if mode == "CMYK":
         stored, mode, icc = to_rgb(stored, mode), "RGB", None
         notes.append("CMYK turned to RGB by the plain formula, its profile dropped")
-    if decoded.bits == 16 and (name != "png" or decoded.mode == "CMYK"):
+    if decoded.bits == 16 and (not target.deep or decoded.mode == "CMYK"):
         stored = to_eight_bits(stored)
         notes.append("16 bits rounded to 8")
-    if mode in ALPHA and name == "jpeg":
+    if mode in ALPHA and not target.alpha:
         stored = stored[..., :-1]
         notes.append("alpha dropped")
     if policy == "keep":
@@ -268,13 +240,8 @@ def _converted(
     _, dropped = clean(source, decoded.format, policy=policy, edited=True)
     block = exif_block(source, decoded.format)
     kept = exif.rebuild(block, policy=policy, upright=True)[0] if block else None
-    lossy = name == "jpeg" or (name == "webp" and quality < 100)
-    if name == "png":
-        data = png.write_png(stored, mode, icc=icc, dpi=decoded.dpi, exif=kept)
-    elif name == "webp":
-        data = png.write_webp(stored, mode, icc=icc, exif=kept, quality=quality)
-    else:
-        data = jpeg_blocks.write_jpeg(stored, quality=quality, icc=icc, dpi=decoded.dpi, exif=kept)
+    lossy = quality < target.lossless
+    data = target.write(New(stored, mode, icc, decoded.dpi, kept, quality))
     note = "; ".join(notes)
     if edited is None or mask is None:
         equal = None if lossy else all_equal(decoded, decode(data, max_pixels=decoded.pixels.size), None)

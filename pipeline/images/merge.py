@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from cleanplate.models.types import Image, Mask
-from cleanplate.pipeline.images.decode import PREMULTIPLIED, Decoded, Stored, to_eight_bits
+from cleanplate.pipeline.images.decode import PREMULTIPLIED, Decoded, to_eight_bits
+from cleanplate.pipeline.images.formats.base import Stored
 
 
 def merge(decoded: Decoded, edited: Image, mask: Mask) -> Stored:

@@ -18,7 +18,8 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images import rle as masks
 from cleanplate.pipeline.images.decode import Decoded, upright, upright_to_stored
-from cleanplate.pipeline.images.formats import jpeg_blocks, jpeg_rotate
+from cleanplate.pipeline.images.formats.jpeg_coding import blocks as jpeg_blocks
+from cleanplate.pipeline.images.formats.jpeg_coding import rotate as jpeg_rotate
 from cleanplate.pipeline.ledger import plan
 
 Row = dict[str, Any]
@@ -38,7 +39,7 @@ def of_row(row: Row, digest: str) -> Iterator[Finding]:
         return
     right = hashlib.sha256(image).hexdigest() == row["output_sha256"]
     yield "output hash", None if right else "output_sha256 is not the hash of image.bytes"
-    if row["status"] in ("cleaned", "residual") and row["mask_rle"]:
+    if row["status"] in ("cleaned", "hidden", "residual") and row["mask_rle"]:
         same = row["output_sha256"] == row["source_sha256"]
         yield "edited", "masked, but the output is the source's very bytes" if same else None
     try:
@@ -65,11 +66,16 @@ def _status(row: Row) -> str | None:
         return f"{status}, but error is {'set' if row['error'] else 'empty'}"
     if has_image != (status not in ("failed", "skipped")) and status != "skipped":
         return f"{status}, but there is {'an' if has_image else 'no'} output image"
-    if status == "cleaned" and not row["mask_rle"]:
-        return "cleaned, but there is no mask"
+    if status in ("cleaned", "hidden") and not row["mask_rle"]:
+        return f"{status}, but there is no mask"
     if status == "unchanged" and row["mask_rle"]:
         return "unchanged, but there is a mask"
-    if (status == "residual") != bool(row["residual"]) and status in ("cleaned", "unchanged", "residual"):
+    if (status == "residual") != bool(row["residual"]) and status in (
+        "cleaned",
+        "hidden",
+        "unchanged",
+        "residual",
+    ):
         return f"{status}, but residual holds {len(row['residual'] or [])} finds"
     return None
 

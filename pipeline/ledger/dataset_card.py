@@ -20,6 +20,7 @@ from cleanplate.pipeline.ledger import ledger, statistics
 from cleanplate.pipeline.ledger.layouts import IMAGES, SHARDS
 from cleanplate.pipeline.ledger.statistics import Facts
 from cleanplate.pipeline.recipe import provenance
+from cleanplate.pipeline.recipe.sections import HIDING
 from cleanplate.pipeline.storage.connect import Store
 
 README, CROISSANT = "README.md", "croissant.json"
@@ -37,6 +38,7 @@ _TYPES |= {pa.bool_(): "sc:Boolean"}
 _MEANING = {
     "unchanged": "nothing was found",
     "cleaned": "found, removed, and not found again",
+    "hidden": "found; some of it is hidden, not removed: the column `hidden` says by what",
     "residual": "something was still found after the allowed passes: look at these",
     "skipped": "a limit of the recipe said no; without a picture unless the recipe keeps them",
     "failed": "could not be read or processed; without a picture",
@@ -113,11 +115,30 @@ def readme(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[s
 
 
 def _what(record: Mapping[str, Any]) -> str:
-    kinds = ", ".join(record["recipe"]["remove"])
+    kinds, source = ", ".join(_edits(record)), _plain(_public(record["source"]))
     return (
-        f"Images of `{_plain(record['source'])}` from which **{kinds}** were removed by cleanplate: found, masked, "
+        f"Images of `{source}`. Looked for and edited by cleanplate: **{kinds}**. Found, masked, "
         "filled, and looked for again. One row per source image; every pixel outside "
         "a row's `edited_rle` is the source's."
+    )
+
+
+def _edits(record: Mapping[str, Any]) -> list[str]:
+    """The kinds that were looked for; of those that are only hidden by what: "face: hidden (pixelate)"."""
+    inpaint, kinds = record["recipe"]["inpaint"], record["recipe"]["remove"]
+    fillers = [inpaint["per_kind"].get(kind, inpaint["name"]) for kind in kinds]
+    return [
+        f"{kind}: hidden ({by})" if by in HIDING else kind for kind, by in zip(kinds, fillers, strict=True)
+    ]
+
+
+def _public(source: str) -> str:
+    """The source as a card may name it: a bucket in full, of a local folder its name only. A card is published, and
+    a path tells of the machine and its user."""
+    return (
+        source
+        if "://" in source and not source.startswith("file:")
+        else source.rstrip("/").rpartition("/")[2]
     )
 
 
@@ -223,8 +244,8 @@ def croissant(url: str, record: Mapping[str, Any], facts: Facts, places: Sequenc
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": _name(url),
-        "description": f"{facts.rows} images from which {', '.join(record['recipe']['remove'])} were removed by "
-        "cleanplate, with the provenance of every row. See README.md.",
+        "description": f"{facts.rows} images in which cleanplate looked for {', '.join(_edits(record))} "
+        "and edited it, with the provenance of every row. See README.md.",
         "license": "as the source's",
         "url": url,
         "version": "1.0.0",

@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import DamagedError, RowError, StorageError
+from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.storage import tar_file
-from cleanplate.pipeline.storage.address import SUFFIXES, Inner, inner_of, key_of
+from cleanplate.pipeline.storage.address import Inner, inner_of, key_of
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.range_file import RangeFile
 
@@ -78,7 +79,7 @@ def _files(output: Store, table: pa.Table, below: str) -> pa.Table:
 def _file(output: Store, row: Row, below: str) -> str | None:
     if row["image"] is None:
         return None
-    data, suffixes = row["image"]["bytes"], SUFFIXES[row["output_format"]]
+    data, suffixes = row["image"]["bytes"], FORMATS[row["output_format"]].suffixes
     aside = f"{IMAGES}/~/{row['image_id'][:32]}-{row['output_sha256'][:16]}.{suffixes[0]}"
     for key in (f"{IMAGES}/{mirrored(key_of(row['source_uri'], below), suffixes)}", aside):
         if len(key.encode()) <= _LONGEST_KEY and _stored(output, key, data):
@@ -137,7 +138,9 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
         if row["image"] is not None:
             told = {name: value for name, value in row.items() if name != "image"}
             files.append((f"{row['image_id']}.json", json.dumps(told, ensure_ascii=False).encode()))
-            files.append((f"{row['image_id']}.{SUFFIXES[row['output_format']][0]}", row["image"]["bytes"]))
+            files.append(
+                (f"{row['image_id']}.{FORMATS[row['output_format']].suffixes[0]}", row["image"]["bytes"])
+            )
     lies = {m.name.partition(".")[0]: m for m in tar_file.make(files)[1] if not m.name.endswith(".json")}
     paths = [
         Inner("tar", key, at=m.at, size=m.size, member=m.name).uri

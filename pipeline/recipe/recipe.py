@@ -20,7 +20,7 @@ from cleanplate.models.detectors.objects import coco
 from cleanplate.pipeline.errors import ConfigError, redacted
 from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.hints import explained
-from cleanplate.pipeline.recipe.run_sections import Engine, Limits, Output, Source, Units
+from cleanplate.pipeline.recipe.run_sections import Engine, Labels, Limits, Output, Source, Units
 from cleanplate.pipeline.recipe.sections import (
     CLASSIC_INPAINTERS,
     KINDS,
@@ -36,6 +36,7 @@ from cleanplate.pipeline.recipe.sections import (
     Part,
     Persons,
     Prompt,
+    Text,
     Verify,
 )
 
@@ -67,6 +68,7 @@ class Recipe(Part):
     source: Source = Source()
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
     consensus: Consensus = Consensus()
+    text: Text = Text()
     logos: Logos = Logos()
     given: Given = Given()
     persons: Persons = Persons()
@@ -76,6 +78,7 @@ class Recipe(Part):
     inpaint: Inpaint = Inpaint()
     verify: Verify = Verify()
     output: Output = Output()
+    labels: Labels = Labels()
     limits: Limits = Limits()
     units: Units = Units()
     engine: Engine = Engine()
@@ -146,12 +149,17 @@ class Recipe(Part):
         return self.detect.get(kind, Detect())
 
     def digest(self, weights: dict[str, str]) -> str:
-        """sha256, hex, of all that decides the output: the recipe without `engine`, and the weights' hashes.
+        """sha256, hex, of all that decides the rows: the recipe without `engine` and `labels`, and the weights' hashes.
 
         weights: name -> sha256 of every model file that the run loads, and of every attached file, whose places
         therefore do not count.
         """
-        places: dict[str, Any] = {"engine": True, "logos": {"references"}, "given": {"file", "root"}}
+        places: dict[str, Any] = {
+            "engine": True,
+            "labels": True,
+            "logos": {"references"},
+            "given": {"file", "root"},
+        }
         told = self.model_dump(mode="json", exclude=places)
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.

@@ -22,6 +22,26 @@ class Source(Part):
     )
 
 
+class Labels(Part):
+    """Labels of your own that are carried into the output: those of removed things go, the others stay."""
+
+    file: str | None = Field(
+        None,
+        description="COCO, YOLO, CSV, JSON or Parquet, in the forms of `given`; written again below `labels/`",
+    )
+    form: Literal["auto", "rows", "coco", "yolo"] = Field("auto", description="auto = decided by the content")
+    shares: bool = Field(False, description="coordinates of rows are shares of the sides (YOLO's always)")
+    root: str | None = Field(
+        None, description="what the names in the file are relative to; null = the source"
+    )
+    drop_above: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="a label is dropped when more than this share of it was removed"
+    )
+    flag_above: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="... and flagged, with the share, above this"
+    )
+
+
 class Output(Part):
     """How rows are written."""
 

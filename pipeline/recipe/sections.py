@@ -6,10 +6,12 @@ read, written and run, and not what is removed, stands in `pipeline/recipe/run_s
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cleanplate.models.detectors.lettering.meaning import checked
 from cleanplate.pipeline.recipe.areas import Areas
 
 Kind = Literal[
@@ -18,6 +20,7 @@ Kind = Literal[
     "static-watermark",
     "face",
     "plate",
+    "code",
     "logo",
     "person",
     "vehicle",
@@ -33,6 +36,10 @@ PLURALS = {
     "static-watermarks": "static-watermark",
     "faces": "face",
     "plates": "plate",
+    "codes": "code",
+    "qr": "code",
+    "barcode": "code",
+    "barcodes": "code",
     "logos": "logo",
     "persons": "person",
     "people": "person",
@@ -46,6 +53,14 @@ HIDING = ("pixelate", "blur", "stylise", "fill")
 """Inpainters that hide what is there. They remove nothing, and rows say so."""
 CLASSIC_INPAINTERS = ("telea", "ns", "patchmatch", *HIDING)
 """Those without weights."""
+
+
+def hidden_by(fillers: Iterable[str | None]) -> list[str]:
+    """Of what filled (`by` of regions, `inpainter` of rows), the words that hide and remove nothing; each once."""
+    words = [word for filler in fillers for word in (filler or "").split("+")]
+    return [word for word in dict.fromkeys(words) if word in HIDING]
+
+
 TEXTURE = "+texture"
 """Behind the name of an inpainter: its fill is given the fine detail of its surroundings."""
 
@@ -111,7 +126,8 @@ class Masks(Part):
         "(16 = all that subsampled colour touches)",
     )
     max_coverage: Share = Field(
-        0.6, description="a mask above this share of the picture makes the row `skipped`"
+        0.6,
+        description="a mask above this share of the picture makes the row `skipped`; what only hides does not count",
     )
 
 
@@ -124,7 +140,9 @@ class Inpaint(Part):
         "= with fine detail from the surroundings; pixelate, blur, stylise and fill only hide",
     )
     per_kind: dict[Kind, str] = Field(
-        default_factory=dict, description="another filler for one kind: {face: blur}"
+        default_factory=dict,
+        description="another filler for one kind. Faces are hidden (face: pixelate) unless one is named here, "
+        "{face: lama-lite}, or `name` hides",
     )
     fallbacks: tuple[str, ...] = Field(
         (),
@@ -147,6 +165,25 @@ class Inpaint(Part):
         1_800_000,
         description="... at most so many pixels at a time, at a reduced size beyond: bounds the memory",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _faces_are_hidden(cls, values: Any) -> Any:
+        """A network's guess in place of a face is no face, and may look like somebody: a mosaic says what was done."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("per_kind") or {}, Mapping):
+            return values
+        name = values.get("name")
+        default = name if name in HIDING else HIDING[0]
+        return {**values, "per_kind": {"face": default, **(values.get("per_kind") or {})}}
+
+    def hiders(self, kinds: Iterable[str]) -> list[str]:
+        """What hides some of these kinds, each word once."""
+        named = {str(kind): name for kind, name in self.per_kind.items()}
+        return hidden_by(named.get(kind, self.name) for kind in kinds)
+
+    def hides(self, kind: str) -> bool:
+        """Whether what fills a kind hides it, and does not remove it."""
+        return bool(self.hiders([kind]))
 
 
 class Verify(Part):
@@ -195,6 +232,23 @@ class Consensus(Part):
         if self.min_images > min(self.sample, self.scan):
             raise ValueError("min_images is above sample or scan: no group could ever have marks")
         return self
+
+
+class Text(Part):
+    """Which text `text` removes, by what it says. Rows name the reason, never what was read."""
+
+    only: tuple[str, ...] = Field(
+        (),
+        description="only words that are one of these: email, phone, iban, card, plate, date, url, or a /regular "
+        "expression/; none = all text",
+    )
+    keep: tuple[str, ...] = Field((), description="words to keep, named in the same way")
+
+    @field_validator("only", "keep", mode="before")
+    @classmethod
+    def _known(cls, words: object) -> object:
+        told = (words,) if isinstance(words, str) else words
+        return checked(tuple(str(word) for word in told)) if isinstance(told, list | tuple) else told
 
 
 class Logos(Part):

@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from cleanplate.models.types import Image, Region
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.factory import detectors as finders
-from cleanplate.pipeline.factory import inpainters, static_watermark
+from cleanplate.pipeline.factory import kinds, static_watermark
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe import areas
 from cleanplate.pipeline.recipe.recipe import Detect as Rule
@@ -31,20 +30,20 @@ class Detect:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
-        detectors = inpainters.detectors(self.recipe)
-        given, marks = finders.given(self.recipe), static_watermark.opened(self.recipe)
-        names = finders.names_of(detectors)
+        detectors = kinds.detectors(self.recipe)
+        look_up, marks = kinds.given(self.recipe), static_watermark.opened(self.recipe)
+        names = kinds.names_of(detectors)
 
         def detect(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)
             # A person said that there is nothing to remove: no detector is asked again.
             busy = [row for row in rows if not asked_for(row, "wrong")]
             # First, because what is given wrongly fails its row: the halving that finds it costs no detector then.
-            looked = [given(row) if given else ("", []) for row in busy]
+            looked = [look_up(row) if look_up else ("", []) for row in busy]
             pictures = [pixels_of(row) for row in busy]
             seen = [list(regions) for _, regions in looked]
             for detector in detectors:
-                for more, regions in zip(seen, finders.seen_by(detector, pictures), strict=True):
+                for more, regions in zip(seen, kinds.seen_by(detector, pictures), strict=True):
                     more += regions
             told = [[who] if who else [] for who, _ in looked]
             if marks:

@@ -100,7 +100,7 @@ def masks_by_filler(
 def closed_of(row: dict[str, Any]) -> Mask:
     """What no fill may copy, HW bool: all that the row edits, and what may be more of it."""
     closed = rle.from_rle(row["mask_rle"], row["height"], row["width"])
-    if row["forbidden"]:
+    if row.get("forbidden"):
         closed |= rle.from_rle(row["forbidden"], row["height"], row["width"])
     return closed
 

@@ -12,8 +12,7 @@ import pyarrow as pa
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
 from cleanplate.pipeline.images.formats.base import ImageError
-from cleanplate.pipeline.images.formats.orientation import orientation_of
-from cleanplate.pipeline.images.formats.table import header
+from cleanplate.pipeline.images.formats.table import header, orientation_of
 from cleanplate.pipeline.recipe.recipe import Limits
 from cleanplate.pipeline.stages.stage import Needs, Work, error_of
 from cleanplate.pipeline.storage.containers import read_images

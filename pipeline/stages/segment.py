@@ -14,7 +14,7 @@ from cleanplate.models.segmenters.masks import close_gaps, fill_holes, short_sid
 from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Mask, Region
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import segmenters
 from cleanplate.pipeline.factory.static_watermark import KIND
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Masks, Recipe
@@ -35,7 +35,7 @@ class Segment:
     adds: pa.Schema = _ADDS
 
     def open(self) -> Work:
-        segmenter = inpainters.segmenter(self.recipe)
+        segmenter = segmenters.segmenter(self.recipe)
 
         def segment(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)
@@ -64,6 +64,7 @@ def mask_row(
     grown = [grow(mask, region, recipe.masks, more) for mask, region in zip(drawn, regions, strict=True)]
     whole = together(grown, row, recipe.masks)
     coverage = float(np.count_nonzero(whole)) / whole.size
+    filled = share_filled(regions, grown, row, recipe)
     made: dict[str, Any] = {
         "regions": [region_struct(region, mask) for region, mask in zip(regions, grown, strict=True)],
         "mask_rle": rle.to_rle(whole) if regions else None,
@@ -72,10 +73,20 @@ def mask_row(
         "status": None,
         "error": None,
     }
-    if coverage > recipe.masks.max_coverage:
-        limit = f"the masks cover {coverage:.0%} of the picture; masks.max_coverage is {recipe.masks.max_coverage:.0%}"
+    if filled > recipe.masks.max_coverage:
+        limit = f"the masks cover {filled:.0%} of the picture; masks.max_coverage is {recipe.masks.max_coverage:.0%}"
         made |= {"status": "skipped", "error": {"stage": "segment", "kind": "max_coverage", "message": limit}}
     return made
+
+
+def share_filled(regions: Sequence[Region], grown: list[Mask], row: dict[str, Any], recipe: Recipe) -> float:
+    """Share of the picture that is drawn anew: what masks.max_coverage bounds. What only hides, at the very place, may
+    be as large as it is: a portrait's face."""
+    drawn = [
+        mask for region, mask in zip(regions, grown, strict=True) if not recipe.inpaint.hides(region.kind)
+    ]
+    whole = together(drawn, row, recipe.masks)
+    return float(np.count_nonzero(whole)) / whole.size
 
 
 def grow(mask: Mask, region: Region, rule: Masks, more: float = 0.0) -> Mask:

@@ -8,9 +8,9 @@ isolated to its own row, and the same rows must come out, with the promised colu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,9 +30,6 @@ from cleanplate.pipeline.stages import rows
 
 Work = Callable[[pa.Table], pa.Table]
 """Healthy rows in; the same rows, in any order, with more columns out. A row may be given an `error`."""
-Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""(function, items) -> its results, in any order: in this process, or on a cluster (`graph.spread_here`, `_on_ray`)."""
-
 Told = Callable[[str, int, float, float], None]
 
 _BUGS = (TypeError, KeyError, NameError, AttributeError, ImportError, AssertionError, NotImplementedError)

@@ -19,15 +19,17 @@ from cleanplate.models.detectors.views.windows import Window, look_at, windows
 from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Image, Inpainter, Mask, Region, Segmenter
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.factory import inpainters, static_watermark
-from cleanplate.pipeline.factory.kinds import Verifier
+from cleanplate.pipeline.factory import inpainters, kinds, segmenters, static_watermark
+from cleanplate.pipeline.factory.detectors import Verifier
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.recipe.sections import hidden_by
 from cleanplate.pipeline.stages.rows import (
     asked_for,
     cut_patches,
     paste_patches,
     pixels_of,
+    region_of,
     region_struct,
     rows_of,
     without_pixels,
@@ -36,10 +38,11 @@ from cleanplate.pipeline.stages.stage import Needs, Work
 
 from .detect import looks_everywhere, wanted
 from .inpaint import edit
-from .segment import grow, side_of, together
+from .segment import grow, share_filled, side_of, together
 
 _ADDS = schema.columns(
     "status",
+    "hidden",
     "residual",
     "passes",
     "patches",
@@ -51,7 +54,7 @@ _ADDS = schema.columns(
     "verifiers",
 )
 _SOURCE = ["source_uri", "source", "source_sha256", "source_format", "width", "height", "review", "forbidden"]
-_READS = [*(n for n in _ADDS.names if n not in ("residual", "verifiers")), *_SOURCE]
+_READS = [*(n for n in _ADDS.names if n not in ("residual", "verifiers", "hidden")), *_SOURCE]
 
 
 _FILLED = "again"
@@ -67,8 +70,8 @@ class Verify:
 
     def open(self) -> Work:
         tools = _Tools(
-            inpainters.verifiers(self.recipe),
-            inpainters.segmenter(self.recipe),
+            kinds.verifiers(self.recipe),
+            segmenters.segmenter(self.recipe),
             inpainters.inpainters(self.recipe),
             self.recipe,
             static_watermark.opened(self.recipe),
@@ -84,6 +87,7 @@ class Verify:
                     break
                 _look(suspects, tools, repairs_left)
             for row in rows:
+                row["hidden"] = [] if row["status"] else hidden_by(r["by"] for r in row["regions"] or [])
                 row["status"] = row["status"] or _status(row)
             table = without_pixels(table)
             return schema.with_columns(table, _ADDS, {name: [r[name] for r in rows] for name in _ADDS.names})
@@ -108,6 +112,8 @@ class _Tools:
 def _status(row: dict[str, Any]) -> str:
     if row["residual"]:
         return "residual"
+    if row["hidden"]:
+        return "hidden"
     return "cleaned" if row["mask_rle"] else "unchanged"
 
 
@@ -214,7 +220,26 @@ def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe)
         return False
     if not looks_everywhere(row, recipe) and not any(_beside(r, region.box, row) for r in row["regions"]):
         return False
-    return wanted(region, picture, recipe)
+    return wanted(region, picture, recipe) and not _stays_hidden(region, row, recipe)
+
+
+RECOGNISED = ("face", "person")
+"""Kinds that are hidden when nobody can tell who it is. That a detector still sees a face in a mosaic is no residue;
+letters that are still found under one can be read."""
+
+
+def _stays_hidden(region: Region, row: dict[str, Any], recipe: Recipe) -> bool:
+    """True when a find is what the row hides: more than half of its box, middle included, lies under masks of its
+    kind. What sticks out is a second one."""
+    if region.kind not in RECOGNISED or not recipe.inpaint.hides(region.kind):
+        return False
+    height, width = row["height"], row["width"]
+    mine = [r for r in row["regions"] or [] if r["kind"] == region.kind and not r.get("filler")]
+    mask = rle.union((rle.from_rle(r["rle"], height, width) for r in mine), height, width)
+    x0, y0, x1, y1 = (round(side) for side in region.box)
+    under = mask[max(y0, 0) : y1, max(x0, 0) : x1]
+    middle = mask[min((y0 + y1) // 2, height - 1), min((x0 + x1) // 2, width - 1)]
+    return bool(middle) and bool(under.mean() > 0.5)
 
 
 def _beside(edit: dict[str, Any], box: tuple[float, float, float, float], row: dict[str, Any]) -> bool:
@@ -250,20 +275,27 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     old = [(r, rle.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
     again = tools.fallback(row["passes"] - 1)
     wider = [
-        (_given_to(again, r), _wider(mask, r, tools.recipe.verify.grow))
+        (_given_to(_unless_hidden(again, r, tools), r), _wider(mask, r, tools.recipe.verify.grow))
         if any(_meets(mask, region.box, 0) for region in found)
         else (r, mask)
         for r, mask in old
     ]
     whole = together([mask for _, mask in wider] + added, row, tools.recipe.masks)
     coverage = float(np.count_nonzero(whole)) / whole.size
-    if coverage > tools.recipe.masks.max_coverage:
+    every = [*(region_of(r, height, width) for r, _ in wider), *found]
+    masks = [*(mask for _, mask in wider), *added]
+    if share_filled(every, masks, row, tools.recipe) > tools.recipe.masks.max_coverage:
         return False
     kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": rle.to_rle(m)} for r, m in wider]
     fresh = [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
-    row["regions"] = kept + [_given_to(again, r) for r in fresh]
+    row["regions"] = kept + [_given_to(_unless_hidden(again, r, tools), r) for r in fresh]
     row |= {"mask_rle": rle.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
+
+
+def _unless_hidden(filler: str | None, region: dict[str, Any], tools: _Tools) -> str | None:
+    """The key of the next filler; none for what is hidden, which a filler that removes would bring back changed."""
+    return None if tools.recipe.inpaint.hides(region["kind"]) else filler
 
 
 def _given_to(filler: str | None, region: dict[str, Any]) -> dict[str, Any]:

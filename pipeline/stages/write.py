@@ -16,12 +16,13 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ContractError, RowError
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.images.c2pa_manifest import Sign, signer
+from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.recipe.provenance import code_version
 from cleanplate.pipeline.recipe.recipe import Output
 from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.stages.rows import decoded, paste_patches
 from cleanplate.pipeline.stages.stage import Needs, Work
-from cleanplate.pipeline.storage.address import SUFFIXES, inner_of, key_of
+from cleanplate.pipeline.storage.address import inner_of, key_of
 
 _ADDS = schema.columns(
     *("image", "output_format", "output_sha256", "edited_rle", "untouched", "metadata_dropped", "note")
@@ -89,7 +90,7 @@ def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
 def path_of(uri: str, image_format: str) -> str:
     """A file name for the output: the source's, with the suffix that its content has now."""
     name = PurePosixPath(key_of(uri, "") if inner_of(uri) else unquote(uri, errors="replace")).name
-    suffixes = SUFFIXES[image_format]
+    suffixes = FORMATS[image_format].suffixes
     same = PurePosixPath(name).suffix.lower().lstrip(".") in suffixes
     return name if same else f"{PurePosixPath(name).stem}.{suffixes[0]}"
 

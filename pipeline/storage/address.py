@@ -17,18 +17,6 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
-SUFFIXES = {
-    "jpeg": ("jpg", "jpeg", "jpe", "jfif"),
-    "png": ("png",),
-    "gif": ("gif",),
-    "webp": ("webp",),
-    "bmp": ("bmp", "dib"),
-    "tiff": ("tif", "tiff"),
-    "avif": ("avif",),
-    "heif": ("heic", "heif"),
-}
-"""Format -> the name suffixes that fit it, the one for new names first."""
-
 Kind = Literal["parquet", "arrow", "tar"]
 _PIECE_BYTES, _PIECE_ROWS = 1 << 28, 4096
 KINDS: tuple[Kind, ...] = ("parquet", "arrow", "tar")

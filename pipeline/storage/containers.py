@@ -24,7 +24,7 @@ import pyarrow as pa
 from cleanplate.models.devices import progressed
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
 from cleanplate.pipeline.storage import arrow_file, parquet_file, tar_file
-from cleanplate.pipeline.storage.address import SUFFIXES, Inner, Kind, inner_of
+from cleanplate.pipeline.storage.address import Inner, Kind, inner_of
 from cleanplate.pipeline.storage.connect import Object, Store, place_of, read_uri
 from cleanplate.pipeline.storage.other_files import is_other
 from cleanplate.pipeline.storage.parquet_file import Fetched
@@ -33,7 +33,10 @@ from cleanplate.pipeline.storage.range_file import RangeFile
 _SUFFIX_KINDS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar", ".tgz": "tar"}
 _SUFFIX_KINDS |= {".tar.gz": "tar", ".tar.zst": "tar"}  # Listed, so that they fail with a reason.
 _FORMATS: dict[str, Kind] = {"parquet": "parquet", "arrow": "arrow", "webdataset": "tar"}
-_IMAGES = frozenset(itertools.chain(*SUFFIXES.values(), ("jp2", "jxl", "ppm", "pgm", "pnm")))
+_COMMON = "jpg jpeg jpe jfif png gif webp bmp dib tif tiff avif heic heif jp2 jxl ppm pgm pnm"
+IMAGE_SUFFIXES = frozenset(_COMMON.split())
+"""Members of tars and objects beside containers with such names are rows; so are some that are not handled, to fail
+with a cause."""
 _COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _SAMPLE = 1000
 _THREADS = 16
@@ -108,7 +111,7 @@ def _begins_like_one(store: Store, item: Object) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return _suffix(name).lstrip(".") in _IMAGES
+    return _suffix(name).lstrip(".") in IMAGE_SUFFIXES
 
 
 def _suffix(name: str) -> str:

@@ -197,7 +197,7 @@ def _local_error(error: OSError, path: Path) -> StorageError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return StorageError("missing", f"no such file: {path}")
     if isinstance(error, PermissionError):
-        return StorageError("forbidden", f"not allowed: {path}")
+        return StorageError("forbidden", f"no permission: {path}")
     if isinstance(error, FileExistsError):
         return StorageError("other", f"a file is where a folder must be: {path}")
     if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EISDIR):

@@ -24,6 +24,7 @@ PAPER, CARD, LINE, INK, FAINT = "#f4f3ef", "#ffffff", "#dedcd4", "#22252b", "#7c
 RED = (222, 38, 48)
 STATUS_COLOURS = {
     "cleaned": "#2b8a3e",
+    "hidden": "#5f3dc4",
     "unchanged": "#6c757d",
     "residual": "#c76a00",
     "skipped": "#3567a8",
@@ -37,7 +38,7 @@ class SheetRow:
 
     before, after: HWC uint8 RGB, upright; None where there is none (a failed row), drawn as an empty frame.
     mask: HW bool of `before`, True = removed; None = nothing. regions: the finds, for boxes and labels.
-    status: `cleaned`, `unchanged`, `residual`, `skipped`, `failed`; any other word is drawn grey.
+    status: `cleaned`, `hidden`, `unchanged`, `residual`, `skipped`, `failed`; any other word is drawn grey.
     """
 
     before: Image | None

@@ -23,6 +23,7 @@ from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.ledger import compactions, ledger, plan, statistics
 from cleanplate.pipeline.ledger.statistics import Facts
 from cleanplate.pipeline.recipe import provenance
+from cleanplate.pipeline.recipe.sections import hidden_by
 from cleanplate.pipeline.storage.connect import Store, open_store
 from cleanplate.pipeline.ui import report_rows
 
@@ -93,6 +94,7 @@ def summary(output: Store, record: dict[str, Any], facts: Facts) -> dict[str, An
         "unreadable": facts.unreadable,
         "recipe": yaml.safe_dump(record.get("recipe", {}), sort_keys=False, allow_unicode=True),
         "remove": list((record.get("recipe") or {}).get("remove", ())),
+        "hidden": hidden_by(facts.inpainters),
         "digest": record.get("recipe_digest", ""),
         "weights": record.get("weights", {}),
         "packages": record.get("packages", {}),

@@ -20,6 +20,7 @@ from cleanplate.pipeline.errors import CleanplateError, DamagedError, StorageErr
 from cleanplate.pipeline.ledger.layouts import with_bytes
 from cleanplate.pipeline.ledger.ledger import open_part
 from cleanplate.pipeline.ledger.statistics import Pick, name_of
+from cleanplate.pipeline.recipe.sections import hidden_by
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.ui import row_pictures
 from cleanplate.pipeline.ui.contact_sheet import RED, SheetRow
@@ -69,6 +70,7 @@ def card(row: dict[str, Any], why: str, below: str) -> Card:
         "name": name_of(row["source_uri"] or "", below),
         "uri": row["source_uri"],
         "status": row["status"],
+        "hidden": hidden_by(r["by"] for r in row["regions"] or []),
         "attempt": row["attempt"],
         "why": why,
         "size": [row["width"], row["height"]],

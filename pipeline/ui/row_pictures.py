@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from cleanplate.models.types import Image
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine.ray_data import stages_of
+from cleanplate.pipeline.engine.job import stages_of
 from cleanplate.pipeline.errors import RowError, StorageError
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.ledger import ledger, plan

@@ -16,6 +16,7 @@ from cleanplate.pipeline.schema import STAGES
 
 COLOURS = {
     "cleaned": "green",
+    "hidden": "blue",
     "unchanged": "cyan",
     "residual": "yellow",
     "skipped": "magenta",

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cleanplate.pipeline.engine import ray_data
+from cleanplate.pipeline.engine import ray_cluster
+from cleanplate.pipeline.engine.job import Stages
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.storage.connect import open_store
 from rigs.faultproxy import FaultProxy
@@ -112,7 +113,7 @@ class Bench:
     def start(
         self,
         output: str,
-        stages: ray_data.Stages | None = None,
+        stages: Stages | None = None,
         file_limit: int | None = None,
         flags: Sequence[str] = (),
         elsewhere: bool = False,
@@ -130,9 +131,7 @@ class Bench:
         where = [] if self.engine == "here" else ["--address", self.cluster.address]
         return self.command(["compact", output, "--rows", str(rows), *where])
 
-    def command(
-        self, words: list[str], stages: ray_data.Stages | None = None, file_limit: int | None = None
-    ) -> Start:
+    def command(self, words: list[str], stages: Stages | None = None, file_limit: int | None = None) -> Start:
         log = self.folder / f"{uuid.uuid4().hex}.log"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_FORKED)
@@ -189,7 +188,7 @@ class Verdict:
 
 def _run(
     words: list[str],
-    stages: ray_data.Stages | None,
+    stages: Stages | None,
     file_limit: int | None,
     environment: dict[str, str],
     log: str,
@@ -213,7 +212,7 @@ def _run(
     os._exit(code)  # As a command ends: nothing of the fork server's is to be cleaned up here.
 
 
-def _with_stages(words: list[str], stages: ray_data.Stages) -> int:
+def _with_stages(words: list[str], stages: Stages) -> int:
     """The command with other stages, which no flag can name."""
     from cleanplate.jobs.cli.app import parser
     from cleanplate.jobs.cli.flags import recipe_of
@@ -226,7 +225,7 @@ def _with_stages(words: list[str], stages: ray_data.Stages) -> int:
     units = runs.plan_new(run)
     try:
         with (
-            nullcontext() if args.here else ray_data.connected(args.address),
+            nullcontext() if args.here else ray_cluster.connected(args.address),
             Progress(0, 0, shown="plain") as told,
         ):
             runs.execute(run, units, "here" if args.here else "ray", told, stages)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine.ray_data import stages_of
+from cleanplate.pipeline.engine.job import stages_of
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.stage import Needs, Stage, Work
 

@@ -127,7 +127,7 @@ def test_failed_rows_are_tried_again_when_asked(tmp_path: Path) -> None:
 
 
 def test_a_source_that_stays_away_leaves_the_unit_uncommitted(tmp_path: Path, s3_faults) -> None:  # type: ignore[no-untyped-def]
-    from cleanplate.pipeline.engine import ray_data
+    from cleanplate.pipeline.engine.job import Job, run_here
     from cleanplate.pipeline.ledger import plan
     from cleanplate.pipeline.stages.read import Read
     from cleanplate.pipeline.storage import s3 as s3_store
@@ -142,15 +142,15 @@ def test_a_source_that_stays_away_leaves_the_unit_uncommitted(tmp_path: Path, s3
     s3_store.PATIENCE_S = 1.0
     try:
         s3_faults.faults(Fault("e503", method="GET"))
-        job = ray_data.Job(tuple(units), run.output, run.recipe, run.stamp)
-        assert list(ray_data.run_here(job)) == []
+        job = Job(tuple(units), run.output, run.recipe, run.stamp)
+        assert list(run_here(job)) == []
         assert ledger.done(run.output) == set()
         table = Read(run.recipe.limits, last=True).open()(plan.read_unit(run.output, units[0]))
         assert {e["kind"] for e in table["error"].to_pylist()} == {"unreachable"}
         s3_faults.faults()
     finally:
         s3_store.PATIENCE_S = patience
-    assert sum(r.rows for r in ray_data.run_here(job)) == 2
+    assert sum(r.rows for r in run_here(job)) == 2
 
 
 def test_three_hundred_photographs_through_s3_and_ray(s3, ray_local: None) -> None:  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pil
+from PIL import ImageDraw, ImageFont
 
 from cleanplate.models.segmenters.masks import short_side
 from cleanplate.models.segmenters.sam import SAM, build_sam
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.errors import ConfigError
-from cleanplate.pipeline.factory import detectors, inpainters, kinds
-from cleanplate.pipeline.factory.kinds import Verifier
+from cleanplate.pipeline.factory import check, inpainters, kinds, segmenters
+from cleanplate.pipeline.factory.detectors import Verifier
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Recipe, load
 from cleanplate.pipeline.stages.rows import region_struct
 from cleanplate.pipeline.stages.verify import _beside, _look, _Tools, _wider
+from rigs.code_scenes import drawn
 from rigs.finders_rig import badge, laid, tiny_owl
 from rigs.flow_rig import check_complete, clean, folder
 
@@ -59,7 +62,7 @@ def test_a_logo_is_found_removed_and_named_with_its_reference(tmp_path: Path) ->
 def test_references_that_cannot_be_read_are_wrong_use(tmp_path: Path, reference: str) -> None:
     (tmp_path / "junk.png").write_bytes(b"not a picture")
     with pytest.raises(ConfigError, match=r"logos\.references"):
-        inpainters.check(load(None, {"remove": "logo", "logos.references": [str(tmp_path / reference)]}))
+        check.check(load(None, {"remove": "logo", "logos.references": [str(tmp_path / reference)]}))
 
 
 def test_everything_within_limits(tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_words_are_looked_for_and_the_model_is_in_the_row(tmp_path: Path) -> Non
         ({"masks": {"segmenter": "sam2"}}, "checkpoint"),
         ({"remove": "person", "persons.model": "none.onnx"}, "none.onnx"),
         ({"remove": "watermark"}, "watermark")
-        if "watermark" not in kinds.MAKERS
+        if "watermark" not in kinds.ENTRIES
         else ({"remove": []}, "remove"),
     ],
 )
@@ -116,7 +119,7 @@ def test_models_that_are_not_there_are_wrong_use(recipe: dict[str, Any], said: s
     from cleanplate.models.weights.registry import WeightsError
 
     with pytest.raises((ConfigError, WeightsError), match=said):
-        inpainters.check(load(None, recipe))
+        check.check(load(None, recipe))
 
 
 # --- verification ---
@@ -135,10 +138,12 @@ class Stubborn:
         return [[Region("face", self.name, self.score, self.box)] if self.left >= 0 else [] for _ in images]
 
 
+REMOVED = {"inpaint.name": "telea", "inpaint.per_kind.face": "telea"}
+"""Faces are hidden where a recipe does not say otherwise."""
+
+
 def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
     """A row with one edit after so many looks."""
-    from io import BytesIO
-
     picture = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
     data = BytesIO()
     Pil.fromarray(picture).save(data, "PNG")
@@ -150,7 +155,7 @@ def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
         "height": 200, "status": None, "patches": [], "regions": [region], "mask_rle": rle.to_rle(mask),
         "mask_coverage": 0.03, "inpainter": "telea", "segmenter": "box", "passes": 1, "residual": [], "review": None,
     }  # fmt: skip
-    tools = _Tools([verifier], inpainters.segmenter(recipe), inpainters.inpainters(recipe), recipe)
+    tools = _Tools([verifier], segmenters.segmenter(recipe), inpainters.inpainters(recipe), recipe)
     for left in range(looks - 1, -1, -1):
         if not row.get("_settled"):
             _look([row], tools, left)
@@ -158,7 +163,13 @@ def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
 
 
 def test_repairs_take_the_recipe_s_next_filler_and_then_report() -> None:
-    recipe = load(None, {"inpaint": {"name": "telea", "fallbacks": ["ns", "fill"]}, "masks.max_coverage": 1})
+    recipe = load(
+        None,
+        {
+            "inpaint": {"name": "telea", "per_kind": {"face": "telea"}, "fallbacks": ["ns", "fill"]},
+            "masks.max_coverage": 1,
+        },
+    )
     box = (100.0, 80.0, 140.0, 120.0)
     once = looked(Verifier(Stubborn(box, 1)), recipe, 4)
     assert (once["inpainter"], once["passes"], once["residual"]) == ("ns", 2, [])
@@ -171,12 +182,12 @@ def test_repairs_take_the_recipe_s_next_filler_and_then_report() -> None:
 
 
 def test_without_fallbacks_the_same_filler_repairs() -> None:
-    row = looked(Verifier(Stubborn((100, 80, 140, 120), 1)), load(None, {"inpaint.name": "telea"}), 3)
+    row = looked(Verifier(Stubborn((100, 80, 140, 120), 1)), load(None, REMOVED), 3)
     assert (row["inpainter"], row["passes"]) == ("telea", 2)
 
 
 def test_a_weak_model_s_low_word_is_no_residue() -> None:
-    recipe = load(None, {"inpaint.name": "telea"})
+    recipe = load(None, REMOVED)
     unsure = Stubborn((100, 80, 140, 120), 9, score=0.65)
     assert looked(Verifier(unsure, guard=0.7), recipe, 1)["residual"] == []
     assert looked(Verifier(unsure, guard=0.6), recipe, 1)["residual"] != []
@@ -184,17 +195,28 @@ def test_a_weak_model_s_low_word_is_no_residue() -> None:
 
 def test_a_close_verifier_sees_the_edit_s_surroundings_and_its_finds_come_back_in_place() -> None:
     stubborn = Stubborn((40, 40, 80, 80), 9)
-    row = looked(Verifier(stubborn, ("face",), close=True), load(None, {"inpaint.name": "telea"}), 1)
+    row = looked(Verifier(stubborn, ("face",), close=True), load(None, REMOVED), 1)
     assert stubborn.shapes == [(120, 120)]
     assert row["residual"][0]["box"] == [100, 80, 140, 120]
     elsewhere = Stubborn((40, 40, 80, 80), 9)
-    assert (
-        looked(Verifier(elsewhere, ("text",), close=True), load(None, {"inpaint.name": "telea"}), 1)[
-            "residual"
-        ]
-        == []
-    )
+    assert looked(Verifier(elsewhere, ("text",), close=True), load(None, REMOVED), 1)["residual"] == []
     assert elsewhere.shapes == [], "an edit of another kind is not shown to it"
+
+
+def test_a_face_that_is_still_seen_in_its_mosaic_is_no_residue_and_one_beside_it_is() -> None:
+    recipe = load(None, {"inpaint.name": "telea"})
+    row = looked(Verifier(Stubborn((102, 82, 138, 118), 9)), recipe, 1)
+    assert row["residual"] == []
+    beside = looked(Verifier(Stubborn((118, 80, 170, 120), 9)), recipe, 1)
+    assert len(beside["residual"]) == 1, "it sticks out by more than half"
+    removed = looked(Verifier(Stubborn((102, 82, 138, 118), 9)), load(None, REMOVED), 1)
+    assert len(removed["residual"]) == 1
+
+
+def test_the_repair_of_a_hidden_face_hides_it_too() -> None:
+    recipe = load(None, {"inpaint": {"name": "telea", "fallbacks": ["ns"]}, "masks.max_coverage": 0.001})
+    row = looked(Verifier(Stubborn((118, 80, 170, 120), 1)), recipe, 3)
+    assert (row["inpainter"], row["passes"]) == ("pixelate", 2), "and no limit of fills stops it"
 
 
 def slanted() -> tuple[Mask, dict[str, Any], dict[str, Any]]:
@@ -217,8 +239,8 @@ def test_a_slanted_line_is_as_high_as_its_letters_and_not_as_its_box() -> None:
 
 def test_faces_are_checked_by_a_model_of_another_family() -> None:
     recipe = load(None, {"remove": "face"})
-    finders_of = {detector.name.partition("@")[0] for detector in detectors.detectors(recipe)}
-    checkers = {one.detector.name.partition("@")[0] for one in detectors.verifiers(recipe)}
+    finders_of = {detector.name.partition("@")[0] for detector in kinds.detectors(recipe)}
+    checkers = {one.detector.name.partition("@")[0] for one in kinds.verifiers(recipe)}
     assert checkers - finders_of == {"blazeface"}
 
 
@@ -234,8 +256,8 @@ SECOND = {
 @pytest.mark.parametrize(("kind", "name"), SECOND.items())
 def test_another_network_looks_at_the_result(kind: str, name: str) -> None:
     recipe = load(None, {"remove": kind})
-    found_by = {detector.name for detector in detectors.detectors(recipe)}
-    (second,) = [one for one in detectors.verifiers(recipe) if one.detector.name == name]
+    found_by = {detector.name for detector in kinds.detectors(recipe)}
+    (second,) = [one for one in kinds.verifiers(recipe) if one.detector.name == name]
     assert name not in found_by
     assert second.guard > 0  # Its low word alone is no residue.
 
@@ -249,17 +271,17 @@ def test_another_network_looks_at_the_result(kind: str, name: str) -> None:
 )
 def test_blazepose_and_nanodet_look_at_each_other_s_persons(model: str, verifiers: set[str]) -> None:
     recipe = load(None, {"remove": "person", "persons.model": model})
-    assert {one.detector.name for one in detectors.verifiers(recipe)} == verifiers
+    assert {one.detector.name for one in kinds.verifiers(recipe)} == verifiers
 
 
 def test_kinds_of_one_network_share_one_pass() -> None:
     recipe = load(None, {"remove": ["person", "vehicle", "laptop"]})
-    (one,) = detectors.detectors(recipe)
-    (again, _) = detectors.verifiers(recipe)
+    (one,) = kinds.detectors(recipe)
+    (again, _) = kinds.verifiers(recipe)
     assert (one.name, again.detector.name) == ("nanodet", "nanodet@mirrored")
 
 
-@pytest.mark.parametrize("kind", sorted(set(kinds.MAKERS) - {"everything", "given", "static-watermark"}))
+@pytest.mark.parametrize("kind", sorted(set(kinds.ENTRIES) - {"everything", "given", "static-watermark"}))
 def test_no_kind_is_verified_by_its_finder_alone(kind: str, tmp_path: Path) -> None:
     """Trap 7. (`given` and `static-watermark` check pixels; of `everything` nothing is left to look for.)"""
     Pil.fromarray(np.asarray(badge())).save(tmp_path / "badge.png")
@@ -271,16 +293,16 @@ def test_no_kind_is_verified_by_its_finder_alone(kind: str, tmp_path: Path) -> N
             "prompt": {"words": ["cup"], "model": str(tiny_owl(tmp_path / "owl"))},
         },
     )
-    found_by = {detector.name for detector in detectors.detectors(recipe)}
-    assert {one.detector.name for one in detectors.verifiers(recipe)} - found_by
+    found_by = {detector.name for detector in kinds.detectors(recipe)}
+    assert {one.detector.name for one in kinds.verifiers(recipe)} - found_by
 
 
 def test_an_edit_that_left_the_face_is_reported_by_the_second_model_alone() -> None:
     """Trap 7: the finder's own word is not enough. The face is there; only the other family is asked."""
     face = np.asarray(Pil.open(PHOTOS / "astronaut.jpg").convert("RGB"))
     recipe = load(None, {"remove": "face"})
-    (close,) = [one for one in detectors.verifiers(recipe) if one.close]
-    (found,) = detectors.detectors(recipe)[0]([face])
+    (close,) = [one for one in kinds.verifiers(recipe) if one.close]
+    (found,) = kinds.detectors(recipe)[0]([face])
     x0, y0, x1, y1 = (int(v) for v in found[0].box)
     crop = np.ascontiguousarray(face[max(0, y0 - 60) : y1 + 60, max(0, x0 - 60) : x1 + 60])
     assert max(region.score for region in close.detector([crop])[0]) > close.guard
@@ -290,3 +312,49 @@ def test_an_edit_that_left_the_face_is_reported_by_the_second_model_alone() -> N
     (gone,) = filled([face], [mask])
     crop = np.ascontiguousarray(gone[max(0, y0 - 60) : y1 + 60, max(0, x0 - 60) : x1 + 60])
     assert max((region.score for region in close.detector([crop])[0]), default=0) < close.guard
+
+
+@pytest.mark.parametrize(("filler", "status"), [("telea", "cleaned"), ("pixelate", "cleaned")])
+def test_a_code_is_gone_when_nobody_can_decode_it(tmp_path: Path, filler: str, status: str) -> None:
+    image = photograph("coffee.jpg", 480).copy()
+    code = drawn("QRCode", 42, 4)
+    image[40 : 40 + code.shape[0], 60 : 60 + code.shape[1]] = code
+    row = run_one(tmp_path, image, {"remove": "qr", "inpaint.name": filler})
+    assert row["status"] == status, row["residual"]
+    assert [r["detector"] for r in row["regions"]] == ["codes:QRCode"]
+    from cleanplate.models.detectors.codes import CodeDetector
+
+    assert CodeDetector(harder=True)([np.asarray(Pil.open(BytesIO(row["image"]["bytes"])))]) == [[]]
+
+
+def test_hiding_that_can_be_decoded_is_residual() -> None:
+    image = photograph("coffee.jpg", 480).copy()
+    code = drawn("QRCode", 42, 4)
+    image[40 : 40 + code.shape[0], 60 : 60 + code.shape[1]] = code
+    verifiers = kinds.verifiers(load(None, {"remove": "code"}))
+    assert {one.detector.name for one in verifiers} == {"codes@harder", "codes-by-opencv"}
+    soft = cv2.GaussianBlur(image, (0, 0), 1.5)
+    assert [[r.score for r in one.detector([image])[0]] for one in verifiers] == [[1.0], [1.0]]
+    assert any(one.detector([soft])[0] for one in verifiers), "a soft copy is still a copy"
+
+
+def test_only_the_words_that_are_meant_go(tmp_path: Path) -> None:
+    image = photograph("picos.jpg", 640)
+    canvas = Pil.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=26)
+    draw.rectangle((40, 60, 600, 200), fill=(250, 250, 250))
+    draw.text((60, 70), "Please call Jane Doe", font=font, fill=(10, 10, 10))
+    draw.text((60, 140), "Mail: jane.doe@example.org", font=font, fill=(10, 10, 10))
+    row = run_one(tmp_path, np.asarray(canvas), {"remove": "text", "text.only": ["email"]})
+    assert row["status"] == "cleaned", row["residual"]
+    (region,) = row["regions"]
+    assert ":email" in region["detector"]
+    assert "jane" not in str({k: v for k, v in row.items() if k != "image"}), (
+        "a row never repeats what must go"
+    )
+    start = 60 + draw.textlength("Mail: ", font=font)
+    assert abs(region["box"][0] - start) < 12
+    mask = rle.from_rle(row["mask_rle"], *image.shape[:2])
+    assert not mask[60:120].any(), "the other line stays"
+    assert not mask[:, : int(start) - 14].any(), "and so does the rest of the line"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cleanplate.jobs.cli.app import main
 from cleanplate.models.devices import bf16_is_native
-from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.recipe.recipe import Recipe, load
 from rigs.flow_rig import check_complete, clean, faces, folder
 from rigs.model_files import lama_checkpoint, sam_checkpoint
 
@@ -64,7 +64,16 @@ def test_segment_anything_turns_boxes_into_masks(tmp_path: Path) -> None:
 
 def test_another_eraser_for_one_kind(tmp_path: Path) -> None:
     row = run_one(tmp_path, faces(**{"inpaint.per_kind": {"face": "pixelate"}, "verify.scope": "none"}))
-    assert row["inpainter"] == "pixelate"
+    assert (row["inpainter"], row["status"], row["hidden"]) == ("pixelate", "hidden", ["pixelate"])
+
+
+def test_faces_are_hidden_unless_the_recipe_names_another_filler(tmp_path: Path) -> None:
+    assert Recipe().inpaint.per_kind["face"] == "pixelate"
+    assert load(None, {"inpaint.name": "fill"}).inpaint.hiders(["face", "text"]) == ["fill"]
+    assert load(None, {"inpaint.per_kind.text": "ns"}).inpaint.hiders(["face", "text"]) == ["pixelate"]
+    row = run_one(tmp_path, load(None, {"remove": "face", "masks.max_coverage": 0.0}))
+    assert (row["status"], row["hidden"], row["residual"]) == ("hidden", ["pixelate"], [])
+    assert [region["by"] for region in row["regions"]] == ["pixelate"]  # type: ignore[attr-defined]
 
 
 def test_a_checkpoint_that_is_none_is_refused_before_any_work(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cleanplate.pipeline.engine import ray_data
 from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.engine.job import stages_of
 from cleanplate.pipeline.ui.progress import Progress
 from faults.stages import poisoned
 from rigs.flow_rig import check_complete, comparable, faces, folder, put_photos, rows_of
@@ -20,7 +21,7 @@ def test_an_image_that_kills_its_process_fails_alone(tmp_path: Path, ray_local: 
     files = put_photos(source, 16)
     files["poison.jpg"] = next(iter(files.values()))
     (tmp_path / "in" / "poison.jpg").write_bytes(files["poison.jpg"])
-    for name, stages in (("clean", ray_data.stages_of), ("poison", poisoned)):
+    for name, stages in (("clean", stages_of), ("poison", poisoned)):
         run = runs.start(source, str(tmp_path / name), faces(**{"engine.batch": 4}))
         runs.execute(run, runs.plan_new(run), "ray", lambda receipt: None, stages)
         check_complete(source, str(tmp_path / name), files)

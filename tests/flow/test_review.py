@@ -18,8 +18,8 @@ from test_resume import FLAGS, ROOT, parts, wait_for_parts
 
 from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine import ray_data
 from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.engine.job import Job, run_here, stages_of
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.ledger import audit, ledger, plan, review, statistics
 from cleanplate.pipeline.recipe.recipe import Recipe
@@ -126,7 +126,7 @@ class Blind:
 
 
 def with_a_blind_detector(recipe: Recipe, last: bool) -> tuple[Stage, ...]:
-    return tuple(Blind() if stage.name == "detect" else stage for stage in ray_data.stages_of(recipe, last))
+    return tuple(Blind() if stage.name == "detect" else stage for stage in stages_of(recipe, last))
 
 
 def test_a_redo_looks_at_the_whole_picture(cleaned: Path, tmp_path: Path) -> None:
@@ -135,11 +135,7 @@ def test_a_redo_looks_at_the_whole_picture(cleaned: Path, tmp_path: Path) -> Non
 
     def go(marks: review.Marks | None = None) -> dict[str, Any]:
         units = tuple(runs.missing(run.output, runs.plan_new(run, marks=marks)))
-        list(
-            ray_data.run_here(
-                ray_data.Job(units, run.output, run.recipe, run.stamp, True, with_a_blind_detector)
-            )
-        )
+        list(run_here(Job(units, run.output, run.recipe, run.stamp, True, with_a_blind_detector)))
         return row_of(tmp_path / "out", FACE)
 
     assert go()["status"] == "unchanged"

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.engine import log
 from cleanplate.pipeline.errors import ConfigError, StorageError, redacted
 from cleanplate.pipeline.images import encode
-from cleanplate.pipeline.images.formats.base import ImageError, png_chunk
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.png_parts import png_chunk
 from cleanplate.pipeline.stages.read import probe
 from cleanplate.pipeline.storage.connect import LocalStore, open_store
 from rigs.fakes3 import TLS, listening
@@ -265,8 +267,14 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
 def test_compressed_text_of_a_png_does_not_unfold(kind: bytes, head: bytes) -> None:
     data = png_with(kind, head + zlib.compress(bytes(100_000_000), 9))
     assert len(data) < 200_000
-    with pytest.raises(ImageError):
-        encode.decode(data)
+    tracemalloc.start()
+    decoded = encode.decode(data)
+    out = encode.encode(data, decoded, None, None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert decoded.icc is None
+    assert kind not in out.data or kind == b"iCCP", "scrub drops texts"
+    assert peak < 40_000_000, "of 100 MB at most the 16 of a large profile"
 
 
 def test_a_store_that_is_away_is_no_wrong_use(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from cleanplate.pipeline.engine import estimate_watermarks, ray_data
+from cleanplate.pipeline.engine import estimate_watermarks, ray_cluster
 from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.engine.job import spread_here
 from cleanplate.pipeline.errors import ConfigError, ContractError
-from cleanplate.pipeline.factory import static_watermark
+from cleanplate.pipeline.factory import check, static_watermark
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.decode import upright_to_stored
 from cleanplate.pipeline.recipe.recipe import Recipe, load
@@ -96,7 +97,7 @@ def assert_the_pass_ran_elsewhere(source: str, output: str, recipe: Recipe) -> N
     workers: set[int] = set()
 
     def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        for pid, made in ray_data.spread_on_ray(lambda item: (os.getpid(), function(item)), items):
+        for pid, made in ray_cluster.spread_on_ray(lambda item: (os.getpid(), function(item)), items):
             workers.add(pid)
             yield made
 
@@ -206,7 +207,7 @@ def test_a_mark_on_pictures_of_three_sizes_is_found_by_default(tmp_path: Path) -
     recipe = load(None, RECIPE | {"consensus.min_images": 30, "consensus.sample": 36})
     run = runs.start(str(source), str(tmp_path / "out"), recipe)
     runs.plan_new(run)
-    index = static_watermark.prepare(run.output, run.recipe, ray_data.spread_here)
+    index = estimate_watermarks.prepare(run.output, run.recipe, spread_here)
     assert index[f"file://{source}"]["marks"] == 1
     assert runs.advice(run) is None
     lookup = static_watermark.opened(run.recipe)
@@ -227,7 +228,7 @@ def test_a_run_whose_groups_are_too_small_says_what_to_set(tmp_path: Path) -> No
         recipe = load(None, RECIPE | {"consensus.group": group})
         run = runs.start(str(source), str(tmp_path / group), recipe)
         runs.plan_new(run)
-        static_watermark.prepare(run.output, run.recipe, ray_data.spread_here)
+        estimate_watermarks.prepare(run.output, run.recipe, spread_here)
         said = runs.advice(run)
         assert said is not None
         assert word in said
@@ -266,11 +267,10 @@ def test_a_turned_jpeg_is_taken_off_in_its_own_frame(orientation: int, tmp_path:
 
 
 def test_one_image_alone_has_nothing_in_common(tmp_path: Path) -> None:
-    from cleanplate.pipeline.engine.ray_data import stages_of
-    from cleanplate.pipeline.factory import inpainters
+    from cleanplate.pipeline.engine.job import stages_of
 
     recipe = load(None, RECIPE)
-    assert inpainters.weights_of(recipe) == ()
+    assert check.weights_of(recipe) == ()
     with pytest.raises(ConfigError, match="whole collection"):
         stages_of(recipe)[1].open()
     with pytest.raises(ConfigError, match="min_images"):

@@ -31,7 +31,12 @@ FACES: dict[str, Any] = {
 
 
 def faces(**overrides: Any) -> Recipe:
-    return load(None, FACES | overrides)
+    """Faces, removed by what fills everything else (without it they would be hidden)."""
+    asked = FACES | overrides
+    return load(
+        None,
+        asked if "inpaint.per_kind" in asked else asked | {"inpaint.per_kind.face": asked["inpaint.name"]},
+    )
 
 
 def put_photos(source: str, n: int, seed: int = 0) -> dict[str, bytes]:

@@ -20,7 +20,8 @@ Quad = npt.NDArray[np.float64]
 class Line:
     """One line of text: its quadrilateral, the detector's mean probability in it, and what was read (score 0
     and no text without a recogniser). slanted: found in the turned picture. drawn: found in an overlay's map, not in
-    the picture. sketch: how well two letters or more of it read in that map."""
+    the picture. sketch: how well two letters or more of it read in that map. places: of each character of the text,
+    where its middle lies along the line, 0 to 1."""
 
     quad: Quad
     found: float
@@ -29,6 +30,7 @@ class Line:
     slanted: bool = False
     drawn: bool = False
     sketch: float = 0.0
+    places: tuple[float, ...] = ()
 
     @property
     def view(self) -> str:

@@ -42,18 +42,21 @@ class Reader:
     def __call__(self, images: Sequence[Image], lines: Sequence[Sequence[Line]]) -> list[list[Line]]:
         """The lines of each image with text and score; a line that runs up or down is read both ways. Lines of
         all images share the recogniser's batches."""
-        turns = [(n, i, line.quad) for n, some in enumerate(lines) for i, line in enumerate(some)]
-        turns += [(n, i, np.roll(quad, -2, 0)) for n, i, quad in turns if _steep(quad)]
+        turns = [(n, i, line.quad, False) for n, some in enumerate(lines) for i, line in enumerate(some)]
+        turns += [(n, i, np.roll(quad, -2, 0), True) for n, i, quad, _ in turns if _steep(quad)]
         best = [list(some) for some in lines]
-        readings = self.read([strip(images[n], quad) for n, _, quad in turns])
-        for (n, i, _), (text, score) in zip(turns, readings, strict=True):
+        readings = self.read([strip(images[n], quad) for n, _, quad, _ in turns])
+        for (n, i, quad, back), (text, score, columns) in zip(turns, readings, strict=True):
             if score > best[n][i].read:
-                best[n][i] = replace(best[n][i], text=text, read=score)
+                shares = [min(1.0, column / _width_of(quad)) for column in columns]
+                places = tuple(1 - share if back else share for share in shares)
+                best[n][i] = replace(best[n][i], text=text, read=score, places=places)
         return best
 
-    def read(self, strips: Sequence[Image]) -> list[tuple[str, float]]:
-        """Strips (48 x W x 3 uint8 RGB, W in READ_WIDTHS) -> (text, mean probability of its characters)."""
-        out: list[tuple[str, float]] = [("", 0.0)] * len(strips)
+    def read(self, strips: Sequence[Image]) -> list[tuple[str, float, list[float]]]:
+        """Strips (48 x W x 3 uint8 RGB, W in READ_WIDTHS) -> (text, mean probability of its characters, the column of
+        each)."""
+        out: list[tuple[str, float, list[float]]] = [("", 0.0, [])] * len(strips)
         for width in READ_WIDTHS:
             of_width = [i for i, one in enumerate(strips) if one.shape[1] == width]
             count = max(1, 2560 // width)
@@ -62,17 +65,26 @@ class Reader:
                 batch = np.stack([strips[i] for i in some])[..., ::-1] / np.float32(127.5) - 1
                 feeds = {"x": np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)}
                 for i, probabilities in zip(some, self._session.run(None, feeds)[0], strict=True):
-                    out[i] = self._decode(probabilities)
+                    out[i] = self._decode(probabilities, width)
         return out
 
-    def _decode(self, probabilities: Floats) -> tuple[str, float]:
-        """T x C probabilities; class 0 is the blank, repeats collapse."""
+    def _decode(self, probabilities: Floats, width: int) -> tuple[str, float, list[float]]:
+        """T x C probabilities of a strip so wide; class 0 is the blank, repeats collapse."""
         best = probabilities.argmax(1)
         fresh = (best != 0) & np.concatenate([[True], best[1:] != best[:-1]])
         if not fresh.any():
-            return "", 0.0
-        text = "".join(self._characters[k] for k in best[fresh] if k < len(self._characters))
-        return text, float(probabilities.max(1)[fresh].mean())
+            return "", 0.0, []
+        fresh &= best < len(self._characters)
+        text = "".join(self._characters[k] for k in best[fresh])
+        columns = (np.flatnonzero(fresh) + 0.5) * width / len(best)
+        return text, float(probabilities.max(1)[fresh].mean()), columns.tolist()
+
+
+def _width_of(quad: Quad) -> int:
+    """Columns of a strip that show the line itself."""
+    along = float(np.linalg.norm(quad[1] - quad[0]))
+    across = max(1.0, float(np.linalg.norm(quad[3] - quad[0])))
+    return min(max(16, math.ceil(READ_HEIGHT * along / across)), READ_WIDTHS[-1])
 
 
 def strip(image: Image, quad: Quad) -> Image:
@@ -80,9 +92,8 @@ def strip(image: Image, quad: Quad) -> Image:
 
     So what is read does not depend on the line's neighbours in a batch.
     """
-    along = np.linalg.norm(quad[1] - quad[0])
     across = max(1.0, float(np.linalg.norm(quad[3] - quad[0])))
-    wanted = min(max(16, math.ceil(READ_HEIGHT * along / across)), READ_WIDTHS[-1])
+    wanted = _width_of(quad)
     padded = next(width for width in READ_WIDTHS if width >= wanted)
     image, corners = _shrunk(image, quad, across / READ_HEIGHT)
     target = np.array([[0, 0], [wanted, 0], [wanted, READ_HEIGHT], [0, READ_HEIGHT]], np.float32)

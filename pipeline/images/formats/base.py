@@ -1,14 +1,25 @@
-"""What a file is, told from its first bytes, and the parts that it is made of. Nothing here decodes pixels."""
+"""What every image format is made of here: one record, and what its functions take and give.
+
+A format is one file beside this one and one row in `table.py`.
+"""
 
 from __future__ import annotations
 
-import re
 import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from cleanplate.models.types import Mask
 from cleanplate.pipeline.errors import RowError
+from cleanplate.pipeline.images.formats.policy import Policy
+
+Stored = npt.NDArray[np.unsignedinteger]
+Dpi = tuple[float, float]
+TAIL = "bytes after the end of the image"
+"""Its name in `metadata_dropped`."""
 
 KINDS = (
     "empty",
@@ -23,7 +34,6 @@ KINDS = (
     "format_limit",
     "out_of_memory",
 )
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageError(RowError):
@@ -33,181 +43,141 @@ class ImageError(RowError):
     """
 
 
-def sniff(data: bytes) -> str | None:
-    """The format by magic bytes: 'jpeg','png','gif','webp','tiff','bmp','avif','heif','jp2', or None."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if data.startswith(PNG_MAGIC):
-        return "png"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "tiff"
-    # Two letters are weak evidence, so the size of a known BMP header must follow.
-    if data[:2] == b"BM" and len(data) >= 18 and u32le(data, 14) in (12, 16, 40, 52, 56, 64, 108, 124):
-        return "bmp"
-    if data[4:8] == b"ftyp":
-        stop = min(int.from_bytes(data[:4], "big"), 256)
-        brands = [data[8:12]] + [data[at : at + 4] for at in range(16, stop, 4)]
-        if b"avif" in brands or b"avis" in brands:
-            return "avif"
-        return "heif" if brands[0][:2] in (b"he", b"mi", b"ms") else None
-    if data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
-        return "jp2"
-    return None
+@dataclass(frozen=True)
+class Header:
+    """What a file declares of itself, told from its bytes without decoding any.
+
+    format: lower-case name. width, height: pixels as stored. frames: pictures in the file. pages: several are pages,
+    not frames that move.
+    """
+
+    format: str
+    width: int
+    height: int
+    frames: int
+    pages: bool = False
 
 
 @dataclass(frozen=True)
-class Segment:
-    """One JPEG marker segment.
+class Rows:
+    """The pixels of a file, row by row as it stores them, and what is needed to write them back.
 
-    marker: 0xC0..0xFE. payload: what follows the length field. scan: for SOS the entropy-coded data.
+    stored: HWC uint8 or uint16. mode: 'L', 'LA', 'La', 'RGB', 'RGBA', 'RGBa' or 'CMYK' (`decode.Decoded`). held: how
+    the file held them where that is not simply `mode`; else ''. orientation: EXIF's 1..8, which turns the rows upright.
+    turned: an edit is written upright, and the orientation goes. lossy: the file's pixel data is lossily compressed.
     """
 
-    marker: int
-    payload: bytes
-    scan: bytes = b""
-
-    def to_bytes(self) -> bytes:
-        return struct.pack(">BBH", 0xFF, self.marker, len(self.payload) + 2) + self.payload + self.scan
-
-
-# In entropy-coded data FF00 is a stuffed byte, FFD0..FFD7 a restart, FFFF fill: ITU-T T.81 B.1.1.2.
-_SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+    stored: Stored
+    mode: str
+    held: str = ""
+    icc: bytes | None = None
+    dpi: Dpi | None = None
+    orientation: int = 1
+    turned: bool = False
+    lossy: bool = False
 
 
-def jpeg_segments(data: bytes) -> tuple[list[Segment], bytes]:
-    """Segments between SOI and EOI, and the bytes after EOI (previews, motion video).
+@dataclass(frozen=True)
+class Edit:
+    """An edited picture that goes back into its file.
 
-    Bytes between segments that are no marker are skipped, as libjpeg does. Without EOI the segments read until the
-    end are returned (`jpeg_ends`). Raises ImageError('truncated' | 'corrupt').
-    """
-    segments, tail = _jpeg_parts(data)
-    return segments, tail or b""
-
-
-def jpeg_ends(data: bytes) -> bool:
-    """Does the JPEG have its end marker? Raises ImageError as `jpeg_segments`."""
-    return _jpeg_parts(data)[1] is not None
-
-
-def next_marker(data: bytes, at: int) -> int:
-    """Where the next JPEG marker's code lies, behind its FF; len(data) where there is none (libjpeg, next_marker)."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0:
-            return len(data)
-        while at < len(data) and data[at] == 0xFF:  # any number of fill bytes
-            at += 1
-        if at == len(data) or data[at]:
-            return at
-
-
-def _jpeg_parts(data: bytes) -> tuple[list[Segment], bytes | None]:
-    # Segments, and what follows EOI; None where there is no EOI.
-    out: list[Segment] = []
-    at = 2
-    while True:
-        at = next_marker(data, at)
-        if at >= len(data):
-            if any(segment.marker == 0xDA for segment in out):
-                return out, None
-            raise ImageError("truncated", "the JPEG ends before its scan")
-        marker = data[at]
-        at += 1
-        if marker == 0xD9:
-            return out, data[at:]
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            continue  # a stray parameterless marker carries nothing
-        if at + 2 > len(data):
-            raise ImageError("truncated", "a JPEG segment ends early")
-        length = int.from_bytes(data[at : at + 2], "big")
-        stop = at + length
-        if length < 2:
-            raise ImageError("corrupt", "a JPEG segment has an impossible length")
-        if stop > len(data):
-            raise ImageError("truncated", "a JPEG segment ends early")
-        scan = b""
-        payload = data[at + 2 : stop]
-        if marker == 0xDA:
-            found = _SCAN_END.search(data, stop)
-            end = found.start() if found else len(data)
-            scan = data[stop:end] if found else data[stop:end].rstrip(b"\xff")  # the half of a marker
-            stop = end
-        out.append(Segment(marker, payload, scan))
-        at = stop
-
-
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(type, body) of each PNG chunk up to and with IEND. Raises ImageError('truncated')."""
-    at = len(PNG_MAGIC)
-    while True:
-        if at + 8 > len(data):
-            raise ImageError("truncated", "the PNG ends before its last chunk")
-        length = int.from_bytes(data[at : at + 4], "big")
-        kind = data[at + 4 : at + 8]
-        if at + 12 + length > len(data):
-            raise ImageError("truncated", "a PNG chunk ends early")
-        yield kind, data[at + 8 : at + 8 + length]
-        at += 12 + length
-        if kind == b"IEND":
-            return
-
-
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    """One PNG chunk with its length and checksum."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(fourcc, body) of each chunk inside the RIFF container. Raises ImageError('truncated')."""
-    stop = 8 + u32le(data, 4)
-    if stop > len(data):
-        raise ImageError("truncated", "the WebP ends early")
-    at = 12
-    while at + 8 <= stop:
-        length = u32le(data, at + 4)
-        if at + 8 + length > stop:
-            raise ImageError("truncated", "a WebP chunk ends early")
-        yield data[at : at + 4], data[at + 8 : at + 8 + length]
-        at += 8 + length + (length & 1)
-
-
-def gif_blocks(data: bytes) -> tuple[int, list[tuple[str, int, int]]]:
-    """Where the blocks of a GIF start, and (kind, start, end) of each.
-
-    kind: 'image', 'control' (0xF9), 'comment' (0xFE), 'text' (0x01), 'application' (0xFF), 'other', 'end'.
+    source: the file. stored: HWC as the file's rows, the edit in it. mask: HW bool, likewise, True = edited.
+    mode, held, icc, dpi, orientation, lossy: as `Rows` has them. mark: say in the file that it was edited.
     """
 
-    def skip(at: int) -> int:
-        while data[at]:
-            at += data[at] + 1
-        return at + 1
+    source: bytes
+    stored: Stored
+    mask: Mask
+    mode: str
+    held: str
+    icc: bytes | None
+    dpi: Dpi | None
+    orientation: int
+    lossy: bool
+    policy: Policy
+    mark: bool
 
-    names = {0xF9: "control", 0xFE: "comment", 0x01: "text", 0xFF: "application"}
-    at = 13 + (3 << ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
-    first, blocks = at, []
-    try:
-        while True:
-            start = at
-            if data[at] == 0x3B:
-                blocks.append(("end", at, at + 1))
-                return first, blocks
-            if data[at] == 0x2C:
-                flags = data[at + 9]
-                at = skip(at + 11 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0))
-                blocks.append(("image", start, at))
-            elif data[at] == 0x21:
-                kind = names.get(data[at + 1], "other")
-                at = skip(at + 2)
-                blocks.append((kind, start, at))
-            else:
-                raise ImageError("corrupt", "a GIF block of unknown kind")
-    except IndexError:
-        return first, blocks
+    @property
+    def rewritten(self) -> str | None:
+        """What a reader of the row should know of pixels that their way of storing could not take back."""
+        bits = 16 if self.stored.dtype == np.uint16 else 8
+        return f"{self.held} pixels written as {self.mode}, {bits} bits" if self.held else None
+
+
+@dataclass(frozen=True)
+class Written:
+    """An edited file. dropped: names of what the policy dropped. near: HW bool as the file's rows, where pixels may
+    differ, None for the mask itself. anew: all were encoded with loss. blocks_equal: compares the coefficients of the
+    finished file with the source's, None where there are none."""
+
+    data: bytes
+    dropped: list[str]
+    note: str | None = None
+    near: Mask | None = None
+    anew: bool = False
+    blocks_equal: Callable[[bytes], bool | None] | None = None
+
+
+@dataclass(frozen=True)
+class New:
+    """A picture for a new file. stored: HWC, upright, in `mode`. exif: a block, from its byte order mark on."""
+
+    stored: Stored
+    mode: str
+    icc: bytes | None
+    dpi: Dpi | None
+    exif: bytes | None
+    quality: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format that any picture can be converted to. longest: pixels a side, 0 = no limit. deep, alpha: does it hold
+    16 bits, transparency? lossless: from this quality on; over 100 = never."""
+
+    write: Callable[[New], bytes]
+    longest: int = 0
+    deep: bool = False
+    alpha: bool = True
+    lossless: int = 0
+
+
+Cleaned = tuple[bytes, list[str]]
+"""A file, and the names of what was dropped from it, in its order."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One image format. Functions take the whole file and raise ImageError.
+
+    suffixes: of names, the one for new names first. starts: do the first bytes name it? header: struct.error and
+    IndexError mean that it ends early. decode: whatever a foreign decoder raises is a damaged file. clean: the file
+    without what 'scrub' or 'strip' forbid (with 'keep': without what shows an edited picture as it was); compressed
+    pixel data passes byte for byte.
+    write: an edit in the format itself; None: as PNG, and `as_png` says why.
+    exif: the EXIF block, from its byte order mark on. orientation: what viewers turn the picture by, 1..8, where an
+    edit keeps it. with_exif: the file with that block in place of its own, so that an orientation can move there.
+    mark: the file saying that it was edited, None where it cannot. signs: a C2PA manifest can be laid on it.
+    turn: the file turned upright without loss, None where that cannot be. same_data: is all that makes the pixels
+    byte for byte the same in two files? target: how to convert to it.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    starts: Callable[[bytes], bool]
+    header: Callable[[bytes], Header]
+    decode: Callable[[bytes], Rows]
+    clean: Callable[[bytes, Policy], Cleaned]
+    write: Callable[[Edit], Written] | None = None
+    as_png: str = ""
+    exif: Callable[[bytes], bytes | None] | None = None
+    orientation: Callable[[bytes], int] | None = None
+    with_exif: Callable[[bytes, bytes], bytes] | None = None
+    mark: Callable[[bytes], bytes | None] | None = None
+    signs: bool = False
+    turn: Callable[[bytes, int], bytes | None] | None = None
+    same_data: Callable[[bytes, bytes], bool] | None = None
+    target: Target | None = None
 
 
 def u32le(data: bytes, at: int) -> int:

@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
+from PIL import BmpImagePlugin
 from PIL import Image as PillowImage
 
-Stored = npt.NDArray[np.unsignedinteger]
+from cleanplate.pipeline.images.formats.base import (
+    TAIL,
+    Cleaned,
+    Dpi,
+    Edit,
+    Format,
+    Header,
+    Rows,
+    Stored,
+    Written,
+    u32le,
+)
+from cleanplate.pipeline.images.formats.pillow import rows_of
+from cleanplate.pipeline.images.formats.policy import Policy
+
+_HEADERS = frozenset([12, 16, 40, 52, 56, 64, 108, 124])
 _EMBEDDED, _LINKED, _SRGB, _CALIBRATED = 0x4D424544, 0x4C494E4B, 0x73524742, 0
 _CORE, _V4, _V5 = 12, 108, 124
 _BIT_FIELDS, _ALPHA_BIT_FIELDS = 3, 6
-TAIL, GAP = "bytes after the end of the image", "bytes between the parts of the BMP"
+GAP = "bytes between the parts of the BMP"
 
 
 @dataclass(frozen=True)
@@ -99,10 +114,25 @@ def profile(data: bytes) -> bytes | None:
     return data[start:end] or None if found.space == _EMBEDDED else None
 
 
-def clean(data: bytes) -> tuple[bytes, list[str]]:
+def _header(data: bytes) -> Header:
+    if u32le(data, 14) == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
+        return Header("bmp", width, height, 1)
+    width, height = struct.unpack_from("<ii", data, 18)
+    return Header("bmp", width, abs(height), 1)
+
+
+def _decode(data: bytes) -> Rows:
+    found = rows_of(data, BmpImagePlugin.BmpImageFile)
+    few = found.mode == "L" and data[28] < 8 and not found.held
+    return replace(found, icc=profile(data), held=f"{data[28]}-bit grey" if few else found.held)
+
+
+def clean(data: bytes, policy: Policy) -> Cleaned:
     """The file without the bytes that no part of it takes, rows' padding included; and the names of what was dropped.
 
-    A profile in the file stays; the path of one beside it goes. Raises struct.error where the headers end early.
+    A profile in the file stays; the path of one beside it goes. All the same for every policy. Raises struct.error
+    where the headers end early.
     """
     found = parts(data)
     kept = [found.head, found.palette, found.pixels]
@@ -118,7 +148,7 @@ def clean(data: bytes) -> tuple[bytes, list[str]]:
     _tidy(out, found)
     if data[6:stop] != out[6:]:
         dropped.append(GAP)
-    if any(data[stop:]):
+    if data.count(0, stop) < len(data) - stop:
         dropped.append(TAIL)
     struct.pack_into("<I", out, 2, len(out))
     return bytes(out), dropped
@@ -148,9 +178,7 @@ def _tidy(out: bytearray, found: Parts) -> None:
             rows[:, used // 8] &= 0xFF << (8 - used % 8) & 0xFF
 
 
-def write_bmp(
-    stored: Stored, mode: str, *, dpi: tuple[float, float] | None, icc: bytes | None = None
-) -> bytes:
+def write_bmp(stored: Stored, mode: str, *, dpi: Dpi | None, icc: bytes | None = None) -> bytes:
     """A BMP of an HWC uint8 array in mode 'L', 'RGB' or 'RGBA'."""
     if mode == "RGBA" or icc:
         return _with_long_header(stored, mode, dpi, icc or b"")
@@ -161,7 +189,7 @@ def write_bmp(
     return out.getvalue()
 
 
-def _with_long_header(stored: Stored, mode: str, dpi: tuple[float, float] | None, icc: bytes) -> bytes:
+def _with_long_header(stored: Stored, mode: str, dpi: Dpi | None, icc: bytes) -> bytes:
     # Pillow writes the short header, in which the fourth byte of a pixel means nothing and no profile has a place:
     # BITMAPV4HEADER names the alpha, BITMAPV5HEADER the profile too.
     height, width = stored.shape[:2]
@@ -183,3 +211,24 @@ def _with_long_header(stored: Stored, mode: str, dpi: tuple[float, float] | None
         head += struct.pack("<4I", images_intent, start - 14 + len(pixels), len(icc), 0)
     whole = head.ljust(size, b"\0") + palette + pixels + icc
     return b"BM" + struct.pack("<IHHI", 14 + len(whole), 0, 0, start) + whole
+
+
+def _starts(data: bytes) -> bool:
+    # Two letters are weak evidence, so the size of a known header must follow.
+    return data[:2] == b"BM" and len(data) >= 18 and u32le(data, 14) in _HEADERS
+
+
+def _write(edit: Edit) -> Written:
+    _, dropped = clean(edit.source, edit.policy)
+    return Written(write_bmp(edit.stored, edit.mode, dpi=edit.dpi, icc=edit.icc), dropped, edit.rewritten)
+
+
+FORMAT = Format(
+    name="bmp",
+    suffixes=("bmp", "dib"),
+    starts=_starts,
+    header=_header,
+    decode=_decode,
+    clean=clean,
+    write=_write,
+)

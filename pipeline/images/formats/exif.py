@@ -111,6 +111,11 @@ def orientation(block: bytes | None) -> int:
     return found_orientation(block) or 1
 
 
+def bare(block: bytes | None) -> bytes | None:
+    """The block from its byte order mark on, without the name that some formats put before it."""
+    return block[6:] if block is not None and block[:6] in (b"Exif\0\0", b"Exif\0\xff") else block
+
+
 def found_orientation(block: bytes | None) -> int | None:
     """EXIF orientation 1..8 of a tag of any integer type, the first of several values, 1 for a value beyond 8; None
     where the block has no such tag or cannot be read."""

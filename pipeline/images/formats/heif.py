@@ -8,17 +8,19 @@ pass over. AVIF is decoded by Pillow (8 bits) and OpenCV (10 and 12), HEIC by pi
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin
 
-from cleanplate.pipeline.images.formats import exif
-from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats import exif, isobmff
+from cleanplate.pipeline.images.formats.base import TAIL, Cleaned, Format, Header, ImageError, Rows, Stored
 from cleanplate.pipeline.images.formats.isobmff import (
     CODED,
     Box,
+    BoxError,
     Item,
     Pictures,
     bits,
@@ -27,8 +29,8 @@ from cleanplate.pipeline.images.formats.isobmff import (
     ending,
     pictures,
 )
+from cleanplate.pipeline.images.formats.policy import Policy
 
-Stored = npt.NDArray[np.unsignedinteger]
 _KNOWN = frozenset([b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip"])
 _XMP_TYPE = b"application/rdf+xml"
 _META = frozenset([b"hdlr", b"pitm", b"iinf", b"iloc", b"iprp", b"iref", b"idat", b"dinf", b"grpl", b"free"])
@@ -38,12 +40,9 @@ _NAMES = frozenset([b"", b"Color", b"Alpha", b"Exif", b"XMP", b"HEVC Image", b"A
 _CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def decode(data: bytes, name: str) -> tuple[Stored, str, bytes | None, int]:
-    """HW or HWC array, uint8, or uint16 with 10 and 12 bits spread over 16; its mode; its ICC profile; and the EXIF
-    orientation 1..8 that turns it upright.
-
-    name: 'avif' or 'heif'. Raises ImageError('unsupported') for HEIC without the extra.
-    """
+def _decode(data: bytes, name: str) -> Rows:
+    """uint8, or uint16 with 10 and 12 bits spread over 16. Raises ImageError('unsupported') for HEIC without the
+    extra."""
     data = data[: ending(data)]
     depth = bits(data)
     if name == "heif":
@@ -51,7 +50,7 @@ def decode(data: bytes, name: str) -> tuple[Stored, str, bytes | None, int]:
     else:
         array, icc, turned = _avif(data, depth)
     array = array[..., None] if array.ndim == 2 else array
-    return array, _CHANNELS[array.shape[2]], icc, turned
+    return Rows(array, _CHANNELS[array.shape[2]], "", icc or None, None, turned, turned=True, lossy=True)
 
 
 def _avif(data: bytes, depth: int) -> tuple[Stored, bytes | None, int]:
@@ -87,11 +86,20 @@ def _spread(array: npt.NDArray[np.uint16], depth: int) -> npt.NDArray[np.uint16]
     return ((array.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
 
 
-def clean(data: bytes, policy: str) -> tuple[bytes, list[str]]:
+def clean(data: bytes, policy: Policy) -> Cleaned:
     """The file without what the policy forbids, as long as its boxes are; and the names of what was dropped.
 
-    policy: 'scrub' or 'strip' (`metadata`). Raises BoxError.
+    With 'keep' the file as it is: an edited one is written as PNG, with the EXIF alone. Raises ImageError.
     """
+    if policy == "keep":
+        return data, []
+    try:
+        return _clean(data, policy)
+    except BoxError as error:
+        raise ImageError("corrupt", f"the metadata cannot be taken out: {error}") from error
+
+
+def _clean(data: bytes, policy: Policy) -> Cleaned:
     whole, data = data, data[: ending(data)]
     found, out, dropped = pictures(data), bytearray(data), []
     for item in found.items.values():
@@ -111,7 +119,7 @@ def clean(data: bytes, policy: str) -> tuple[bytes, list[str]]:
     if _blank_gaps(data, out, found):
         dropped.append("bytes that no item covers")
     if len(whole) > len(data):
-        dropped.append("bytes after the end of the image")
+        dropped.append(TAIL)
     return bytes(out), dropped
 
 
@@ -210,3 +218,49 @@ def _overwrite(out: bytearray, item: Item, content: bytes) -> None:
 def _blank(out: bytearray, box: Box, kind: bytes) -> None:
     out[box.start + 4 : box.start + 8] = kind
     out[box.body : box.end] = bytes(box.end - box.body)
+
+
+def _brands(data: bytes) -> list[bytes]:
+    # The major brand first. Empty where the file does not start with a box of brands.
+    stop = min(int.from_bytes(data[:4], "big"), 256)
+    return [data[8:12]] + [data[at : at + 4] for at in range(16, stop, 4)] if data[4:8] == b"ftyp" else []
+
+
+def _is_avif(data: bytes) -> bool:
+    return bool({b"avif", b"avis"} & set(_brands(data)))
+
+
+def _is_heif(data: bytes) -> bool:
+    brands = _brands(data)
+    return bool(brands) and brands[0][:2] in (b"he", b"mi", b"ms") and not _is_avif(data)
+
+
+def _header(data: bytes, name: str) -> Header:
+    try:
+        width, height = isobmff.size(data, cropped=name == "heif")
+        moves = isobmff.pictures(data).sequence
+        return Header(name, width, height, isobmff.frames(data), pages=not moves)
+    except BoxError as error:
+        raise ImageError("truncated" if error.cut else "corrupt", f"the {name} header: {error}") from error
+
+
+def _exif(data: bytes) -> bytes | None:
+    return exif.bare(isobmff.exif_item(data))
+
+
+def _format(name: str, suffixes: tuple[str, ...], starts: Callable[[bytes], bool]) -> Format:
+    # No `orientation`: the container turns the picture, and the decoder does; EXIF says nothing there.
+    return Format(
+        name=name,
+        suffixes=suffixes,
+        starts=starts,
+        header=lambda data: _header(data, name),
+        decode=lambda data: _decode(data, name),
+        clean=clean,
+        as_png=f"lossy {name} written as PNG, so that nothing outside the edit changes",
+        exif=_exif,
+    )
+
+
+AVIF = _format("avif", ("avif",), _is_avif)
+HEIF = _format("heif", ("heic", "heif"), _is_heif)

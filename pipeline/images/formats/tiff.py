@@ -10,11 +10,22 @@ import struct
 import zlib
 
 import numpy as np
-import numpy.typing as npt
 
 from cleanplate.pipeline.images.formats import exif
-from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.base import (
+    TAIL,
+    Cleaned,
+    Dpi,
+    Edit,
+    Format,
+    Header,
+    ImageError,
+    Rows,
+    Stored,
+    Written,
+)
 from cleanplate.pipeline.images.formats.exif import Entry
+from cleanplate.pipeline.images.formats.policy import Policy
 from cleanplate.pipeline.images.formats.tiff_form import (
     ASSOCIATED,
     ICC,
@@ -24,7 +35,7 @@ from cleanplate.pipeline.images.formats.tiff_form import (
     form,
     numbers,
 )
-from cleanplate.pipeline.images.formats.tiff_read import used_bytes
+from cleanplate.pipeline.images.formats.tiff_read import decode_tiff, dpi_of, icc_of, used_bytes
 from cleanplate.pipeline.images.formats.xmp import PACKET, marked
 
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD, _C2PA = 0x8769, 0x8825, 0xA005, 0xCD41
@@ -40,11 +51,12 @@ _LAYOUT = frozenset((
 # fmt: on
 
 
-def clean_tiff(data: bytes, policy: str) -> tuple[bytes, list[str]]:
+def clean_tiff(data: bytes, policy: Policy) -> Cleaned:
     """A one-page TIFF without the tags that the policy forbids, and without every byte that no kept tag, strip or tile
     takes. Pixel data stays where it lies, as it is.
 
-    policy: 'scrub' or 'strip'. Returns the file and the names of what was dropped. Raises ImageError.
+    Returns the file and the names of what was dropped. Raises ImageError. With 'keep' the file is nobody's: an edited
+    one is written anew (`write_tiff`).
     """
     found = form(data)
     try:
@@ -64,7 +76,7 @@ def clean_tiff(data: bytes, policy: str) -> tuple[bytes, list[str]]:
     if rest.count(0, 0, kept.end) < kept.end:
         dropped.append("bytes that no tag covers")
     if rest.count(0, kept.end) < len(rest) - kept.end:
-        dropped.append("bytes after the end of the image")
+        dropped.append(TAIL)
     return out, dropped
 
 
@@ -140,13 +152,13 @@ def _is_mark(entry: Entry) -> bool:
 
 
 def write_tiff(
-    stored: npt.NDArray[np.unsignedinteger],
+    stored: Stored,
     mode: str,
     *,
     source: bytes | None = None,
     policy: str = "scrub",
     icc: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
+    dpi: Dpi | None = None,
     mark: bool = False,
 ) -> tuple[bytes, list[str]]:
     """A one-page, deflated, chunky TIFF of an upright array, with what tags of `source` the policy allows.
@@ -229,3 +241,54 @@ def _carried(source: bytes, policy: str) -> tuple[list[Entry], dict[int, list[En
 def _entry(order: str, tag: int, kind: int, values: list[int]) -> Entry:
     code = {3: "H", 4: "I"}[kind]
     return Entry(tag, kind, len(values), struct.pack(f"{order}{len(values)}{code}", *values))
+
+
+def _header(data: bytes) -> Header:
+    if data[2:4] in (b"+\0", b"\0+"):
+        raise ImageError("unsupported", "BigTIFF is not handled")
+    order = "<" if data[:2] == b"II" else ">"
+    at = struct.unpack_from(order + "I", data, 4)[0]
+    size: dict[int, int] = {}
+    seen: set[int] = set()
+    while at and at not in seen:
+        seen.add(at)
+        count = struct.unpack_from(order + "H", data, at)[0]
+        for i in range(count if len(seen) == 1 else 0):
+            tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * i)
+            if tag in (256, 257, 322, 323):
+                code = {1: "B", 3: "H", 4: "I"}.get(kind, "I")
+                size[tag] = struct.unpack_from(order + code, data, at + 10 + 12 * i)[0]
+        at = struct.unpack_from(order + "I", data, at + 2 + 12 * count)[0]
+    width, height = size.get(256, 0), size.get(257, 0)
+    # A decoder holds one whole tile: a thumbnail of one gigantic tile would take gigabytes.
+    if size.get(322, 0) * size.get(323, 0) > 16 * width * height + 2**20:
+        raise ImageError("too_large", f"tiles of {size[322]} x {size[323]} for {width} x {height} pixels")
+    return Header("tiff", width, height, len(seen), pages=True)
+
+
+def _decode(data: bytes) -> Rows:
+    found = form(data)
+    stored, mode, held = decode_tiff(data, found)
+    icc, dpi = icc_of(found), dpi_of(found)
+    return Rows(stored, mode, held, icc, dpi, found.orientation, turned=True)
+
+
+def _write(edit: Edit) -> Written:
+    data, dropped = write_tiff(
+        edit.stored, edit.mode, source=edit.source, policy=edit.policy, icc=edit.icc, mark=edit.mark
+    )
+    return Written(data, dropped, edit.rewritten)
+
+
+FORMAT = Format(
+    name="tiff",
+    suffixes=("tif", "tiff"),
+    starts=lambda data: data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    header=_header,
+    decode=_decode,
+    clean=clean_tiff,
+    write=_write,
+    orientation=lambda data: form(data).orientation,
+    mark=lambda data: data,  # `write_tiff` has done it
+    signs=True,
+)

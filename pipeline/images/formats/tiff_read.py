@@ -12,12 +12,12 @@ import struct
 import zlib
 
 import numpy as np
-import numpy.typing as npt
 from PIL import TiffImagePlugin
 
 from cleanplate.pipeline.images.formats import exif
-from cleanplate.pipeline.images.formats.base import ImageError, jpeg_segments
+from cleanplate.pipeline.images.formats.base import ImageError, Stored
 from cleanplate.pipeline.images.formats.exif import Entry
+from cleanplate.pipeline.images.formats.jpeg_coding.parts import jpeg_segments
 from cleanplate.pipeline.images.formats.tiff_form import (
     ASSOCIATED,
     CMYK,
@@ -30,11 +30,9 @@ from cleanplate.pipeline.images.formats.tiff_form import (
     RGB,
     WHITE_IS_ZERO,
     Form,
-    form,
     numbers,
 )
 
-Stored = npt.NDArray[np.unsignedinteger]
 _AS_BYTES = frozenset([NONE, 5, 32773, 34925, 50000]) | DEFLATE
 # The tags that Pillow needs to find and unpack the pixels; not the orientation, which is applied here.
 _PIXEL_TAGS = frozenset(
@@ -43,18 +41,15 @@ _PIXEL_TAGS = frozenset(
 _PIXEL_TAGS |= {338, 339, 347, 530, 531, 532}
 
 
-def decode_tiff(data: bytes) -> tuple[Stored, str, str, int]:
-    """HWC uint8 or uint16 rows of the file; mode; how the file held it, where that is not the mode; orientation 1..8.
+def decode_tiff(data: bytes, found: Form) -> tuple[Stored, str, str]:
+    """HWC uint8 or uint16 rows of the file; mode; how the file held it, where that is not the mode.
 
-    Modes as `pixels.Decoded`: 'L', 'LA', 'La', 'RGB', 'RGBA', 'RGBa', 'CMYK'; a small last letter for colours that
+    Modes as `base.Rows`: 'L', 'LA', 'La', 'RGB', 'RGBA', 'RGBa', 'CMYK'; a small last letter for colours that
     alpha is multiplied into. Raises ImageError.
     """
-    found = form(data)
     if found.bits >= 8 and found.compression in _AS_BYTES:
-        array, mode, held = _interpreted(found, _samples(data, found))
-    else:
-        array, mode, held = _by_pillow(data, found)
-    return array, mode, held, found.orientation
+        return _interpreted(found, _samples(data, found))
+    return _by_pillow(data, found)
 
 
 def _samples(data: bytes, found: Form) -> Stored:

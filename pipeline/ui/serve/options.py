@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any, get_args
 
 from cleanplate.pipeline.errors import ConfigError
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import check
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, KINDS, Recipe, changed, load
 
 
@@ -47,7 +47,7 @@ def _lacks(recipe: Recipe, change: dict[str, Any]) -> str | None:
     if "masks.segmenter" in change:
         body["masks"]["checkpoint"] = None
     try:
-        names = set(inpainters.weights_of(load(None, body | change))) - set(inpainters.weights_of(recipe))
+        names = set(check.weights_of(load(None, body | change))) - set(check.weights_of(recipe))
         for name in names:
             registry.resolve(name, download=False)
     except ConfigError as error:

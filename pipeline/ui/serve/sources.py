@@ -17,7 +17,7 @@ from cleanplate.pipeline.storage.containers import read_image
 MOST = 100_000
 """Pictures that can be chosen; a larger source shows its first ones."""
 
-_RISKY_FIRST = ("residual", "skipped", "failed", "cleaned", "unchanged")
+_RISKY_FIRST = ("residual", "skipped", "failed", "hidden", "cleaned", "unchanged")
 
 
 class Item(NamedTuple):

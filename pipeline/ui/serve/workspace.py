@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.errors import ConfigError
-from cleanplate.pipeline.factory import inpainters
+from cleanplate.pipeline.factory import check, inpainters, kinds, segmenters
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.images.decode import decode
 from cleanplate.pipeline.images.encode import Decoded, Encoded
@@ -127,7 +127,7 @@ class Desk:
         regions = self._regions(picture, recipe)
         self.doing = "Drawing the masks"
         self._check(recipe)
-        drawn = inpainters.segmenter(recipe)([picture.decoded.pixels], [regions])[0] if regions else []
+        drawn = segmenters.segmenter(recipe)([picture.decoded.pixels], [regions])[0] if regions else []
         return [
             Found(region, grow(mask, region, recipe.masks), _allowed(region, picture.decoded.pixels, recipe))
             for region, mask in zip(regions, drawn, strict=True)
@@ -139,7 +139,7 @@ class Desk:
             self.doing = "Loading the detectors"
             self._check(recipe)
             found: list[Region] = []
-            for detector in inpainters.detectors(recipe):
+            for detector in kinds.detectors(recipe):
                 self.doing = f"Looking with {detector.name}"
                 found += [r for r in detector([picture.decoded.pixels])[0] if r.kind in recipe.remove]
             picture.regions[asked] = found
@@ -169,7 +169,7 @@ class Desk:
         closed = painted([one.mask for one in found], wanted.strokes, *picture.size)
         after = fill([picture.decoded.pixels], [job], fillers, [closed | mask])[0]
         self.doing = "Looking at the result"
-        verifiers = inpainters.verifiers(recipe) if recipe.verify.scope != "none" else []
+        verifiers = kinds.verifiers(recipe) if recipe.verify.scope != "none" else []
         left = look_again([row], [after], verifiers, recipe)[0]
         self.doing = "Writing the file"
         file = encode.encode(
@@ -190,9 +190,9 @@ class Desk:
 
     def _check(self, recipe: Recipe) -> None:
         """Fetch, hash and open the recipe's weights, once for each set of them."""
-        names = inpainters.weights_of(recipe)
+        names = check.weights_of(recipe)
         if names not in self._checked:
-            inpainters.check(recipe)
+            check.check(recipe)
             self._checked.add(names)
 
 

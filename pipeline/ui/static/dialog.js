@@ -41,7 +41,7 @@ export class Full {
     this.marks = this.gallery.buttons(this.n);
     const place = this.gallery.visible.findIndex((item) => item.n === this.n) + 1;
     this.box.replaceChildren(
-      make("header", {}, make("h2", { id: "full-name" }, card.name), badge(card.status), button("✕", "Close", () => this.box.close(), { class: "quiet close" })),
+      make("header", {}, make("h2", { id: "full-name" }, card.name), badge(card.status, card.hidden), button("✕", "Close", () => this.box.close(), { class: "quiet close" })),
       this.stage,
       make("div", { class: "bar" },
         make("div", { class: "views", role: "group", "aria-label": "View" }, ...choose),

@@ -57,6 +57,7 @@ const ONE = { everything: "Everything", given: "Given", text: "Text" };
 /** A kind as a heading of many; oneName: of one thing. */
 export const kindName = (kind) => KINDS[kind] ?? kind;
 export const oneName = (kind) => ONE[kind] ?? (KINDS[kind] ? KINDS[kind].replace(/s$/, "") : kind);
-export const badge = (status) => make("span", { class: "badge", "data-status": status }, status);
+export const badge = (status, by = []) =>
+  make("span", { class: "badge", "data-status": status }, status === "hidden" && by.length ? `${status} (${by.join(", ")})` : status);
 export const into = (id, ...nodes) => document.getElementById(id).replaceChildren(...nodes);
 export const quiet = (text) => make("p", { class: "quiet-text" }, text);

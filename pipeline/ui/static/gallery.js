@@ -86,7 +86,7 @@ export class Gallery {
     const node = make("li", { class: "card", "data-n": n, "data-id": card.id, tabindex: "-1", "aria-label": `${card.name}, ${card.status}` },
       make("div", { class: "shot" }, frame, open),
       make("div", { class: "text" },
-        make("div", { class: "line" }, make("span", { class: "name", title: card.name }, card.name), badge(card.status)),
+        make("div", { class: "line" }, make("span", { class: "name", title: card.name }, card.name), badge(card.status, card.hidden)),
         make("p", { class: "about" }, words.join(" · ") || STATUSES[card.status] || "")),
       this.buttons(n));
     return { node, frame, card, n, least, kinds, text: `${card.name}\n${card.id}\n${card.uri ?? ""}`.toLowerCase(), filled: false, slider: null };

@@ -5,6 +5,7 @@ import { badge, count, into, kindName, lasting, make, many, moment, percent, qui
 
 export const STATUSES = {
   cleaned: "found, removed, checked",
+  hidden: "found; some of it is hidden, not removed",
   unchanged: "nothing was found",
   residual: "something is still there",
   skipped: "skipped by a limit",
@@ -73,6 +74,7 @@ function verdict(data) {
   const has = (status) => data.statuses[status] ?? 0;
   const said = [];
   if (has("cleaned")) said.push(`${count(has("cleaned"))} were cleaned and checked`);
+  if (has("hidden")) said.push(`in ${count(has("hidden"))} something is hidden, not removed${data.hidden?.length ? ` (${data.hidden.join(", ")})` : ""}`);
   if (has("unchanged")) said.push(`${count(has("unchanged"))} had nothing to remove`);
   if (has("residual")) said.push(`${count(has("residual"))} still show something`);
   if (has("skipped")) said.push(`${count(has("skipped"))} were skipped`);

@@ -11,7 +11,7 @@ from cleanplate.models.detectors.text import TextDetector
 from cleanplate.models.detectors.text_and_watermark import WrittenDetector
 from cleanplate.models.detectors.watermark import WatermarkDetector
 from cleanplate.models.weights.registry import resolve
-from cleanplate.pipeline.factory import detectors
+from cleanplate.pipeline.factory import kinds
 from cleanplate.pipeline.recipe.recipe import load
 
 
@@ -68,14 +68,14 @@ def test_a_recipe_that_asks_for_both_gets_one_detector_by_two_names():
         load(None, {"remove": ["text", "watermark", "face"]}),
         load(None, {"remove": ["watermark", "face"]}),
     )
-    first, *rest = detectors.detectors(both)
+    first, *rest = kinds.detectors(both)
     assert isinstance(first, WrittenDetector)
-    apart = [detectors.detectors(load(None, {"remove": kind}))[0] for kind in ("text", "watermark", "face")]
-    assert detectors.names_of([first, *rest]) == [detector.name for detector in apart]
+    apart = [kinds.detectors(load(None, {"remove": kind}))[0] for kind in ("text", "watermark", "face")]
+    assert kinds.names_of([first, *rest]) == [detector.name for detector in apart]
     assert len(rest) == 1
-    assert not any(isinstance(detector, WrittenDetector) for detector in detectors.detectors(one))
+    assert not any(isinstance(detector, WrittenDetector) for detector in kinds.detectors(one))
 
 
 def test_what_checks_both_is_another_look_and_the_second_network_stays():
-    names = [one.detector.name for one in detectors.verifiers(load(None, {"remove": ["text", "watermark"]}))]
+    names = [one.detector.name for one in kinds.verifiers(load(None, {"remove": ["text", "watermark"]}))]
     assert names == ["ppocr-v6-small@other-scale+marks@832", "ppocr-v4-mobile"]

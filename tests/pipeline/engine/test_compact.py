@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cleanplate.jobs.cli.app import main
-from cleanplate.pipeline.engine import ray_data, recall
+from cleanplate.pipeline.engine import recall
 from cleanplate.pipeline.engine.compaction import Made, compact
+from cleanplate.pipeline.engine.job import spread_here
 from cleanplate.pipeline.errors import RunStopped
 from cleanplate.pipeline.ledger import compactions, dataset_card, ledger, part_file, plan, statistics
 from cleanplate.pipeline.ledger.audit import audit
@@ -48,7 +49,7 @@ def output(finished: Path, tmp_path: Path) -> LocalStore:
 
 
 def done(output: Store, rows: int = 5, **more: Any) -> list[Made]:
-    return list(compact(output, more.pop("spread", ray_data.spread_here), rows=rows, **more))
+    return list(compact(output, more.pop("spread", spread_here), rows=rows, **more))
 
 
 def test_the_same_rows_lie_in_fewer_parts(finished: Path, output: LocalStore) -> None:
@@ -256,7 +257,7 @@ def test_a_review_and_a_recall_find_rows_in_large_parts(output: LocalStore) -> N
     row = next(row for row in rows_of(output) if row["status"] == "cleaned")
     told = asked(output, Marks(marks=(Mark(image_id=row["image_id"], attempt=1, mark="redo"),)))
     assert [r.review["mark"] for r in told.rows if r.review] == ["redo"]
-    assert recall.estimate(output, faces(), ray_data.spread_here, 3) is not None
+    assert recall.estimate(output, faces(), spread_here, 3) is not None
     assert plan.generations(output) == [0]
 
 

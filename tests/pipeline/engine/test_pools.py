@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cleanplate.pipeline.engine.job import groups_of, stages_of
 from cleanplate.pipeline.engine.pools import sizes_of
-from cleanplate.pipeline.engine.ray_data import groups_of, stages_of
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.stages.stage import Needs

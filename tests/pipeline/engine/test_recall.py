@@ -10,7 +10,8 @@ import pytest
 from PIL import Image as Pil
 
 from cleanplate.jobs.cli.app import main
-from cleanplate.pipeline.engine import ray_data, recall
+from cleanplate.pipeline.engine import recall
+from cleanplate.pipeline.engine.job import spread_here
 from cleanplate.pipeline.storage.connect import open_store
 from rigs.bad_images import BAD
 from rigs.flow_rig import FACES, clean, faces, folder
@@ -33,17 +34,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_what_was_removed_and_what_was_missed(source: str, tmp_path: Path) -> None:
     clean(source, str(tmp_path / "all"), faces())
-    good = recall.estimate(open_store(str(tmp_path / "all")), faces(), ray_data.spread_here, 100)
+    good = recall.estimate(open_store(str(tmp_path / "all")), faces(), spread_here, 100)
     assert [(one["kind"], one["removed"], one["missed"]) for one in good] == [("face", 2, 0)]
     assert good[0]["images"] == 6, "the failed row has no picture to look at"
     blind = faces(**{"detect.face.where": [0, 0, 0.01, 0.01]})
     clean(source, str(tmp_path / "none"), blind)
     output = open_store(str(tmp_path / "none"))
-    bad = recall.estimate(output, faces(), ray_data.spread_here, 100)
+    bad = recall.estimate(output, faces(), spread_here, 100)
     assert [(one["removed"], one["missed"], one["recall"]) for one in bad] == [(0, 2, 0.0)]
-    assert recall.estimate(output, blind, ray_data.spread_here, 100) == [], (
-        "the recipe's limits hold here too"
-    )
+    assert recall.estimate(output, blind, spread_here, 100) == [], "the recipe's limits hold here too"
 
 
 def test_the_sample_is_the_same_each_time_and_as_large_as_asked(source: str, tmp_path: Path) -> None:

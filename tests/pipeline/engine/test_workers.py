@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from cleanplate.pipeline import schema
+from cleanplate.pipeline.engine.job import Job
 from cleanplate.pipeline.engine.metrics import METRICS, Meters, Metric
 from cleanplate.pipeline.engine.packing import pack, unpack
 from cleanplate.pipeline.engine.poison import Attempts
-from cleanplate.pipeline.engine.ray_data import Job
 from cleanplate.pipeline.engine.worker import Group, Place
 from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.recipe.recipe import Recipe

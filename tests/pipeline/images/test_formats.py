@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import pickle
 from contextlib import suppress
+from functools import lru_cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cleanplate.pipeline.images.formats import base, policy, table
+from cleanplate.pipeline.images.formats import table
 from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.jpeg_coding import parts
 from rigs import bad_images
 
 
@@ -57,26 +59,31 @@ def test_every_cut_is_an_error_or_a_header(name: str) -> None:
 
 def test_segments_join_to_the_file() -> None:
     data = bad_images.jpeg(progressive=True, restart_marker_blocks=5)
-    segments, tail = base.jpeg_segments(data + b"tail")
+    segments, tail = parts.jpeg_segments(data + b"tail")
     assert b"\xff\xd8" + b"".join(s.to_bytes() for s in segments) + b"\xff\xd9" == data
     assert tail == b"tail"
 
 
 def test_fill_bytes_between_segments_are_skipped() -> None:
     data = bad_images.jpeg()
-    segments, _ = base.jpeg_segments(data[:2] + b"\xff\xff\xff" + data[2:])
-    assert segments == base.jpeg_segments(data)[0]
+    segments, _ = parts.jpeg_segments(data[:2] + b"\xff\xff\xff" + data[2:])
+    assert segments == parts.jpeg_segments(data)[0]
+
+
+@lru_cache
+def made(name: str) -> bytes:
+    return bad_images.GOOD[name][1]()
 
 
 @given(st.sampled_from(["heic rotated, telling", "avif rotated, telling"]), st.data())
 @settings(max_examples=150, deadline=None)
 def test_spoilt_boxes_are_an_error_of_the_image(name: str, data: st.DataObject) -> None:
-    spoilt = bytearray(bad_images.GOOD[name][1]())
+    spoilt = bytearray(made(name))
     for _ in range(data.draw(st.integers(1, 6))):
         spoilt[data.draw(st.integers(8, 1300))] = data.draw(st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFF]))
     for call in (
         table.header,
-        lambda d: policy.clean(d, name[:4].replace("heic", "heif"), policy="scrub", edited=False),
+        lambda d: table.clean(d, name[:4].replace("heic", "heif"), policy="scrub", edited=False),
     ):
         with suppress(ImageError):
             call(bytes(spoilt))

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 
 from cleanplate.pipeline.images import encode
-from cleanplate.pipeline.images.formats import bmp, exif, png_read
-from cleanplate.pipeline.images.formats.base import ImageError, jpeg_segments, png_chunks
+from cleanplate.pipeline.images.formats import bmp, exif, png_parts
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.jpeg_coding.parts import jpeg_segments
+from cleanplate.pipeline.images.formats.png_parts import png_chunks
 from rigs import bad_images
 from rigs.bad_images import exif_block, jpeg, picture, png_chunk, save, segment
 from rigs.tiffs import tiff
@@ -134,7 +136,7 @@ def test_a_chunk_that_a_reader_may_skip_never_fails_a_png(chunk: bytes) -> None:
         again = encode.decode(out)
         assert (again.pixels[20:] == SCENE[20:]).all()
         assert again.mode == "RGB"
-        assert all(right for _, _, right in png_read.checked_chunks(out)), (
+        assert all(right for _, _, right in png_parts.checked_chunks(out)), (
             "no chunk with a wrong checksum is left"
         )
         assert b"gAMA" not in out, "one that readers skipped is not made valid"

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cleanplate.pipeline.images import encode
-from cleanplate.pipeline.images.formats import jpeg_blocks, jpeg_huffman, jpeg_rotate
-from cleanplate.pipeline.images.formats.base import SOF, jpeg_segments
-from cleanplate.pipeline.images.formats.jpeg_huffman import Component
+from cleanplate.pipeline.images.formats.jpeg_coding import blocks as jpeg_blocks
+from cleanplate.pipeline.images.formats.jpeg_coding import huffman as jpeg_huffman
+from cleanplate.pipeline.images.formats.jpeg_coding import rotate as jpeg_rotate
+from cleanplate.pipeline.images.formats.jpeg_coding.anew import reencode
+from cleanplate.pipeline.images.formats.jpeg_coding.huffman import Component
+from cleanplate.pipeline.images.formats.jpeg_coding.parts import SOF, jpeg_segments
 from rigs import bad_images
 
 PHOTOS = sorted((Path(__file__).parents[2] / "data" / "photos").glob("*.jpg"))
@@ -135,7 +138,7 @@ def test_photographs_come_close_to_what_an_encoder_makes(path: Path, progressive
     ours = encode.encode(source, decoded, edited, mask)
     merged = decoded.pixels.copy()
     merged[mask] = edited[mask]
-    theirs = jpeg_blocks.reencode(source, merged)
+    theirs = reencode(source, merged)
     wanted = edited[mask].astype(int)
     error = np.abs(encode.decode(ours.data).pixels[mask] - wanted).mean()
     reference = np.abs(encode.decode(theirs).pixels[mask] - wanted).mean()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cleanplate.pipeline.images import encode
-from cleanplate.pipeline.images.formats import jpeg_blocks
+from cleanplate.pipeline.images.formats.jpeg_coding import blocks as jpeg_blocks
 from rigs.bad_images import picture, save, scene
 
 CJPEG = shutil.which("cjpeg")

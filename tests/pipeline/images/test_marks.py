@@ -13,7 +13,7 @@ from PIL import Image
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.images import c2pa_manifest, encode
-from cleanplate.pipeline.images.formats import xmp as marking
+from cleanplate.pipeline.images.formats import png
 from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.storage.connect import LocalStore
 from rigs import bad_images
@@ -50,7 +50,7 @@ SOURCES = {
 
 def _png(xmp: bytes) -> bytes:
     data = save(picture(), "PNG")
-    return data[:33] + bad_images.png_chunk(b"iTXt", marking.PNG_XMP + xmp) + data[33:]
+    return data[:33] + bad_images.png_chunk(b"iTXt", png.XMP_TEXT + xmp) + data[33:]
 
 
 def edit(data: bytes, **options: object) -> encode.Encoded:

@@ -14,7 +14,11 @@ from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.formats import exif, isobmff
 from cleanplate.pipeline.images.formats import policy as metadata
 from cleanplate.pipeline.images.formats import xmp as marking
-from cleanplate.pipeline.images.formats.base import gif_blocks, jpeg_segments, png_chunks, webp_chunks
+from cleanplate.pipeline.images.formats.gif import gif_blocks
+from cleanplate.pipeline.images.formats.jpeg_coding.parts import jpeg_segments
+from cleanplate.pipeline.images.formats.png_parts import png_chunks
+from cleanplate.pipeline.images.formats.table import clean
+from cleanplate.pipeline.images.formats.webp import webp_chunks
 from rigs import bad_images
 
 TELLING: dict[str, Callable[[], bytes]] = {
@@ -178,7 +182,7 @@ def test_jfif_thumbnails_go() -> None:
     thumb = b"JFIF\0\1\2\1\0\x48\0\x48\2\2" + b"secret-pixel"
     jfxx = bad_images.segment(0xE0, b"JFXX\0\x10" + b"\xff\xd8\xff\xe0thumb")
     told = data[:2] + bad_images.segment(0xE0, thumb) + jfxx + data[4 + int.from_bytes(data[4:6], "big") :]
-    out, dropped = metadata.clean(told, "jpeg", policy="keep", edited=True)
+    out, dropped = clean(told, "jpeg", policy="keep", edited=True)
     assert dropped == ["JFIF thumbnail", "JFXX thumbnail"]
     assert b"secret-pixel" not in out
     assert encode.decode(out).dpi == (72.0, 72.0)
@@ -189,14 +193,14 @@ def test_xmp_with_previews_goes_even_when_kept() -> None:
     xmp = bad_images.segment(0xE1, marking.XMP + b"<xmpGImg:image>AAAA</xmpGImg:image>")
     plain = bad_images.segment(0xE1, marking.XMP + b"<dc:title>x</dc:title>")
     told = data[:2] + xmp + plain + data[2:]
-    out, dropped = metadata.clean(told, "jpeg", policy="keep", edited=True)
+    out, dropped = clean(told, "jpeg", policy="keep", edited=True)
     assert dropped == ["XMP"]
     assert b"dc:title" in out
 
 
 def test_gif_keeps_its_picture_and_loses_its_comment() -> None:
     data = bad_images.telling_gif() + bad_images.TAIL
-    out, dropped = metadata.clean(data, "gif", policy="scrub", edited=False)
+    out, dropped = clean(data, "gif", policy="scrub", edited=False)
     assert dropped == ["GIF comment", "bytes after the end of the image"]
     assert bad_images.COMMENT not in out
     assert [kind for kind, _, _ in gif_blocks(out)[1]][-2:] == ["image", "end"]
@@ -277,4 +281,4 @@ def test_unknown_policy_and_format_are_refused() -> None:
     with pytest.raises(ValueError, match="metadata is one of scrub, keep, strip"):
         metadata.policy_of("all")
     with pytest.raises(ValueError, match="no metadata rules"):
-        metadata.clean(b"", "jp2", policy="scrub", edited=False)
+        clean(b"", "jp2", policy="scrub", edited=False)

@@ -19,7 +19,7 @@ from rigs import bad_images
 OTHERS = [
     name
     for name in bad_images.GOOD
-    if not name.startswith(("tiff", "heic", "png 16", "gif transparent", "jpeg cmyk"))
+    if not name.startswith(("tiff", "heic", "png 16", "gif transparent", "jpeg cmyk", "avif rotated"))
     and "10 bit" not in name
 ]
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

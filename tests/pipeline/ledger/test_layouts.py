@@ -19,12 +19,13 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import ConfigError, RowError
 from cleanplate.pipeline.images import encode
+from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.ledger import layouts, ledger
 from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.ledger.orphans import sweep
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import tar_file
-from cleanplate.pipeline.storage.address import SUFFIXES, Inner, inner_of, key_of, order_of
+from cleanplate.pipeline.storage.address import Inner, inner_of, key_of, order_of
 from cleanplate.pipeline.storage.connect import LocalStore, open_store
 from cleanplate.pipeline.storage.range_file import RangeFile
 from rigs.bad_images import animated, jpeg, picture, save
@@ -211,16 +212,16 @@ def test_datasets_read_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 KEYS = st.text(st.characters(exclude_categories=[]), max_size=60) | st.text("./\\~%é☃\0\n a", max_size=40)
 
 
-@given(KEYS, st.sampled_from(sorted(SUFFIXES)))
+@given(KEYS, st.sampled_from(sorted(FORMATS)))
 @settings(max_examples=300, deadline=None)
 def test_no_key_leaves_the_output(key: str, kind: str) -> None:
-    name = layouts.mirrored(key, SUFFIXES[kind])
+    name = layouts.mirrored(key, FORMATS[kind].suffixes)
     parts = name.split("/")
     assert not {"", ".", ".."} & set(parts)
     assert name.isprintable()
     assert "\\" not in name
     assert all(len(part.encode()) <= 255 for part in parts)
-    assert name.lower().endswith(tuple(f".{suffix}" for suffix in SUFFIXES[kind]))
+    assert name.lower().endswith(tuple(f".{suffix}" for suffix in FORMATS[kind].suffixes))
 
 
 @pytest.mark.parametrize(

@@ -80,14 +80,16 @@ def test_only_unseen_images_are_planned_further(tmp_path: Path) -> None:
 
 _SORTING = """
 import sys, tempfile
-from cleanplate import cutting, storage, recipe
+from cleanplate.pipeline.ledger import cut
+from cleanplate.pipeline.recipe import recipe
+from cleanplate.pipeline.storage import connect
 from tests_plan_listing import listing
 def stopping():
     yield from listing(5000)
     print("spilled", flush=True)
     sys.stdin.read()  # Until it is killed.
-cutting._SPILL_ROWS = 1000
-cutting.cut(storage.open_store(sys.argv[1]), 0, stopping(), recipe.Recipe(), "d")
+cut._SPILL_ROWS = 1000
+cut.cut(connect.open_store(sys.argv[1]), 0, stopping(), recipe.Recipe(), "d")
 """
 
 

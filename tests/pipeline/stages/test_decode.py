@@ -11,8 +11,8 @@ import pytest
 
 from cleanplate.models.types import Image
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine import ray_data
 from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.engine.job import groups_of
 from cleanplate.pipeline.engine.packing import views
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.ledger import plan
@@ -100,7 +100,7 @@ def test_the_same_rows_and_no_model_stage_decodes_a_file(tmp_path: Path, scope: 
     recipe = faces(**settings, **{"engine.stages": APART})
     run = runs.start(source, str(tmp_path / "apart"), recipe)
     job = run.job(runs.plan_new(run), last=True)
-    groups = ray_data.groups_of(job.stages(job.recipe, True))
+    groups = groups_of(job.stages(job.recipe, True))
     assert [g[0].name for g in groups] == ["read", "decode", "detect", "inpaint", "verify", "write"]
     table = plan.read_unit(run.output, job.units[0])
     for group in groups:

@@ -12,7 +12,7 @@ import pytest
 from cleanplate.models.detectors.onnx_session import Session
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.factory import detectors, kinds
-from cleanplate.pipeline.factory.kinds import Verifier
+from cleanplate.pipeline.factory.detectors import Verifier
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.stages.rows import region_struct
@@ -40,7 +40,7 @@ def test_no_network_is_shown_again_what_it_saw(height: int, width: int) -> None:
     assert photo is not None
     picture = np.ascontiguousarray(photo[:height, :width, ::-1], np.uint8)
     recipe = load(None, {"remove": ["text", "face"]})
-    first, again = detectors.detectors(recipe), detectors.verifiers(recipe)
+    first, again = kinds.detectors(recipe), kinds.verifiers(recipe)
     nets = {
         id(one): one
         for detector in [*first, *(v.detector for v in again)]
@@ -71,7 +71,7 @@ def test_no_network_is_shown_again_what_it_saw(height: int, width: int) -> None:
 
 
 def test_text_is_seen_at_another_scale_whatever_the_size() -> None:
-    first, again = kinds._lines(False), kinds._lines(True)
+    first, again = detectors.lines(False), detectors.lines(True)
     for longest in range(160, 1400, 17):
         scales = [max(one._views(longest // 2, longest)[0].size) / longest for one in (first, again)]
         assert max(scales) / min(scales) > 1.05, (longest, scales)
@@ -146,7 +146,7 @@ def test_close_ups_are_of_edits_of_its_kinds() -> None:
 
 def test_a_detector_of_several_kinds_looks_once() -> None:
     shared, other = Noting("shared"), Noting("other")
-    merged = detectors._each_once(
+    merged = kinds.each_once(
         [Verifier(shared, ("person",)), Verifier(other, ("face",)), Verifier(shared, ("vehicle",))]
     )
     assert [(one.detector.name, one.of) for one in merged] == [

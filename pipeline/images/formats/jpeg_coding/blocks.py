@@ -13,7 +13,6 @@ made anew.
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 import threading
@@ -25,12 +24,12 @@ import cv2
 import jpeglib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PillowImage
-from PIL import JpegImagePlugin
 
 from cleanplate.pipeline.errors import CleanplateError
-from cleanplate.pipeline.images.formats.base import SOF, ImageError, Segment, jpeg_segments
-from cleanplate.pipeline.images.formats.jpeg_huffman import Component, scans
+from cleanplate.pipeline.images.formats.base import ImageError
+from cleanplate.pipeline.images.formats.jpeg_coding.anew import reencode
+from cleanplate.pipeline.images.formats.jpeg_coding.huffman import Component, scans
+from cleanplate.pipeline.images.formats.jpeg_coding.parts import SOF, Segment, is_app, joined, jpeg_segments
 
 _ADOBE = 0xEE  # APP14 says how the colours are coded, so it belongs to the scan
 _SOS, _DHT, _DQT, _DRI, _DAC = 0xDA, 0xC4, 0xDB, 0xDD, 0xCC
@@ -81,8 +80,8 @@ def read(data: bytes) -> Coefficients:
     file that cannot be taken apart."""
     segments, _ = jpeg_segments(data)
     # Only what says how to decode goes in: jpeglib holds at most 50 markers.
-    bare = [s for s in segments if not _is_app(s.marker) or s.payload[:5] in (b"JFIF\0", b"Adobe")]
-    with _in_a_file(b"\xff\xd8" + b"".join(s.to_bytes() for s in bare) + b"\xff\xd9") as path, _LOCK:
+    bare = [s for s in segments if not is_app(s.marker) or s.payload[:5] in (b"JFIF\0", b"Adobe")]
+    with _in_a_file(joined(bare)) as path, _LOCK:
         try:
             jpeglib.version.set(_DECODER)
             found = jpeglib.read_dct(path)
@@ -118,7 +117,7 @@ def write(source: bytes, coefficients: Coefficients) -> bytes:
     if any(s.marker == _DQT for s in segments[first:]):
         raise SpliceError("quantisation tables change between scans")
     head = [s for s in segments[:first] if s.marker not in (_DHT, _DAC)]
-    head += [s for s in segments[first:] if _is_app(s.marker)]
+    head += [s for s in segments[first:] if is_app(s.marker)]
     head = [replace(s, marker={0xC9: 0xC1, 0xCA: 0xC2}.get(s.marker, s.marker)) for s in head]
     body = scans(coefficients.components, progressive=coefficients.progressive, restart=coefficients.restart)
     return b"\xff\xd8" + b"".join(s.to_bytes() for s in head) + body + b"\xff\xd9"
@@ -188,7 +187,7 @@ def blocks_equal(old: Coefficients | None, after: bytes, touched: list[Grid]) ->
 def same_scans(before: bytes, after: bytes) -> bool:
     """Is everything that makes the pixels (tables, frame, scans) byte for byte the same?"""
     one, other = (
-        [s.to_bytes() for s in jpeg_segments(data)[0] if not _is_app(s.marker)] for data in (before, after)
+        [s.to_bytes() for s in jpeg_segments(data)[0] if not is_app(s.marker)] for data in (before, after)
     )
     return one == other
 
@@ -278,63 +277,6 @@ def _reached(touched: list[Grid], components: list[Component], shape: tuple[int,
     if len({(c.h, c.v) for c in components}) > 1:
         out = cv2.dilate(out.view(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     return out
-
-
-def write_jpeg(
-    stored: npt.NDArray[np.unsignedinteger],
-    *,
-    quality: int,
-    icc: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-    exif: bytes | None = None,
-) -> bytes:
-    """A new JPEG of an HWC uint8 array: 1 channel grey, 3 RGB, 4 CMYK. No chroma subsampling from 90 on."""
-    out = io.BytesIO()
-    _picture(stored).save(
-        out,
-        "JPEG",
-        quality=quality,
-        subsampling=0 if quality >= 90 else 2,
-        optimize=True,
-        dpi=(round(dpi[0]), round(dpi[1])) if dpi else (0, 0),
-        icc_profile=icc or b"",
-        exif=exif or b"",
-    )
-    return out.getvalue()
-
-
-def reencode(source: bytes, stored: npt.NDArray[np.unsignedinteger]) -> bytes:
-    """The picture written anew with the source's quantisation tables, subsampling and scan mode.
-
-    stored: HWC uint8 in the file's frame, 1, 3 or 4 channels as the source. Every block is quantised again,
-    so pixels change everywhere by a little. The source's APPn and COM segments are carried over.
-    """
-    # Not the file as it is: bytes between its segments, which libjpeg skips, would stop Pillow.
-    segments = jpeg_segments(source)[0]
-    plain = b"".join(s.to_bytes() for s in segments if not _is_app(s.marker))
-    with JpegImagePlugin.JpegImageFile(io.BytesIO(b"\xff\xd8" + plain + b"\xff\xd9")) as old:
-        tables = [old.quantization[key] for key in sorted(old.quantization)]
-        layers = old.layer
-        progressive = bool(old.info.get("progressive"))
-    luma = (layers[0][1], layers[0][2])
-    sampling = {(1, 1): 0, (2, 1): 1, (2, 2): 2}.get(luma, 2) if len(layers) == 3 else 0
-    out = io.BytesIO()
-    _picture(stored).save(
-        out, "JPEG", qtables=tables, subsampling=sampling, progressive=progressive, optimize=True
-    )
-    carried = [s for s in segments if _is_app(s.marker) and s.marker != _ADOBE]
-    made = [s for s in jpeg_segments(out.getvalue())[0] if not _is_app(s.marker) or s.marker == _ADOBE]
-    return b"\xff\xd8" + b"".join(s.to_bytes() for s in carried + made) + b"\xff\xd9"
-
-
-def _picture(stored: npt.NDArray[np.unsignedinteger]) -> PillowImage.Image:
-    height, width, channels = stored.shape
-    mode = {1: "L", 3: "RGB", 4: "CMYK"}[channels]
-    return PillowImage.frombytes(mode, (width, height), stored.astype(np.uint8).tobytes())
-
-
-def _is_app(marker: int) -> bool:
-    return 0xE0 <= marker <= 0xEF or marker == 0xFE
 
 
 @contextmanager

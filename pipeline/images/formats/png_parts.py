@@ -1,4 +1,4 @@
-"""PNG taken apart before it is decoded: checksums, and whether its pixel data is there in full.
+"""A PNG taken apart: chunks, checksums, and whether its pixel data is there in full.
 
 Decoders differ in what they let pass: Pillow stops at a damaged comment, OpenCV may leave rows as the memory held
 them. So they get the chunks that make pixels and nothing else, and those only when they are sound.
@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cleanplate.pipeline.images.formats import exif
-from cleanplate.pipeline.images.formats.base import PNG_MAGIC, ImageError, png_chunk
+from cleanplate.pipeline.images.formats.base import ImageError
 
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PIXELS = frozenset([b"IHDR", b"PLTE", b"IDAT", b"IEND"])
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Adam7: first column, first row, steps (PNG 8.2).
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_TEXT_LIMIT, _ICC_LIMIT = 1 << 20, 1 << 26
+_TEXT_LIMIT, _ICC_LIMIT = 1 << 20, 1 << 24
 _PIECE = 1 << 20
 
 
@@ -38,6 +39,21 @@ def checked_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         at = stop
         if kind == b"IEND":
             return
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(type, body) of each chunk up to and with IEND, sound or not. Raises ImageError('truncated')."""
+    return ((kind, body) for kind, body, _ in checked_chunks(data))
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """One PNG chunk with its length and checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_file(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The PNG of these chunks."""
+    return PNG_MAGIC + b"".join(png_chunk(kind, body) for kind, body in chunks)
 
 
 def bare(data: bytes) -> bytes:
@@ -153,9 +169,7 @@ def raw_profile(data: bytes) -> bytes | None:
 
 def orientation(data: bytes) -> int | None:
     """Orientation that stands in a text chunk: of a raw profile, else of XMP; None where none does."""
-    block = raw_profile(data)
-    block = block[6:] if block and block.startswith(b"Exif\0\0") else block
-    found = exif.found_orientation(block)
+    found = exif.found_orientation(exif.bare(raw_profile(data)))
     packet = text(data, b"XML:com.adobe.xmp") if found is None else None
     return exif.xmp_orientation(packet) if packet else found
 

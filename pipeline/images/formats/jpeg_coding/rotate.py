@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.pipeline.images.formats import exif, jpeg_blocks
-from cleanplate.pipeline.images.formats.base import SOF, Segment, jpeg_segments
-from cleanplate.pipeline.images.formats.jpeg_huffman import ZIGZAG, Component
+from cleanplate.pipeline.images.formats import exif
+from cleanplate.pipeline.images.formats.jpeg_coding import blocks as jpeg_blocks
+from cleanplate.pipeline.images.formats.jpeg_coding.huffman import ZIGZAG, Component
+from cleanplate.pipeline.images.formats.jpeg_coding.parts import SOF, Segment, jpeg_segments
 
 _DQT = 0xDB
 # EXIF orientation -> (transpose, then mirror columns, then mirror rows); the same turns as `pixels.upright`.
