@@ -47,7 +47,12 @@ def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
     )
     pools = len(groups_of(models)) > 1
     apart = engine.decode == "apart" or (engine.decode == "auto" and pools)
-    return (Read(recipe.limits, last), *([Decode()] if apart else []), *models, Write(recipe.output))
+    return (
+        Read(recipe.limits, last, recipe.source.carried),
+        *([Decode()] if apart else []),
+        *models,
+        Write(recipe.output),
+    )
 
 
 def _needs(engine: Engine, stage: ModelStage) -> Needs:

@@ -34,11 +34,11 @@ def _onnx(file: str, kind: str, classes: tuple[int, ...], low: float | None) -> 
     return OnnxDetector(resolve(found), kind, classes, MIN_SCORE if low is None else low, name=found.name)
 
 
-def _person_by_face() -> Detector:
+def _person_by_face(gpus: float) -> Detector:
     """CenterFace: another network, trained on other pictures, for persons who look this way."""
     from cleanplate.models.detectors.views.variants import SignOf
 
-    return SignOf("person", faces("upright"))
+    return SignOf("person", faces(gpus, "upright"))
 
 
 def persons(recipe: Recipe, again: bool) -> list[Detector]:
@@ -61,7 +61,7 @@ def persons_by_another(recipe: Recipe) -> list[Verifier]:
         if recipe.persons.model == "blazepose"
         else []
     )
-    return [*more, Verifier(_person_by_face(), of, guard=0.6)]
+    return [*more, Verifier(_person_by_face(recipe.engine.gpus), of, guard=0.6)]
 
 
 def weights_of_persons(recipe: Recipe) -> list[str]:

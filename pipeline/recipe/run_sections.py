@@ -20,6 +20,11 @@ class Source(Part):
     image_column: str | None = Field(
         None, description="of Parquet and Arrow sources; null = the first that looks like images"
     )
+    columns: Literal["all", "none"] | tuple[str, ...] = Field(
+        "all",
+        description="of Parquet and Arrow sources: columns that go into the rows unchanged; all = those without bytes",
+    )
+    carried: str | None = Field(None, exclude=True, description="set by a run when it starts: their types")
 
 
 class Labels(Part):

@@ -41,16 +41,14 @@ def test_no_network_is_shown_again_what_it_saw(height: int, width: int) -> None:
     picture = np.ascontiguousarray(photo[:height, :width, ::-1], np.uint8)
     recipe = load(None, {"remove": ["text", "face"]})
     first, again = kinds.detectors(recipe), kinds.verifiers(recipe)
-    nets = {
-        id(one): one
+    parts = [
+        part
         for detector in [*first, *(v.detector for v in again)]
-        for one in (detector, getattr(detector, "_detector", None))
-        if hasattr(one, "_session") or hasattr(one, "_reader")
-    }
-    seen: list[bytes] = []
-    places = [
-        (net, name) for net in nets.values() for name in ("_session", "_detector") if hasattr(net, name)
+        for part in (detector, getattr(detector, "_detector", None), getattr(detector, "proposer", None))
     ]
+    nets = {id(part): part for part in parts}
+    seen: list[bytes] = []
+    places = [(net, name) for net in nets.values() for name in ("_session", "session") if hasattr(net, name)]
     kept = [(net, name, getattr(net, name)) for net, name in places]
     try:
         for net, name, session in kept:
@@ -71,11 +69,13 @@ def test_no_network_is_shown_again_what_it_saw(height: int, width: int) -> None:
 
 
 def test_text_is_seen_at_another_scale_whatever_the_size() -> None:
-    first, again = detectors.lines(False), detectors.lines(True)
+    first, again = detectors.lines(False, False, 0), detectors.lines(True, False, 0)
     for longest in range(160, 1400, 17):
-        scales = [max(one._views(longest // 2, longest)[0].size) / longest for one in (first, again)]
+        scales = [
+            max(one.proposer.views.of(longest // 2, longest)[0].size) / longest for one in (first, again)
+        ]
         assert max(scales) / min(scales) > 1.05, (longest, scales)
-        wanted = [one._enlarge(longest) for one in (first, again)]
+        wanted = [one.proposer.views.enlargement(longest) for one in (first, again)]
         assert max(wanted[0] / wanted[1], wanted[1] / wanted[0]) > 1.1 or longest > 960
 
 
