@@ -20,6 +20,7 @@ Row = dict[str, Any]
 """Columns of one image by name: what a part holds of it, or will."""
 STATUSES = ("unchanged", "cleaned", "hidden", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
+MODEL_STAGES = STAGES[1:5]
 
 
 def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:

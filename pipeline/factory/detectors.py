@@ -21,7 +21,7 @@ from cleanplate.pipeline.factory import attachments
 from cleanplate.pipeline.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.human_faces import HumanFaces
     from cleanplate.models.detectors.lettering.meaning import Meaning
     from cleanplate.models.detectors.overlay.overlay_map import OverlayMap
     from cleanplate.models.detectors.text import TextDetector
@@ -127,16 +127,29 @@ def second_text(gpus: float) -> TextDetector:
 
 
 @lru_cache(maxsize=4)
-def faces(gpus: float, views: Literal["all", "upright", "turned"] = "all") -> FaceDetector:
+def faces(gpus: float, views: Literal["all", "upright", "turned"] = "all") -> HumanFaces:
     from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.human_faces import HumanFaces
     from cleanplate.models.weights.registry import resolve
 
     path, device = resolve("centerface"), pick(gpus)
     if views == "all":
-        return FaceDetector(path, device=device)
+        return HumanFaces(FaceDetector(path, device=device), animals(gpus))
     upright = views == "upright"
     name = "centerface" if upright else "centerface@turned"
-    return FaceDetector(path, offset=0.5, upright=upright, turned=not upright, device=device, name=name)
+    seen = FaceDetector(path, offset=0.5, upright=upright, turned=not upright, device=device, name=name)
+    return HumanFaces(seen, animals(gpus))
+
+
+@lru_cache(maxsize=1)
+def animals(gpus: float) -> Detector:
+    from cleanplate.models.detectors.objects import coco
+    from cleanplate.models.detectors.objects.nanodet import NanoDetDetector, Wanted
+    from cleanplate.models.weights.registry import resolve
+
+    wanted = {number: Wanted("animal") for number in (*coco.ANIMALS, coco.NAMES.index("teddy bear"))}
+    wanted[coco.PERSON] = Wanted("person")
+    return NanoDetDetector(resolve("nanodet"), wanted, most=0, device=pick(gpus), name="nanodet@animals")
 
 
 def faces_again(gpus: float) -> list[Verifier]:

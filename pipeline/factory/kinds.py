@@ -90,7 +90,7 @@ ENTRIES: dict[Kind, Entry] = {
     # Looked up by `static_watermark` with the row's own group; no detector of one image can find it.
     "static-watermark": Entry(),
     "face": Entry(
-        weights=lambda r: ["centerface", "blazeface"],
+        weights=lambda r: ["centerface", "blazeface", "nanodet"],
         find=lambda r: [make.faces(r.engine.gpus)],
         again=lambda r: make.faces_again(r.engine.gpus),
     ),

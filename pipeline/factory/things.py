@@ -100,10 +100,19 @@ def _persons_by_nanodet(gpus: float) -> Detector:
 @lru_cache(maxsize=4)
 def _nanodet(wanted: tuple[tuple[int, str, float | None], ...], again: bool, gpus: float) -> Detector:
     """Again: everything mirrored, shown larger, and tiles cut elsewhere."""
-    from cleanplate.models.detectors.objects.nanodet import MIN_SCORE, SIDE, NanoDetDetector, Wanted
+    from cleanplate.models.detectors.objects.nanodet import (
+        MIN_SCORE,
+        MIN_SCORES,
+        SIDE,
+        NanoDetDetector,
+        Wanted,
+    )
     from cleanplate.models.weights.registry import resolve
 
-    classes = {number: Wanted(kind, MIN_SCORE if low is None else low) for number, kind, low in wanted}
+    classes = {
+        number: Wanted(kind, MIN_SCORES.get(kind, MIN_SCORE) if low is None else low)
+        for number, kind, low in wanted
+    }
     path, device = resolve("nanodet"), pick(gpus)
     if again:
         return NanoDetDetector(

@@ -95,7 +95,7 @@ class Limits(Part):
 
 
 class Units(Part):
-    """How the plan cuts the source. null rows = chosen from the size of the source (8 to 512)."""
+    """How the plan cuts the source. null rows = chosen from the size of the source (1 to 512)."""
 
     rows: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="images in a unit, at most")
     bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="source bytes in a unit, at most")
