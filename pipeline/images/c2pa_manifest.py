@@ -26,7 +26,8 @@ _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 @dataclass(frozen=True)
 class Marks:
-    """What an edited file is to say of its edit. iptc: in its XMP (`formats.xmp`). sign: in a signed manifest, or None."""
+    """What an edited file is to say of its edit. iptc: in its XMP (`formats.xmp`). sign: in a signed manifest, or
+    None."""
 
     iptc: bool
     sign: Sign | None

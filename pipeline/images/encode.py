@@ -248,8 +248,8 @@ def _converted(
         every = np.ones(decoded.pixels.shape[:2], bool) if lossy else None
         return Encoded(data, name, equal, None, dropped, note, edited=every)
     near = np.ones_like(mask) if lossy else mask
-    data, note = marks.on(data, name, note)
-    return _measured(decoded, edited, mask, near, data, name, None, dropped, note, lossy)
+    data, noted = marks.on(data, name, note)
+    return _measured(decoded, edited, mask, near, data, name, None, dropped, noted, lossy)
 
 
 def _measured(
