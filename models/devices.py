@@ -93,12 +93,23 @@ def pick(gpus: float) -> str:
     return "cuda"
 
 
+_limit = [1]
+
+
+def thread_limit() -> int:
+    """How many threads `limit_threads` gave this process; 1 where it was not asked."""
+    return _limit[0]
+
+
 def limit_threads(threads: int, networks: bool = True) -> None:
-    """Let torch and OpenCV use so many threads in this process. More workers x threads than cores is several
-    times slower than one thread each, because OpenMP's barriers spin. networks: False spares a process that opens no
-    model the second that torch's import takes."""
+    """Let torch, OpenCV and the ONNX sessions opened from now on use so many threads in this process.
+
+    More workers x threads than cores is several times slower than one thread each, because OpenMP's barriers spin.
+    networks: False spares a process that opens no model the second that torch's import takes.
+    """
     import cv2
 
+    _limit[0] = threads
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     cv2.setNumThreads(threads)
     if networks:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
@@ -28,8 +27,8 @@ from PIL import ImageOps
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
+from cleanplate.pipeline.engine.carry_out import Options, carry_out
 from cleanplate.pipeline.engine.job import stages_of
-from cleanplate.pipeline.engine.ray_cluster import connected
 from cleanplate.pipeline.errors import RowError
 from cleanplate.pipeline.factory import check, inpainters, segmenters
 from cleanplate.pipeline.images import rle
@@ -201,19 +200,17 @@ def _run(
 ) -> Tally:
     from cleanplate.pipeline.ui.progress import Progress
 
+    def show(rows: int, before: int) -> Progress:
+        return Progress(rows, before, shown=None if progress else "none")
+
+    def report(event: str, **fields: Any) -> None:
+        if event == "advice":
+            warnings.warn(fields["said"], stacklevel=5)
+
     run = runs.start(str(source), str(output), _recipe(recipe), new_run=new_run)
-    units = runs.plan_new(run, limit=limit, retry_failed=retry_failed)
-    todo = runs.missing(run.output, units)
-    if todo:
-        rows, left = sum(u.rows for u in units), sum(u.rows for u in todo)
-        place: AbstractContextManager[str] = nullcontext("") if engine == "here" else connected(address)
-        with place, Progress(rows, rows - left, shown=None if progress else "none") as shown:
-            runs.execute(run, units, engine, shown)
-    if said := runs.advice(run):
-        warnings.warn(said, stacklevel=3)
-    tally = runs.finished(run)
-    runs.labels(run)
-    return tally
+    # Without the estimate of recall: whoever calls from Python asks for it where it is wanted.
+    options = Options(engine=engine, address=address, limit=limit, retry_failed=retry_failed, recall=0)
+    return carry_out(run, options, show, report).tally
 
 
 def _recipe(recipe: AnyRecipe) -> Recipe:

@@ -20,6 +20,7 @@ Row = dict[str, Any]
 """Columns of one image by name: what a part holds of it, or will."""
 STATUSES = ("unchanged", "cleaned", "hidden", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
+MODEL_STAGES = STAGES[1:5]
 
 
 def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:
@@ -196,7 +197,7 @@ def as_now(part: pa.Table) -> pa.Table | None:
 
     A part of this version must have its columns to the letter. An earlier one may lack columns, and fields in structs.
     """
-    want = part_schema()
+    want = part_schema(carried=carried_of(part.schema))
     if version_of(part.schema) == VERSION or version_of(part.schema) not in VERSIONS:
         return part if part.schema.equals(want) else None
     if not set(part.schema.names) <= set(want.names):
@@ -209,15 +210,25 @@ def as_now(part: pa.Table) -> pa.Table | None:
     return pa.table(cast, schema=want)
 
 
-def part_schema(pictures: bool = True) -> pa.Schema:
+def carried_of(part: pa.Schema) -> pa.Schema:
+    """The columns of a part that were carried from its source."""
+    names = json.loads((part.metadata or {}).get(b"cleanplate.carried", b"[]"))
+    return pa.schema([part.field(name) for name in names])
+
+
+def part_schema(pictures: bool = True, carried: pa.Schema | None = None) -> pa.Schema:
     """The schema of a part, with the metadata that lets `datasets` show the image column as pictures, where it
-    holds them (pictures; other layouts keep them outside the parts)."""
-    fields = [field for name, field in COLUMNS.items() if name not in IN_FLIGHT]
+    holds them (pictures; other layouts keep them outside the parts). carried: columns of the source, behind ours."""
+    carried = carried or pa.schema([])
+    fields = [*(field for name, field in COLUMNS.items() if name not in IN_FLIGHT), *carried]
     features: dict[str, Any] = {f.name: _feature(f.type) for f in fields}
     if pictures:
         features["image"] = {"_type": "Image"}
     info = {"info": {"features": features}}
-    return pa.schema(fields, metadata={"huggingface": json.dumps(info), "cleanplate": VERSION})
+    metadata = {"huggingface": json.dumps(info), "cleanplate": VERSION}
+    if len(carried):
+        metadata["cleanplate.carried"] = json.dumps(carried.names)
+    return pa.schema(fields, metadata=metadata)
 
 
 def _feature(kind: pa.DataType) -> Any:
@@ -226,6 +237,8 @@ def _feature(kind: pa.DataType) -> Any:
         return {field.name: _feature(field.type) for field in kind}
     if pa.types.is_fixed_size_list(kind):
         return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_large_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "LargeList"}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
     names = {pa.float32(): "float32", pa.bool_(): "bool", pa.int32(): "int32", pa.int64(): "int64"}

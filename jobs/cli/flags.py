@@ -99,6 +99,11 @@ def _source(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
     add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    add(
+        "--columns",
+        metavar="NAMES",
+        help="that go into the rows unchanged, by commas; none, or all (default)",
+    )
     for flag, what in (("--include", "only what matches"), ("--exclude", "not what matches")):
         add(
             flag, action="append", metavar="GLOB", help=f"{what}, of names below SRC; may stand several times"
@@ -139,6 +144,8 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     }
     if (remove := given.get("remove")) is not None:
         overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    if (names := given.get("columns")) is not None:
+        overrides["source.columns"] = names if names in ("all", "none") else names.split(",")
     for flag, key in (("text_only", "text.only"), ("text_keep", "text.keep")):
         if (words := given.get(flag)) is not None:
             # A regular expression may hold a comma.

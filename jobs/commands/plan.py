@@ -83,6 +83,7 @@ def describe(
         count, size = count + 1, size + row.object.size
     if not count and not allow_empty:
         raise ConfigError(plan.none_under(from_store, told))
+    carried = plan.carried(from_store, recipe)
     committed = ledger.tally(to_store).rows
     console = Console()
     body = recipes.dump(recipe) if full else recipes.changed(recipe)
@@ -99,6 +100,18 @@ def describe(
         highlight=False,
         soft_wrap=True,
     )
+    if len(carried.schema):
+        console.print(
+            f"columns that go into the rows: {', '.join(carried.schema.names)}", highlight=False, markup=False
+        )
+    if carried.held_back:
+        console.print(
+            f"columns that may hold pictures, left out: {', '.join(carried.held_back)} (--columns names what is "
+            "carried as it is; --image-column chooses the one that is cleaned)",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
     if told.left_out:
         console.print(beside(told.left_out), highlight=False)
     return 0

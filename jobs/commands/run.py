@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from cleanplate.pipeline.engine.carry_out import Options
     from cleanplate.pipeline.engine.run import Run
-    from cleanplate.pipeline.ledger.ledger import Receipt, Tally
     from cleanplate.pipeline.ledger.review import Marks
-    from cleanplate.pipeline.ui.progress import Progress, Shown
+    from cleanplate.pipeline.ui.progress import Progress
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -87,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.pipeline.engine import ray_cluster
     from cleanplate.pipeline.engine import run as runs
+    from cleanplate.pipeline.engine.carry_out import Options
     from cleanplate.pipeline.errors import ConfigError
 
     marks, own = review_of(args) if args.review else (None, None)
@@ -106,18 +106,21 @@ def run(args: argparse.Namespace) -> int:
     if not (recipe.engine.gpus or args.address or args.json) and Path("/dev/nvidia0").exists():
         Console(stderr=True).print(_UNUSED_GPU, highlight=False, soft_wrap=True)
     started = runs.start(args.source, args.output, recipe, new_run=args.new_run, allow_empty=args.allow_empty)
-    code = carry_out(
-        started,
+    options = Options(
+        engine="here" if args.here else "ray",
+        address=args.address,
         limit=args.limit,
         retry_failed=args.retry_failed,
         marks=marks,
-        address=args.address,
-        here=args.here,
-        machine=args.json,
-        every=args.every,
         recall=args.recall,
     )
-    return args.failed_exit_code if code == 1 else code
+    return carry_out(
+        started,
+        options,
+        machine=args.json,
+        every=args.every,
+        failed_exit_code=args.failed_exit_code,
+    )
 
 
 _UNUSED_GPU = (
@@ -152,79 +155,31 @@ def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
 
 def carry_out(
     run: Run,
+    options: Options | None = None,
     *,
-    limit: int | None = None,
-    retry_failed: bool = False,
-    marks: Marks | None = None,
-    address: str | None = None,
-    here: bool = False,
     machine: bool = False,
     every: float = 10.0,
-    recall: int | None = None,
+    failed_exit_code: int = 1,
 ) -> int:
-    """Plan, do what is not committed, and print the closing table, or, for a machine, JSON lines. Returns the
-    exit code."""
-    from contextlib import nullcontext
-
-    from cleanplate.pipeline.engine import log, ray_cluster
-    from cleanplate.pipeline.engine import recall as recalls
-    from cleanplate.pipeline.engine import run as runs
-    from cleanplate.pipeline.engine.job import spread_here
+    """Carry the run out, showing it, and print the closing table, or, for a machine, JSON lines. Returns the exit
+    code."""
+    from cleanplate.jobs.cli.summary import close
+    from cleanplate.pipeline.engine import carry_out as whole
     from cleanplate.pipeline.ui.progress import Progress
 
-    log.start()
-    tell = _machine if machine else _person
-    tell("start", **_identity(run))
-    units = runs.plan_new(run, limit=limit, retry_failed=retry_failed, marks=marks)
-    todo = runs.missing(run.output, units)
-    rows, left = sum(u.rows for u in units), sum(u.rows for u in todo)
-    tell("planned", images=rows, units=len(units), committed_before=rows - left)
-    if run.listing.left_out:
-        tell("beside", left_out=dict(run.listing.left_out))
-    if run.unmatched:
-        tell("given", **run.unmatched)
-    runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.listing.left_out))
-    missed: list[dict[str, Any]] = []
-    if todo:
-        shown: Shown | None = "json" if machine else None
-        with nullcontext("this process, without Ray") if here else ray_cluster.connected(address) as where:
-            tell("engine", where=where)
-            with Progress(rows, rows - left, shown=shown, every=every, title=run.output.url) as progress:
-                try:
-                    told = progress if here else _measured(progress, run.run_id)
-                    runs.execute(run, units, "here" if here else "ray", told)
-                except (Exception, KeyboardInterrupt) as error:
-                    _stopped(run, error, progress.tally.rows)
-                    raise
-            if size := recalls.sample_size(rows, recall):
-                spread = spread_here if here else ray_cluster.spread_on_ray
-                missed = recalls.estimate(run.output, run.recipe, spread, size)
-                tell("recall", recall=missed)
-    if said := runs.advice(run):
-        tell("advice", said=said)
-    tally = runs.finished(run)
-    if carried := runs.labels(run):
-        tell("labels", **carried)
-    runs.event(run, "complete", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, recall=missed)
-    hidden = run.recipe.inpaint.hiders(run.recipe.remove)
-    code = close(tally, run.output.url, hidden, table=not machine)
+    report = _machine if machine else _person
+
+    def show(rows: int, before: int) -> Progress:
+        return Progress(rows, before, shown="json" if machine else None, every=every, title=run.output.url)
+
+    outcome = whole.carry_out(run, options or whole.Options(), show, report)
+    code = 0 if outcome.clean else failed_exit_code
     if machine:
-        tell("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
+        tally = outcome.tally
+        report("end", rows=tally.rows, statuses=tally.statuses, causes=tally.causes, exit_code=code)
+    else:
+        close(outcome, run.output.url, code, run.recipe.inpaint.hiders(run.recipe.remove))
     return code
-
-
-def _measured(progress: Progress, run_id: str) -> Callable[[Receipt], None]:
-    """Count receipts on screen and for Prometheus."""
-    from cleanplate.pipeline.engine import ray_data
-
-    gauges = ray_data.run_gauges(run_id)
-    gauges.show(progress.state())
-
-    def told(receipt: Receipt) -> None:
-        progress(receipt)
-        gauges.show(progress.state())
-
-    return told
 
 
 def beside(left_out: Mapping[str, int]) -> str:
@@ -259,32 +214,6 @@ def _labels(told: Mapping[str, Any]) -> str:
     return f"{said}; labels/changes.csv lists them"
 
 
-def _stopped(run: Run, error: BaseException, rows: int) -> None:
-    """The run's own history tells why it stopped, where the store still takes it."""
-    from contextlib import suppress
-
-    from cleanplate.pipeline.engine import run as runs
-    from cleanplate.pipeline.errors import StorageError, redacted
-
-    said = redacted(str(error)) or "interrupted"
-    with suppress(StorageError):  # Perhaps the very store that stopped the run.
-        runs.event(run, "stopped", why=type(error).__name__, said=said, rows=rows)
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    recipe = run.recipe
-    return {
-        "source": run.source.url,
-        "output": run.output.url,
-        "run_id": run.run_id,
-        "recipe_digest": run.stamp.recipe_digest,
-        "remove": list(recipe.remove),
-        "segmenter": recipe.masks.segmenter,
-        "inpainter": recipe.inpaint.name,
-        "hidden_by": recipe.inpaint.hiders(recipe.remove),
-    }
-
-
 def _machine(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
@@ -303,6 +232,7 @@ def _person(event: str, **fields: Any) -> None:
         ),
         "beside": lambda: beside(fields["left_out"]),
         "given": lambda: _given(fields),
+        "starting": lambda: f"{fields['what']} ...",
         "labels": lambda: _labels(fields),
         "engine": lambda: f"on {fields['where']}",
         "advice": lambda: f"{fields['said']}",
@@ -337,12 +267,3 @@ def _filler(name: str) -> str:
 
 def _hiders(words: list[str]) -> str:
     return f"   {' and '.join(words)} hides, see inpaint.per_kind" if words else ""
-
-
-def close(tally: Tally, url: str, hidden: Sequence[str] = (), *, table: bool = True) -> int:
-    """Print the closing table; 1 when rows failed or residue was left, else 0."""
-    from cleanplate.jobs.cli.summary import summary
-
-    if table:
-        Console().print(summary(tally, url, hidden))
-    return 1 if tally.statuses.get("failed") or tally.statuses.get("residual") else 0

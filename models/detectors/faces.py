@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.detectors.onnx_session import Floats, fixed_weights, free_shapes, on_gpu, open_session
+from cleanplate.models.detectors.onnx_session import (
+    Floats,
+    fixed_weights,
+    free_shapes,
+    levels,
+    on_gpu,
+    open_session,
+    planes,
+)
 from cleanplate.models.detectors.views import tiles
 from cleanplate.models.types import Image, Region
 
@@ -23,6 +31,8 @@ BATCH_PIXELS = 2 * 1280 * 1280
 SMALL = 320
 """Long side of one more look: a face that fills a large view is too large for the receptive field."""
 
+LEVELS = levels((0, 0, 0), (1, 1, 1))
+"""The network takes levels as they are."""
 TURNED, TURNED_SCORE = 480, 0.55
 """Long side and lowest score of the turned views, by 90, 180 and 270 and by 45 degrees either way: the network knows
 upright faces only."""
@@ -54,7 +64,7 @@ class FaceDetector:
         overlap: float = 0.3,
         upright: bool = True,
         turned: bool = True,
-        threads: int = 1,
+        device: str = "cpu",
         name: str = "centerface",
     ) -> None:
         if long_side < 32:
@@ -68,7 +78,7 @@ class FaceDetector:
         self.overlap = overlap
         self.upright, self.turned = upright, turned
         model = free_shapes(Path(path).read_bytes(), {"input.1": ("batch", 3, "height", "width")})
-        self._session = open_session(fixed_weights(model), threads)
+        self._session = open_session(fixed_weights(model), device=device)
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
@@ -120,8 +130,7 @@ class FaceDetector:
         """The peaks above a score in every view of each image, in image pixels."""
         found: list[list[Boxes]] = [[] for _ in images]
         for members, crops in tiles.batches(images, plans, BATCH_PIXELS, on_gpu(self._session)):
-            batch = np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
-            heat, size, shift, *_ = self._session.run(None, {"input.1": np.ascontiguousarray(batch)})
+            heat, size, shift, *_ = self._session.run(None, {"input.1": planes(crops, LEVELS)})
             for n, (number, view) in enumerate(members):
                 rows = peaks(heat[n, 0], size[n], shift[n], score)
                 rows[:, 0:2], rows[:, 2:4] = view.to_image(rows[:, 0:2]), view.to_image(rows[:, 2:4])

@@ -52,10 +52,11 @@ class OnnxDetector:
         side: int = 640,
         normalise: bool = False,
         name: str = "onnx",
+        device: str = "cpu",
     ) -> None:
         self.name, self.kind, self.min_score = name, kind, min_score
         self.classes, self.normalise = tuple(classes), normalise
-        self._session = open_session(path)
+        self._session = open_session(path, device=device)
         (first, *_) = self._session.get_inputs()
         self._input = first.name
         sides = [s if isinstance(s, int) else side for s in first.shape[2:]]

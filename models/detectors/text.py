@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,12 @@ from cleanplate.models.detectors.lettering.lines import (
     Quad,
     beside,
     box_of,
-    quads,
     without_parts,
     without_seen,
     without_twins,
 )
 from cleanplate.models.detectors.lettering.meaning import Meaning
+from cleanplate.models.detectors.lettering.proposals import LineProposer, LineViews, Proposed
 from cleanplate.models.detectors.lettering.reading import (
     Reader,
     is_lettering,
@@ -34,32 +35,11 @@ from cleanplate.models.detectors.lettering.reading import (
     reads_well,
 )
 from cleanplate.models.detectors.lettering.strokes import text_mask
-from cleanplate.models.detectors.onnx_session import Floats, on_gpu, open_session
+from cleanplate.models.detectors.onnx_session import open_session
 from cleanplate.models.detectors.overlay.evidence import window
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
-from cleanplate.models.detectors.views import tiles
 from cleanplate.models.segmenters.masks import polygon_mask
 from cleanplate.models.types import Image, Mask, Region
-
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STD = np.array([0.229, 0.224, 0.225], np.float32)
-BATCH_PIXELS = 4 * 960 * 960
-SLANTS, SLANTED = (-45.0, 45.0), 480
-"""Degrees by which the whole picture is turned for one more look each, and the long side that it then has: the
-network knows lines that are level or upright, and lines across a picture are large."""
-ENLARGE, OTHERS = 1.5, (1.2, 0.9)
-"""How many times a small picture is enlarged; for a second opinion, one of the others."""
-DRAWN = 640
-"""Long side of the overlay's map when lines are looked for in it."""
-
-
-@dataclass(frozen=True)
-class Proposed:
-    """Where lines may be in one picture: level or upright, slanted, and in an overlay's map of it."""
-
-    level: list[Line]
-    slanted: list[Line]
-    drawn: list[Line]
 
 
 class TextDetector:
@@ -71,15 +51,9 @@ class TextDetector:
         badly must look like lettering, and masks are its strokes.
     min_score: drops regions below it. Region.score is the detector's mean probability in the line, or, with a
         recogniser, the mean of that and of the reading's score (of a line that cannot be read: of its strokes').
-    long_side: pixels of the long side that the network sees. Photographs more than 1.5 times larger are seen
-        whole and again in tiles. enlarge: how many times a small image may be enlarged.
-    unlike: the long_side of another instance, with the default `enlarge`: no picture as a whole is seen at a scale
-        within a seventh of that one's.
-    level: whether the picture is seen as it is. slants: degrees by which it is turned for one more view each.
-    offset: shift of the tiling, in tiles.
-    probability, box_probability: thresholds of the map and of its mean in a line.
+    views: how the picture is seen. device: where all three networks run.
 
-    As a second opinion on a cleaned image use another instance with `long_side=1280, offset=0.5, unlike=960`: the
+    As a second opinion on a cleaned image use another instance with `LineViews(1280, 0.5, unlike=960)`: the
     same text then falls on other pixels of the network, which catches lines lost at one size or cut by one
     grid. It is the same network all the same: text of a kind that it cannot see is missed by both, so this
     is worth less than a detector of another family.
@@ -93,38 +67,23 @@ class TextDetector:
         rec_path: Path | str | None = None,
         strokes_path: Path | str | None = None,
         min_score: float = 0.0,
-        long_side: int = 960,
-        offset: float = 0.0,
-        enlarge: float = ENLARGE,
-        unlike: int = 0,
-        level: bool = True,
-        slants: Sequence[float] = SLANTS,
-        probability: float = 0.3,
-        box_probability: float = 0.5,
-        threads: int = 1,
+        views: LineViews | None = None,
+        device: str = "cpu",
         name: str = "ppocr-v6-small",
     ) -> None:
-        if long_side < 32:
-            raise ValueError(f"long_side must be at least 32 pixels, got {long_side}")
         self.name = name
         self.min_score = min_score
-        self.long_side = long_side
-        self.offset = offset
-        self.enlarge, self.unlike = enlarge, unlike
-        self.level, self.slants = level, tuple(slants)
-        self.probability = probability
-        self.box_probability = box_probability
-        self._detector = open_session(det_path, threads)
+        self.proposer = LineProposer(open_session(det_path, device=device), views or LineViews())
         self._overlay: OverlayMap | None = None
         self._meaning: Meaning | None = None
-        self._strokes = None if strokes_path is None else StrokeFinder(strokes_path)
-        self._reader = None if rec_path is None else Reader(open_session(rec_path, threads))
+        self._strokes = None if strokes_path is None else StrokeFinder(strokes_path, device)
+        self._reader = None if rec_path is None else Reader(open_session(rec_path, device=device))
 
-    def seeing(self, name: str, level: bool, slanted: bool) -> TextDetector:
-        """The same networks under another name, with other views of the picture."""
+    def seeing(self, name: str, **views: Any) -> TextDetector:
+        """The same networks under another name, with other `views` (fields of LineViews)."""
         found = copy.copy(self)
-        found.name, found.level = name, level
-        found.slants = self.slants if slanted else ()
+        found.name = name
+        found.proposer = LineProposer(self.proposer.session, replace(self.proposer.views, **views))
         return found
 
     def with_overlay(self, overlay: OverlayMap) -> TextDetector:
@@ -171,77 +130,39 @@ class TextDetector:
         self, images: list[Image], looks: Sequence[Looks] | None = None, slanted: bool = False
     ) -> list[Proposed]:
         """The first half of `lines`: where lines may be."""
-        found: list[list[Line]] = [[] for _ in images]
-        plans = [self._views(image.shape[0], image.shape[1]) if self.level else [] for image in images]
-        for members, crops in tiles.batches(images, plans, BATCH_PIXELS, on_gpu(self._detector)):
-            for (number, view), probability in zip(members, self._maps(crops), strict=True):
-                for quad, score in quads(probability, self.probability, self.box_probability):
-                    found[number].append(Line(view.to_image(quad), score))
-        drawn = [self._drawn(seen) for seen in looks] if looks is not None else [[] for _ in images]
+        proposed = self.proposer(images, looks, slanted)
+        if self._reader is None or looks is None:
+            return proposed
+        drawings = [np.repeat(np.maximum.reduce(seen.each)[..., None], 3, 2) for seen in looks]
+        sketched = self._reader(drawings, [one.drawn for one in proposed])
         return [
-            Proposed(level, self._slanted(image) if slanted else [], sketched)
-            for image, level, sketched in zip(images, found, drawn, strict=True)
+            replace(one, drawn=[_sketch(line) for line in lines])
+            for one, lines in zip(proposed, sketched, strict=True)
         ]
 
     def read(self, images: list[Image], proposed: Sequence[Proposed]) -> list[list[Line]]:
         """The second half of `lines`: each line once, read where there is a recogniser."""
-        lines = [[*without_twins([*one.level, *one.slanted]), *one.drawn] for one in proposed]
-        return self._reader(images, lines) if self._reader is not None else lines
+        (lines,) = self.read_each(images, [proposed])
+        return lines
 
-    def _slanted(self, image: Image) -> list[Line]:
-        """What is proposed in the turned picture, in the frame of the one that was given."""
-        if min(image.shape[:2]) < 64:
-            return []
-        found = []
-        for degrees in self.slants:
-            canvas, back = tiles.slanted(image, degrees, SLANTED)
-            (probability,) = self._maps([canvas])
-            for quad, score in quads(probability, self.probability, self.box_probability):
-                placed = quad @ back[:, :2].T + back[:, 2]
-                if _inside(placed, image):  # Not in what is mirrored beyond the edges.
-                    found.append(Line(placed, score, slanted=True))
-        return found
-
-    def _drawn(self, looks: Looks) -> list[Line]:
-        """What is proposed in an overlay's map, seen as a grey picture."""
-        chance = np.maximum.reduce(looks.each)
-        if not (chance > 127).any():
-            return []
-        drawing = np.repeat(chance[..., None], 3, 2)
-        whole = tiles.whole(chance.shape[0], chance.shape[1], DRAWN)
-        (probability,) = self._maps([whole.crop(drawing)])
-        found = quads(probability, self.probability, self.box_probability)
-        level = [Line(whole.to_image(quad), score) for quad, score in found]
-        lines = without_twins(level + self._slanted(drawing))
-        if self._reader is not None:
-            (lines,) = self._reader([drawing], [lines])
-        return [
-            Line(one.quad, one.found, drawn=True, sketch=one.read if one.letters > 1 else 0.0)
-            for one in lines
+    def read_each(
+        self, images: list[Image], proposals: Sequence[Sequence[Proposed]]
+    ) -> list[list[list[Line]]]:
+        """As `read` of each of the proposals; what several have in common is read once."""
+        wanted = [
+            [[*without_twins([*one.level, *one.slanted]), *one.drawn] for one in some] for some in proposals
         ]
-
-    def _views(self, height: int, width: int) -> list[tiles.View]:
-        enlarge = self._enlarge(max(height, width))
-        views = tiles.views(height, width, self.long_side, enlarge, offset=self.offset)
-        # Letters a quarter of the picture high are too large for the network unless it is shrunk.
-        small = self.long_side // 3
-        if max(height, width) > 1.3 * small:
-            views.append(tiles.whole(height, width, small))
-        return views
-
-    def _enlarge(self, longest: int) -> float:
-        """How many times a picture may be enlarged; with `unlike` the first of OTHERS that is another scale."""
-        if not self.unlike:
-            return self.enlarge
-        other = min(ENLARGE, self.unlike / longest)
-        return next(scale for scale in OTHERS if max(scale / other, other / scale) > 1.15)
-
-    def _maps(self, crops: list[Image]) -> Floats:
-        """Crops of one size -> N x H x W probabilities."""
-        # The network was trained on BGR with the statistics in this order.
-        batch = (np.stack(crops)[..., ::-1] / np.float32(255) - MEAN) / STD
-        feeds = {"x": np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)}
-        return self._detector.run(None, feeds)[0][:, 0]
+        if self._reader is None:
+            return wanted
+        fresh = [
+            {_key(line): line for some in wanted for line in some[number]} for number in range(len(images))
+        ]
+        read = self._reader(images, [list(lines.values()) for lines in fresh])
+        told = [dict(zip(lines, some, strict=True)) for lines, some in zip(fresh, read, strict=True)]
+        return [
+            [[done[_key(line)] for line in lines] for lines, done in zip(some, told, strict=True)]
+            for some in wanted
+        ]
 
     def regions(
         self, images: list[Image], lines: list[list[Line]], doubts: bool = False
@@ -307,6 +228,15 @@ class TextDetector:
         return (line.found + ink.sure) / 2 if is_lettering(line, ink, image_area, beside_text) else None
 
 
+def _key(line: Line) -> tuple[bytes, bool]:
+    return line.quad.tobytes(), line.drawn
+
+
+def _sketch(line: Line) -> Line:
+    """A line as it was read in an overlay's map: that it reads there says little of what stands in the picture."""
+    return Line(line.quad, line.found, drawn=True, sketch=line.read if line.letters > 1 else 0.0)
+
+
 def parts_of(region: Region, line: Line, meaning: Meaning) -> list[Region]:
     """The parts of a line's region that must go, named with why; the region itself where that is all of the line."""
     targets = meaning.targets(line.text)
@@ -357,10 +287,3 @@ def _round(box: tuple[float, float, float, float], mask: Mask) -> tuple[float, f
         return box
     x0, y0, x1, y1 = window(mask)
     return min(box[0], x0), min(box[1], y0), max(box[2], x1), max(box[3], y1)
-
-
-def _inside(quad: Quad, image: Image) -> bool:
-    """Whether a line's middle lies in the image."""
-    x, y = quad.mean(0)
-    height, width = image.shape[:2]
-    return bool(0 <= x < width and 0 <= y < height)

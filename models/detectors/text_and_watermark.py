@@ -34,6 +34,7 @@ class WrittenDetector:
         proposed = self.text.propose(images, looks, slanted=True)
         # The rule of watermarks was fitted without slanted lines.
         level = [replace(one, slanted=[]) for one in proposed]
-        marks = self.watermark.regions(images, looks, self.text.read(images, level))
-        texts = self.text.regions(images, self.text.read(images, proposed), doubts)
+        few, all_lines = self.text.read_each(images, [level, proposed])
+        marks = self.watermark.regions(images, looks, few)
+        texts = self.text.regions(images, all_lines, doubts)
         return [[*some, *more] for some, more in zip(texts, marks, strict=True)]

@@ -32,7 +32,10 @@ PRESENT = 0.5
 class Mark:
     """An overlay. box: xyxy pixels of a frame of (width, height) pixels; alpha: HW float32 in [0, 1]; colour: HWC
     float32 RGB, 0 to 255; both of the box's size. support: the images that it was found in. anchor: None for a
-    mark that grows with the picture; else it keeps its size in pixels, and its place from there."""
+    mark that grows with the picture; else it keeps its size in pixels, and its place from there.
+
+    relief: HWC float32, levels, what the pictures share there; parts: HW uint8, the part of the mark that an edge pixel
+    belongs to, 0 elsewhere (models/traces.py). unsure: HW bool, what is not known well enough to be computed back."""
 
     box: tuple[int, int, int, int]
     alpha: Floats
@@ -40,11 +43,21 @@ class Mark:
     frame: tuple[int, int]
     support: int = 0
     anchor: Anchor | None = None
+    relief: Floats | None = None
+    parts: npt.NDArray[np.uint8] | None = None
+    unsure: Mask | None = None
 
     @property
     def mask(self) -> Mask:
         """HW bool of the box: where the mark is."""
-        return np.asarray(self.alpha > 0)
+        there = self.alpha > 0
+        return np.asarray(there if self.unsure is None else there | self.unsure)
+
+    def to_fill(self, most: float) -> Mask:
+        """HW bool of the box: what cannot be computed back, because it lets less than 1 - `most` through or is not
+        known well enough."""
+        dense = self.alpha >= most
+        return np.asarray(dense if self.unsure is None else dense | self.unsure)
 
 
 def placed(mark: Mark, size: tuple[int, int]) -> Mark | None:
@@ -73,7 +86,15 @@ def _scaled(mark: Mark, size: tuple[int, int]) -> Mark:
     way = cv2.INTER_AREA if fx * fy < 1 else cv2.INTER_LINEAR
     alpha = np.asarray(cv2.resize(mark.alpha, to, interpolation=way), np.float32)
     colour = np.asarray(cv2.resize(mark.colour, to, interpolation=way), np.float32)
-    return replace(mark, box=(x0, y0, x0 + to[0], y0 + to[1]), alpha=alpha, colour=colour, frame=size)
+    found = replace(mark, box=(x0, y0, x0 + to[0], y0 + to[1]), alpha=alpha, colour=colour, frame=size)
+    if mark.relief is not None and mark.parts is not None:
+        relief = np.asarray(cv2.resize(mark.relief, to, interpolation=way), np.float32)
+        parts = np.asarray(cv2.resize(mark.parts, to, interpolation=cv2.INTER_NEAREST), np.uint8)
+        found = replace(found, relief=relief, parts=parts)
+    if mark.unsure is not None:
+        unsure = cv2.resize(mark.unsure.astype(np.uint8), to, interpolation=cv2.INTER_NEAREST) > 0
+        found = replace(found, unsure=np.asarray(unsure))
+    return found
 
 
 def strength(image: Image, mark: Mark) -> float:
@@ -135,8 +156,7 @@ def take_off(image: Image, mark: Mark, most: float = 0.7) -> tuple[Image, Mask]:
     """Undo the blend where the opacity allows it.
 
     image: HWC uint8 RGB, the frame that mark.box lies in. Gives the image without the mark (equal to the input
-    outside it), and HW bool of the whole image: where the opacity is `most` or more, too little of the picture
-    came through, and what stands there has to be inpainted.
+    outside it), and HW bool of the whole image: what has to be inpainted (`Mark.to_fill`).
     """
     x0, y0, x1, y1 = mark.box
     a = mark.alpha[..., None]
@@ -149,8 +169,8 @@ def laid(image: Image, mark: Mark, below: npt.NDArray[np.floating], most: float)
     x0, y0, x1, y1 = mark.box
     out = image.copy()
     rest = np.zeros(image.shape[:2], np.bool_)
-    rest[y0:y1, x0:x1] = mark.alpha >= most
-    kept = (mark.mask & (mark.alpha < most))[..., None]
+    rest[y0:y1, x0:x1] = mark.to_fill(most)
+    kept = (mark.mask & ~mark.to_fill(most))[..., None]
     clean = np.clip(np.rint(below), 0, 255).astype(np.uint8)
     out[y0:y1, x0:x1] = np.where(kept, clean, image[y0:y1, x0:x1])
     return out, rest

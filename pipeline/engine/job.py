@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from cleanplate.pipeline.engine import log
+from cleanplate.pipeline.engine import log, queues
 from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.ledger import layouts, ledger, plan
 from cleanplate.pipeline.ledger.ledger import Receipt
@@ -47,7 +48,12 @@ def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
     )
     pools = len(groups_of(models)) > 1
     apart = engine.decode == "apart" or (engine.decode == "auto" and pools)
-    return (Read(recipe.limits, last), *([Decode()] if apart else []), *models, Write(recipe.output))
+    return (
+        Read(recipe.limits, last, recipe.source.carried),
+        *([Decode()] if apart else []),
+        *models,
+        Write(recipe.output),
+    )
 
 
 def _needs(engine: Engine, stage: ModelStage) -> Needs:
@@ -86,7 +92,13 @@ def groups_of(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
 
 def run_here(job: Job) -> Iterator[Receipt]:
     """Every unit in this process, one after the other. Yields a receipt as each is committed."""
-    worker = Worker(job.stages(job.recipe, job.last))
+    done: Counter[str] = Counter()
+
+    def count(stage: str, rows: int, share: float, seconds: float) -> None:
+        done[stage] += rows
+        queues.working(done)
+
+    worker = Worker(job.stages(job.recipe, job.last), count)
     for unit in job.units:
         start = time.time()
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,10 +31,12 @@ class Queue:
 
 
 class Listener(Protocol):
-    """Called in the engine's thread: with the queues, a few times a second, and with a sentence for people, about what
-    ended a worker or which nodes are gone."""
+    """Called in the engine's thread: with the queues, a few times a second; with the rows that each stage has done in
+    this pass, also those that are not committed yet; and with a sentence for people, about what ended a worker or which
+    nodes are gone."""
 
     def queued(self, queues: tuple[Queue, ...]) -> None: ...
+    def working(self, rows: Mapping[str, int]) -> None: ...
     def notice(self, text: str) -> None: ...
 
 
@@ -51,6 +53,12 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def working(rows: Mapping[str, int]) -> None:
+    """Pass on how many rows each stage has done."""
+    for listener in list(_listeners):
+        listener.working(rows)
 
 
 def notice(text: str) -> None:

@@ -47,6 +47,7 @@ class Wave:
             if news.signs != self._signs:
                 self._signs = news.signs
                 self.sign()
+            queues.working(news.rows)
             for death in news.deaths:
                 queues.notice(_why_it_ended(death, self.engine.patience))
         silent = time.monotonic() - self._last

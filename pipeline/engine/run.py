@@ -24,6 +24,7 @@ from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe import recipe as recipes
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.write import Stamp
+from cleanplate.pipeline.storage import columns
 from cleanplate.pipeline.storage.connect import Store, open_store
 from cleanplate.pipeline.storage.containers import Listing
 
@@ -83,13 +84,18 @@ def start(
         "packages": provenance.packages(),
         "started": provenance.now(),
         "run_id": run_id,
+        "columns": columns.packed(plan.carried(from_store, recipe).schema),
     }
-    digest = str(
-        ledger.claim(to_store, record)["recipe_digest"]
-    )  # An earlier version's, where the run is its.
+    stored = ledger.claim(to_store, record)
+    digest = str(stored["recipe_digest"])  # An earlier version's, where the run is its.
+    carried = stored.get(
+        "columns"
+    )  # As the first start found them, whatever the source's first table is now.
+    recipe = recipe.model_copy(update={"source": recipe.source.model_copy(update={"carried": carried})})
     recipe = static_watermark.placed(attachments.travelling(recipe, from_store, to_store), to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
-    stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped)
+    names = tuple(columns.unpacked(carried).names)
+    stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped, names)
     return Run(from_store, to_store, recipe, stamp, run_id)
 
 

@@ -21,7 +21,7 @@ from cleanplate.pipeline.factory import attachments
 from cleanplate.pipeline.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.human_faces import HumanFaces
     from cleanplate.models.detectors.lettering.meaning import Meaning
     from cleanplate.models.detectors.overlay.overlay_map import OverlayMap
     from cleanplate.models.detectors.text import TextDetector
@@ -75,38 +75,35 @@ def meaning(recipe: Recipe) -> Meaning | None:
 
 
 @lru_cache(maxsize=2)
-def text(gpus: float, saying: Meaning | None) -> TextDetector:
-    return lines(False).with_overlay(overlay(False, gpus)).saying(saying)
+def text(thorough: bool, gpus: float, saying: Meaning | None) -> TextDetector:
+    return lines(False, thorough, gpus).with_overlay(overlay(False, gpus)).saying(saying)
 
 
 @lru_cache(maxsize=4)
-def lines(again: bool) -> TextDetector:
+def lines(again: bool, thorough: bool, gpus: float) -> TextDetector:
+    from cleanplate.models.detectors.lettering.proposals import LineViews
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.weights.registry import resolve
 
     paths = resolve("text-det"), resolve("text-rec"), resolve("strokes")
     if again:
-        return TextDetector(
-            *paths, long_side=1280, offset=0.5, unlike=960, slants=(-40.0, 40.0), name=f"{LINES}@other-scale"
-        )
-    return TextDetector(*paths)
+        other = LineViews(1280, 0.5, unlike=960, slants=(-40.0, 40.0), thorough=thorough)
+        return TextDetector(*paths, views=other, device=pick(gpus), name=f"{LINES}@other-scale")
+    return TextDetector(*paths, views=LineViews(thorough=thorough), device=pick(gpus))
 
 
-def text_again(gpus: float, saying: Meaning | None) -> list[Verifier]:
+def text_again(thorough: bool, gpus: float, saying: Meaning | None) -> list[Verifier]:
     """Level views of another scale and of another network; turned views and the overlay's map only where such a view
     found what was removed."""
     of = ("text",)
-    again = lines(True).saying(saying)
-    level = again.seeing(again.name, level=True, slanted=False)
-    slanted = again.seeing(f"{LINES}@slanted-40", level=False, slanted=True)
-    drawn = again.seeing(f"{LINES}@map@mirrored", level=False, slanted=False).with_overlay(
-        overlay(True, gpus)
-    )
+    again = lines(True, thorough, gpus).saying(saying)
+    slanted = again.seeing(f"{LINES}@slanted-40", level=False)
+    drawn = again.seeing(f"{LINES}@map@mirrored", level=False, slants=())
     return [
-        Verifier(level, of),
+        Verifier(again.seeing(again.name, slants=()), of),
         Verifier(slanted, of, view="@slanted"),
-        Verifier(drawn, of, view="@map"),
-        Verifier(second_text().saying(saying), of, guard=0.75),
+        Verifier(drawn.with_overlay(overlay(True, gpus)), of, view="@map"),
+        Verifier(second_text(gpus).saying(saying), of, guard=0.75),
     ]
 
 
@@ -120,44 +117,57 @@ def overlay(again: bool, gpus: float) -> OverlayMap:
 
 
 @lru_cache(maxsize=1)
-def second_text() -> TextDetector:
+def second_text(gpus: float) -> TextDetector:
+    from cleanplate.models.detectors.lettering.proposals import LineViews
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.weights.registry import resolve
 
-    return TextDetector(
-        resolve("text-det-v4"), resolve("text-rec"), enlarge=1.0, slants=(), name="ppocr-v4-mobile"
-    )
+    paths, views = (resolve("text-det-v4"), resolve("text-rec")), LineViews(enlarge=1.0, slants=())
+    return TextDetector(*paths, views=views, device=pick(gpus), name="ppocr-v4-mobile")
 
 
 @lru_cache(maxsize=4)
-def faces(views: Literal["all", "upright", "turned"] = "all") -> FaceDetector:
+def faces(gpus: float, views: Literal["all", "upright", "turned"] = "all") -> HumanFaces:
     from cleanplate.models.detectors.faces import FaceDetector
+    from cleanplate.models.detectors.human_faces import HumanFaces
     from cleanplate.models.weights.registry import resolve
 
-    path = resolve("centerface")
+    path, device = resolve("centerface"), pick(gpus)
     if views == "all":
-        return FaceDetector(path)
+        return HumanFaces(FaceDetector(path, device=device), animals(gpus))
     upright = views == "upright"
     name = "centerface" if upright else "centerface@turned"
-    return FaceDetector(path, offset=0.5, upright=upright, turned=not upright, name=name)
+    seen = FaceDetector(path, offset=0.5, upright=upright, turned=not upright, device=device, name=name)
+    return HumanFaces(seen, animals(gpus))
 
 
-def faces_again() -> list[Verifier]:
+@lru_cache(maxsize=1)
+def animals(gpus: float) -> Detector:
+    from cleanplate.models.detectors.objects import coco
+    from cleanplate.models.detectors.objects.nanodet import NanoDetDetector, Wanted
+    from cleanplate.models.weights.registry import resolve
+
+    wanted = {number: Wanted("animal") for number in (*coco.ANIMALS, coco.NAMES.index("teddy bear"))}
+    wanted[coco.PERSON] = Wanted("person")
+    return NanoDetDetector(resolve("nanodet"), wanted, most=0, device=pick(gpus), name="nanodet@animals")
+
+
+def faces_again(gpus: float) -> list[Verifier]:
     """CenterFace sees it mirrored, turned only where a turned view found it; BlazeFace is shown close-ups."""
     of = ("face",)
     return [
-        Verifier(mirrored(faces("upright")), of, least=256),
-        Verifier(mirrored(faces("turned")), of, view="@turned", least=256),
-        Verifier(_second_faces(), (*of, "person"), close=True, guard=0.7),
+        Verifier(mirrored(faces(gpus, "upright")), of, least=256),
+        Verifier(mirrored(faces(gpus, "turned")), of, view="@turned", least=256),
+        Verifier(_second_faces(gpus), (*of, "person"), close=True, guard=0.7),
     ]
 
 
 @lru_cache(maxsize=1)
-def _second_faces() -> Detector:
+def _second_faces(gpus: float) -> Detector:
     from cleanplate.models.detectors.blazeface import BlazeFaceDetector
     from cleanplate.models.weights.registry import resolve
 
-    return BlazeFaceDetector(resolve("blazeface"))
+    return BlazeFaceDetector(resolve("blazeface"), device=pick(gpus))
 
 
 def mirrored(detector: Detector) -> Detector:
@@ -214,14 +224,15 @@ def _opened_logos(
 
 
 @lru_cache(maxsize=4)
-def watermarks(again: bool, gpus: float) -> WatermarkDetector:
+def watermarks(again: bool, thorough: bool, gpus: float) -> WatermarkDetector:
     from cleanplate.models.detectors.watermark import WatermarkDetector
 
-    return WatermarkDetector(overlay(again, gpus), lines(again), name="marks@832" if again else "marks")
+    proposed = lines(again, thorough, gpus)
+    return WatermarkDetector(overlay(again, gpus), proposed, name="marks@832" if again else "marks")
 
 
 @lru_cache(maxsize=4)
-def written(again: bool, gpus: float, saying: Meaning | None = None) -> Detector:
+def written(again: bool, thorough: bool, gpus: float, saying: Meaning | None = None) -> Detector:
     from cleanplate.models.detectors.text_and_watermark import WrittenDetector
 
-    return WrittenDetector(lines(again).saying(saying), watermarks(again, gpus))
+    return WrittenDetector(lines(again, thorough, gpus).saying(saying), watermarks(again, thorough, gpus))

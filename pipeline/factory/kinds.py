@@ -41,19 +41,22 @@ class Entry:
 
 def _lettering(kind: Kind, recipe: Recipe) -> list[Detector]:
     """Of text and watermark: one detector finds both in one pass where both are asked for."""
-    gpus = recipe.engine.gpus
+    thorough, gpus = recipe.thorough, recipe.engine.gpus
     if {"text", "watermark"} <= set(recipe.remove):
-        return [make.written(False, gpus, make.meaning(recipe))]
-    return [make.text(gpus, make.meaning(recipe)) if kind == "text" else make.watermarks(False, gpus)]
+        return [make.written(False, thorough, gpus, make.meaning(recipe))]
+    if kind == "text":
+        return [make.text(thorough, gpus, make.meaning(recipe))]
+    return [make.watermarks(False, thorough, gpus)]
 
 
 def _lettering_again(kind: Kind, recipe: Recipe) -> list[Verifier]:
     """Where one detector looks for both, what is left of the one may be seen as the other."""
-    gpus, saying = recipe.engine.gpus, make.meaning(recipe)
-    texts = make.text_again(gpus, saying) if kind == "text" else []
-    if {"text", "watermark"} <= set(recipe.remove):
-        return [*again(kind, make.written(True, gpus, saying)), *(one for one in texts if one.guard)]
-    return texts or again("watermark", make.watermarks(True, gpus))
+    thorough, gpus = recipe.thorough, recipe.engine.gpus
+    saying = make.meaning(recipe)
+    of_text = make.text_again(thorough, gpus, saying) if kind == "text" else []
+    if not {"text", "watermark"} <= set(recipe.remove):
+        return of_text or again("watermark", make.watermarks(True, thorough, gpus))
+    return [*again(kind, make.written(True, thorough, gpus, saying)), *(one for one in of_text if one.guard)]
 
 
 def again(kind: Kind, *detectors: Detector) -> list[Verifier]:
@@ -87,16 +90,16 @@ ENTRIES: dict[Kind, Entry] = {
     # Looked up by `static_watermark` with the row's own group; no detector of one image can find it.
     "static-watermark": Entry(),
     "face": Entry(
-        weights=lambda r: ["centerface", "blazeface"],
-        find=lambda r: [make.faces()],
-        again=lambda r: make.faces_again(),
+        weights=lambda r: ["centerface", "blazeface", "nanodet"],
+        find=lambda r: [make.faces(r.engine.gpus)],
+        again=lambda r: make.faces_again(r.engine.gpus),
     ),
     "plate": Entry(
         weights=lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
-        find=lambda r: [make.plates(make.lines(False))],
+        find=lambda r: [make.plates(make.lines(False, r.thorough, r.engine.gpus))],
         again=lambda r: [
-            *again("plate", make.plates(make.lines(True))),
-            Verifier(make.plates(make.second_text()), ("plate",), guard=0.75),
+            *again("plate", make.plates(make.lines(True, r.thorough, r.engine.gpus))),
+            Verifier(make.plates(make.second_text(r.engine.gpus)), ("plate",), guard=0.75),
         ],
     ),
     "code": Entry(
@@ -165,7 +168,11 @@ def names_of(found: Sequence[Detector]) -> list[str]:
 def verifiers(recipe: Recipe) -> list[Verifier]:
     """What checks the result: the finder's networks, shown other pixels (see docs/detectors.md for what that
     independence is worth), and another network where there is one."""
-    return each_once([one for entry in entries(recipe) for one in entry.again(recipe)])
+    found = [one for entry in entries(recipe) for one in entry.again(recipe)]
+    if recipe.thorough:
+        # All that is shown more than close-ups looks near every edit.
+        found = [one if one.close else replace(one, of=(), view="") for one in found]
+    return each_once(found)
 
 
 def each_once(verifiers: Sequence[Verifier]) -> list[Verifier]:

@@ -60,7 +60,7 @@ def packed(marks: Sequence[Mark], count: int) -> bytes:
     arrays: dict[str, Any] = {"images": np.array(count)}
     for n, mark in enumerate(marks):
         fields = asdict(mark) | {"anchor": mark.anchor or ()}
-        arrays |= {f"{n}.{name}": np.asarray(value) for name, value in fields.items()}
+        arrays |= {f"{n}.{name}": np.asarray(v) for name, v in fields.items() if v is not None}
     np.savez_compressed(sink, **arrays)
     return sink.getvalue()
 
@@ -78,6 +78,7 @@ def _unpacked(data: bytes) -> list[Mark]:
                 tuple(held[f"{n}.frame"].tolist()),
                 int(held[f"{n}.support"]),
                 tuple(held[f"{n}.anchor"].tolist()) or None,
+                *(held.get(f"{n}.{name}") for name in ("relief", "parts", "unsure")),
             )
             for n in range(count)
         ]
@@ -88,9 +89,9 @@ class Consensus:
     fetched when its first row comes, and brought to each size once."""
 
     def __init__(self, rule: Rule, index: bytes) -> None:
-        from cleanplate.models.static_watermark import overlay
+        from cleanplate.models.static_watermark import overlay, traces
 
-        self.model, self.rule = overlay, rule
+        self.model, self.traces, self.rule = overlay, traces, rule
         self.store, self.index = open_store(rule.found or ""), dict(json.loads(index))
         self._fetched = lru_cache(maxsize=16)(self._fetch)
         self._placed = lru_cache(maxsize=32)(self._place)
@@ -135,11 +136,12 @@ class Consensus:
         return f"consensus of {known['images']} images{which}", found
 
     def left(self, row: dict[str, Any], result: Image) -> list[Region]:
-        """The marks that still show in a result, among those that were found in the source. Writes into the row's
-        regions how strongly each does."""
+        """The marks that still show in a result, as a whole or by one of their parts, among those that were found in
+        the source. Writes into the row's regions how strongly each does."""
         found = []
         for mark, region in self._of(row):
-            score = self.model.strength(result, mark)
+            scores = (self.model.strength(result, mark), self.traces.showing(result, mark, _LEFT))
+            score = max(scores, key=lambda s: abs(s) if np.isfinite(s) else 0.0)
             region["left"] = score if np.isfinite(score) else None
             if abs(score) > _LEFT:
                 found.append(_region(mark, result, min(1.0, abs(score))))
@@ -209,6 +211,8 @@ def _turned(mark: Mark, shape: tuple[int, int], orientation: int) -> Mark:
     rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     alpha, colour = (upright_to_stored(field, orientation) for field in (mark.alpha, mark.colour))
+    unsure = None if mark.unsure is None else upright_to_stored(mark.unsure, orientation)
+    mark = replace(mark, relief=None, parts=None, unsure=unsure)
     return replace(mark, box=box, alpha=alpha, colour=colour, frame=(there.shape[1], there.shape[0]))
 
 

@@ -34,11 +34,11 @@ def _onnx(file: str, kind: str, classes: tuple[int, ...], low: float | None) -> 
     return OnnxDetector(resolve(found), kind, classes, MIN_SCORE if low is None else low, name=found.name)
 
 
-def _person_by_face() -> Detector:
+def _person_by_face(gpus: float) -> Detector:
     """CenterFace: another network, trained on other pictures, for persons who look this way."""
     from cleanplate.models.detectors.views.variants import SignOf
 
-    return SignOf("person", faces("upright"))
+    return SignOf("person", faces(gpus, "upright"))
 
 
 def persons(recipe: Recipe, again: bool) -> list[Detector]:
@@ -61,7 +61,7 @@ def persons_by_another(recipe: Recipe) -> list[Verifier]:
         if recipe.persons.model == "blazepose"
         else []
     )
-    return [*more, Verifier(_person_by_face(), of, guard=0.6)]
+    return [*more, Verifier(_person_by_face(recipe.engine.gpus), of, guard=0.6)]
 
 
 def weights_of_persons(recipe: Recipe) -> list[str]:
@@ -100,10 +100,19 @@ def _persons_by_nanodet(gpus: float) -> Detector:
 @lru_cache(maxsize=4)
 def _nanodet(wanted: tuple[tuple[int, str, float | None], ...], again: bool, gpus: float) -> Detector:
     """Again: everything mirrored, shown larger, and tiles cut elsewhere."""
-    from cleanplate.models.detectors.objects.nanodet import MIN_SCORE, SIDE, NanoDetDetector, Wanted
+    from cleanplate.models.detectors.objects.nanodet import (
+        MIN_SCORE,
+        MIN_SCORES,
+        SIDE,
+        NanoDetDetector,
+        Wanted,
+    )
     from cleanplate.models.weights.registry import resolve
 
-    classes = {number: Wanted(kind, MIN_SCORE if low is None else low) for number, kind, low in wanted}
+    classes = {
+        number: Wanted(kind, MIN_SCORES.get(kind, MIN_SCORE) if low is None else low)
+        for number, kind, low in wanted
+    }
     path, device = resolve("nanodet"), pick(gpus)
     if again:
         return NanoDetDetector(

@@ -280,7 +280,7 @@ def _nothing_lost(known: npt.NDArray[Any], source: Store, recipe: Recipe, found:
 
 
 def _difference(got: pa.Schema) -> str:
-    want = schema.part_schema()
+    want = schema.part_schema(carried=schema.carried_of(got))
     lost = [n for n in want.names if n not in got.names]
     extra = [n for n in got.names if n not in want.names]
     typed = [n for n in want.names if n in got.names and not want.field(n).equals(got.field(n))]

@@ -156,8 +156,9 @@ def _spill(rows: Iterable[Planned], open_files: ExitStack) -> _Buckets:
 
 
 def _rows_per_unit(recipe: Recipe, total: int) -> int:
-    # Small sources get small units, so that workers share them and a kill costs little.
-    return recipe.units.rows or max(8, min(512, -(-total // 64)))
+    # Small sources get small units, so that workers share them and a kill costs little: 16 units of what is less than
+    # 128 images (six pictures keep six cores busy), 64 of what is more, until a unit holds 512.
+    return recipe.units.rows or max(min(8, -(-total // 16)), min(512, -(-total // 64)), 1)
 
 
 def _write_units(

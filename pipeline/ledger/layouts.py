@@ -12,6 +12,7 @@ tell of the same attempt. What a killed attempt leaves unnamed by any part is re
 
 from __future__ import annotations
 
+import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -137,7 +138,8 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
     for row in rows:
         if row["image"] is not None:
             told = {name: value for name, value in row.items() if name != "image"}
-            files.append((f"{row['image_id']}.json", json.dumps(told, ensure_ascii=False).encode()))
+            beside = json.dumps(told, ensure_ascii=False, default=_in_words).encode()
+            files.append((f"{row['image_id']}.json", beside))
             files.append(
                 (f"{row['image_id']}.{FORMATS[row['output_format']].suffixes[0]}", row["image"]["bytes"])
             )
@@ -151,6 +153,11 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
     pointing = _pointing(table, paths)
     data, _ = tar_file.make([*files, (_ROWS, part_file.part_bytes(pointing))])
     return pointing if output.put_new(key, data) else _taken_over(output, key)
+
+
+def _in_words(value: Any) -> Any:
+    """What JSON has no type for, of a carried column: bytes as base64, the rest as text. The part has it as it was."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _taken_over(output: Store, key: str) -> pa.Table:
@@ -168,4 +175,5 @@ def _pointing(table: pa.Table, paths: list[str | None]) -> pa.Table:
     """The table with paths instead of pictures."""
     images: list[dict[str, Any] | None] = [{"bytes": None, "path": path} if path else None for path in paths]
     pointing = schema.with_columns(table, schema.columns("image"), {"image": images})
-    return pointing.replace_schema_metadata(schema.part_schema(pictures=False).metadata)
+    carried = schema.carried_of(table.schema)
+    return pointing.replace_schema_metadata(schema.part_schema(pictures=False, carried=carried).metadata)

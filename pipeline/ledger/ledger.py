@@ -315,7 +315,7 @@ def check_part(table: pa.Table) -> None:
     """Raise ContractError unless the table is fit to be a part."""
     from cleanplate.pipeline.errors import ContractError
 
-    if not table.schema.equals(schema.part_schema()):
+    if not table.schema.equals(schema.part_schema(carried=schema.carried_of(table.schema))):
         raise ContractError(
             f"a part must have the columns {schema.part_schema().names}, got {table.schema.names}"
         )

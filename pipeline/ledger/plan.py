@@ -31,7 +31,9 @@ from cleanplate.pipeline.errors import ConfigError, ContractError
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.ledger.id_set import Ids
 from cleanplate.pipeline.recipe.recipe import Recipe
-from cleanplate.pipeline.storage import containers
+from cleanplate.pipeline.storage import columns, containers
+from cleanplate.pipeline.storage.address import inner_of
+from cleanplate.pipeline.storage.columns import Carried
 from cleanplate.pipeline.storage.connect import Object, Store
 from cleanplate.pipeline.storage.containers import Listing
 from cleanplate.pipeline.storage.range_file import RangeFile
@@ -91,6 +93,28 @@ def none_under(source: Store, told: Listing) -> str:
         f"no images under {source.url}{beside}: correct the place, or what include and exclude choose; "
         "--allow-empty takes an empty source for complete"
     )
+
+
+def carried(source: Store, recipe: Recipe) -> Carried:
+    """The columns that a run over this source carries: of the first table that is listed. Raises ConfigError."""
+    rule = recipe.source.columns
+    if rule == "none":
+        return Carried(pa.schema([]))
+    for row in listed(source, recipe, _LOOKED_AT):
+        inner = inner_of(row.uri)
+        if inner is not None and inner.row >= 0:
+            whole = columns.schema_of(inner)
+            ours = b"cleanplate" in (whole.metadata or {})
+            own = schema.carried_of(whole).names if ours else None
+            return columns.of_table(row.uri, None if rule == "all" else rule, schema.COLUMNS.keys(), own)
+    if rule != "all":
+        raise ConfigError(
+            f"columns: {source.url} has no Parquet or Arrow file among its first {_LOOKED_AT:,} images"
+        )
+    return Carried(pa.schema([]))
+
+
+_LOOKED_AT = 1000
 
 
 def chosen(key: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:

@@ -66,6 +66,11 @@ class Recipe(Part):
     )
     exclude: tuple[str, ...] = Field((), description="globs on keys that are left out")
     source: Source = Source()
+    thorough: bool = Field(
+        False,
+        description="every view of every picture, and every verifier near every edit; else the dear ones only where "
+        "the cheap ones leave a question; what that costs and brings: docs/detectors.md",
+    )
     detect: dict[Kind, Detect] = Field(default_factory=dict, description="limits for one kind, see below")
     consensus: Consensus = Consensus()
     text: Text = Text()
@@ -161,6 +166,8 @@ class Recipe(Part):
             "given": {"file", "root"},
         }
         told = self.model_dump(mode="json", exclude=places)
+        if told["source"]["columns"] == "all":  # What digests without the key said already.
+            del told["source"]["columns"]
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.
             told["persons"] = {"model": "blazepose", "classes": [0]}

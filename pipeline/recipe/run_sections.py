@@ -20,6 +20,11 @@ class Source(Part):
     image_column: str | None = Field(
         None, description="of Parquet and Arrow sources; null = the first that looks like images"
     )
+    columns: Literal["all", "none"] | tuple[str, ...] = Field(
+        "all",
+        description="of Parquet and Arrow sources: columns that go into the rows unchanged; all = those without bytes",
+    )
+    carried: str | None = Field(None, exclude=True, description="set by a run when it starts: their types")
 
 
 class Labels(Part):
@@ -90,7 +95,7 @@ class Limits(Part):
 
 
 class Units(Part):
-    """How the plan cuts the source. null rows = chosen from the size of the source (8 to 512)."""
+    """How the plan cuts the source. null rows = chosen from the size of the source (1 to 512)."""
 
     rows: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="images in a unit, at most")
     bytes: Annotated[int, Field(ge=1)] = Field(64 * 2**20, description="source bytes in a unit, at most")

@@ -15,6 +15,7 @@ from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.images.formats.table import header, orientation_of
 from cleanplate.pipeline.recipe.recipe import Limits
 from cleanplate.pipeline.stages.stage import Needs, Work, error_of
+from cleanplate.pipeline.storage import columns
 from cleanplate.pipeline.storage.containers import read_images
 from cleanplate.pipeline.storage.parquet_file import Fetched
 
@@ -29,9 +30,14 @@ class Read:
 
     limits: Limits
     last: bool = False
+    carried: str | None = None
+    """Columns of the source's tables that go into the rows: `columns.packed`."""
     needs: Needs = Needs(cpus=0.5, batch=512, workers=(0, 0))
     name: str = "read"
-    adds: pa.Schema = _ADDS
+
+    @property
+    def adds(self) -> pa.Schema:
+        return schema.merged(_ADDS, columns.unpacked(self.carried))
 
     def open(self) -> Work:
         return self._read
@@ -45,7 +51,18 @@ class Read:
         pairs = [(row, fetched.get((row["source_uri"], row["source_version"]), b"")) for row in planned]
         with ThreadPoolExecutor(_THREADS) as threads:
             read = list(threads.map(lambda pair: self._one(*pair), pairs))
-        return schema.with_columns(table, _ADDS, {name: [row[name] for row in read] for name in _ADDS.names})
+        wanted = columns.unpacked(self.carried)
+        if not len(wanted):
+            return schema.with_columns(table, _ADDS, {n: [row[n] for row in read] for n in _ADDS.names})
+        every, of = ([row[name] for row in planned] for name in ("source_uri", "source_version"))
+        beside, failed = columns.read(every, of, wanted, give_up=not self.last)
+        for n, error in failed.items():
+            if read[n]["error"] is None:
+                read[n] = dict.fromkeys(_ADDS.names) | {"error": error_of(self.name, error)}
+        done = schema.with_columns(table, _ADDS, {n: [row[n] for row in read] for n in _ADDS.names})
+        for field in wanted:
+            done = done.append_column(field, beside[field.name].combine_chunks())
+        return done
 
     def _one(self, planned: dict[str, Any], data: Fetched) -> dict[str, Any]:
         row: dict[str, Any] = dict.fromkeys(_ADDS.names)

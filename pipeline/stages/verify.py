@@ -38,6 +38,7 @@ from cleanplate.pipeline.stages.stage import Needs, Work
 
 from .detect import looks_everywhere, wanted
 from .inpaint import edit
+from .repeats import of_its_size, repeating
 from .segment import grow, share_filled, side_of, together
 
 _ADDS = schema.columns(
@@ -197,7 +198,8 @@ def around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
 
 
 def _parts(row: dict[str, Any], verifier: Verifier, recipe: Recipe) -> list[Window]:
-    """Where a verifier looks: near the edits that it is owed when only finds beside them count, else everywhere."""
+    """Where a verifier looks: near the edits that it is owed when only finds beside them count, else everywhere; so too
+    where such edits are a mark that may repeat."""
     height, width = row["height"], row["width"]
     if looks_everywhere(row, recipe) or not row["mask_rle"]:
         return [(0, 0, width, height)]
@@ -205,6 +207,8 @@ def _parts(row: dict[str, Any], verifier: Verifier, recipe: Recipe) -> list[Wind
     owed = [edit for edit in edits if verifier.owed(edit)]
     if not owed:
         return []
+    if repeating(owed):
+        return [(0, 0, width, height)]
     if len(owed) == len(edits):
         return windows(rle.from_rle(row["mask_rle"], height, width), verifier.least)
     mine = rle.union((rle.from_rle(edit["rle"], height, width) for edit in owed), height, width)
@@ -213,12 +217,13 @@ def _parts(row: dict[str, Any], verifier: Verifier, recipe: Recipe) -> list[Wind
 
 def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
     """True when a find is residue: sure and large enough, of a kind that must go, and (unless the recipe
-    looks at everything) in or beside an edit. Elsewhere the first detector saw nothing, and to edit there on
-    the second one's word alone would harm good pictures."""
+    looks at everything) in or beside an edit, or of the size of edits that repeat. Elsewhere the first detector saw
+    nothing, and to edit there on the second one's word alone would harm good pictures."""
     x0, y0, x1, y1 = region.box
     if region.score < recipe.verify.min_score or min(x1 - x0, y1 - y0) < recipe.verify.min_side:
         return False
-    if not looks_everywhere(row, recipe) and not any(_beside(r, region.box, row) for r in row["regions"]):
+    near = looks_everywhere(row, recipe) or any(_beside(r, region.box, row) for r in row["regions"])
+    if not near and not of_its_size(region.kind, region.box, repeating(row["regions"])):
         return False
     return wanted(region, picture, recipe) and not _stays_hidden(region, row, recipe)
 

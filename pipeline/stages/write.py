@@ -104,13 +104,15 @@ class Stamp:
     run_id: str
     weights: tuple[tuple[str, str], ...]
     keep_skipped: bool
+    carried: tuple[str, ...] = ()
+    """Columns of the source that go through."""
 
 
 def finish(table: pa.Table, stamp: Stamp) -> pa.Table:
     """The rows as a part keeps them: failed and skipped ones settled, the run stamped on each, columns in
     flight gone."""
     rows = table.select(
-        [n for n in table.schema.names if n not in ("found", "patches", "pixels")]
+        [n for n in table.schema.names if n not in ("found", "patches", "pixels", *stamp.carried)]
     ).to_pylist()
     for row in rows:
         row |= {
@@ -124,7 +126,10 @@ def finish(table: pa.Table, stamp: Stamp) -> pa.Table:
         if row["error"]:
             _settle(row, stamp.keep_skipped)
     columns = {f.name: pa.array([row.get(f.name) for row in rows], type=f.type) for f in schema.part_schema()}
-    return pa.table(columns, schema=schema.part_schema())
+    carried = pa.schema([table.schema.field(name) for name in stamp.carried])
+    return pa.table(
+        [*columns.values(), *(table[n] for n in carried.names)], schema=schema.part_schema(carried=carried)
+    )
 
 
 def _reviewed(review: dict[str, Any]) -> str:

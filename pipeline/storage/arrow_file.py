@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from cleanplate.pipeline.errors import RowError
 
 _MAGIC, _GO_ON = b"ARROW1\0\0", b"\xff\xff\xff\xff"
-_SCHEMA, _RECORD_BATCH = 1, 3
+_SCHEMA, _DICTIONARY, _RECORD_BATCH = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,42 @@ def batches(file: io.RawIOBase) -> Iterator[Batch]:
         raise RowError("container", f"the Arrow file cannot be read on: {error}") from error
 
 
-def read_batch(file: io.RawIOBase, at: int, column: str) -> pa.RecordBatch:
-    """One column of the batch whose message starts at `at`. Raises pa.ArrowException, KeyError, RowError."""
+def read_batch(file: io.RawIOBase, at: int, columns: Sequence[str]) -> pa.RecordBatch:
+    """Some columns of the batch whose message starts at `at`. Raises pa.ArrowException, KeyError, RowError."""
     head = _head(file)
-    number = pa.ipc.read_schema(pa.py_buffer(head)).get_field_index(column)
-    if number < 0:
-        raise KeyError(column)
+    whole = pa.ipc.read_schema(pa.py_buffer(head))
+    numbers = [whole.get_field_index(column) for column in columns]
+    if min(numbers, default=-1) < 0:
+        raise KeyError(", ".join(columns))
     size = next(size for start, size, _, _ in _messages(file, at) if start == at)
     file.seek(at)
-    stream = head + file.read(size) + _GO_ON + bytes(4)
-    options = pa.ipc.IpcReadOptions(included_fields=[number])
+    batch = file.read(size)
+    coded = any(_is_coded(field.type) for field in whole)  # The reader wants all of them, whatever is read.
+    stream = head + (_dictionaries(file, at) if coded else b"") + batch + _GO_ON + bytes(4)
+    options = pa.ipc.IpcReadOptions(included_fields=numbers)
     with pa.ipc.open_stream(pa.py_buffer(stream), options=options) as reader:
         return reader.read_next_batch()
+
+
+def _is_coded(kind: pa.DataType) -> bool:
+    """Is there a dictionary in the type, at any depth?"""
+    if pa.types.is_dictionary(kind):
+        return True
+    return any(_is_coded(kind.field(n).type) for n in range(kind.num_fields))
+
+
+def _dictionaries(file: io.RawIOBase, end: int) -> bytes:
+    """The messages of dictionaries that lie before `end`."""
+    found = []
+    for at, size, kind, _ in _messages(file):
+        if at >= end:
+            break
+        if kind == _DICTIONARY:
+            place = file.tell()
+            file.seek(at)
+            found.append(_exactly(file, size))
+            file.seek(place)
+    return b"".join(found)
 
 
 def _head(file: io.RawIOBase) -> bytes:

@@ -298,7 +298,7 @@ def _rows(inner: Inner, rows: list[int], version: str, most: int | None) -> list
     file = RangeFile(store, key, None, version)
     try:
         if inner.kind == "arrow":
-            batch = arrow_file.read_batch(file, inner.at, inner.column)
+            batch = arrow_file.read_batch(file, inner.at, [inner.column])
             return [parquet_file.cell(batch.column(0), row, most) for row in rows]
         return parquet_file.cells(file, inner.column, rows, most)
     except (pa.ArrowException, OSError, KeyError, ValueError, IndexError, struct.error) as error:

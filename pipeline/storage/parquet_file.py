@@ -58,6 +58,25 @@ def cells(file: RangeFile, column: str, rows: Sequence[int], most: int | None) -
     ]
 
 
+def rows_of(file: RangeFile, columns: list[str], rows: Sequence[int]) -> pa.Table | None:
+    """Some columns of some rows, in the order asked for; without those that the file lacks, None where it has none."""
+    with opened(file) as table:
+        there = [name for name in columns if name in table.schema_arrow.names]
+        if not there:
+            return None
+        wanted, start = set(rows), 0
+        pieces, at = [], []
+        for n in range(table.num_row_groups):
+            end = start + table.metadata.row_group(n).num_rows
+            if here := sorted(row for row in wanted if start <= row < end):
+                group = table.read_row_group(n, there, use_threads=False)
+                pieces.append(group.take([row - start for row in here]))
+                at += here
+            start = end
+        places = {row: number for number, row in enumerate(at)}
+        return pa.concat_tables(pieces).take([places[row] for row in rows])
+
+
 def _group(
     table: pq.ParquetFile, number: int, column: str, wanted: set[int], unfolded: int, most: int | None
 ) -> Iterator[tuple[int, Fetched]]:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from rich.live import Live
 
 from cleanplate.pipeline.engine import queues
 from cleanplate.pipeline.ledger.ledger import Problem, Receipt, Tally
-from cleanplate.pipeline.schema import STAGES
+from cleanplate.pipeline.schema import MODEL_STAGES, STAGES
 from cleanplate.pipeline.ui.terminal import as_html, line, panel
 
 Shown = Literal["live", "notebook", "plain", "json", "none"]
@@ -49,6 +49,8 @@ class Progress:
         self.tally, self.timings = Tally(), dict.fromkeys(STAGES, 0.0)
         self.errors: deque[Problem] = deque(maxlen=_LAST_ERRORS)
         self.queues: tuple[queues.Queue, ...] = ()
+        self._worked: dict[str, int] = {}
+        self._pass_began = 0
         self.start = time.monotonic()
         self._recent: deque[tuple[float, int]] = deque()
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -82,6 +84,19 @@ class Progress:
 
     def queued(self, queues: tuple[queues.Queue, ...]) -> None:
         self.queues = queues
+
+    def working(self, rows: Mapping[str, int]) -> None:
+        # A pass counts from nothing again, and what it commits was counted by its stages too.
+        if sum(rows.values()) < sum(self._worked.values()):
+            self._pass_began = self.tally.rows
+        self._worked = dict(rows)
+
+    def in_work(self) -> dict[str, int]:
+        """Rows that a model stage has done and that are not committed yet, by stage; about, where units were begun
+        again."""
+        committed = self.tally.rows - self._pass_began
+        left = {stage: self._worked.get(stage, 0) - committed for stage in MODEL_STAGES}
+        return {stage: rows for stage, rows in left.items() if rows > 0}
 
     def notice(self, text: str) -> None:
         """A sentence for people, at once: a worker was ended, nodes are gone."""
@@ -130,6 +145,8 @@ class Progress:
             "total": self.total,
             "committed_before": self.before,
             "images_per_s": round(rate, 2),
+            "in_work": self.in_work(),
+            "loading": not (self.tally.rows or any(stage in self._worked for stage in MODEL_STAGES)),
             "eta_s": round((self.total - done) / rate) if rate and done < self.total else None,
             "statuses": statuses,
             "causes": causes,

@@ -33,13 +33,24 @@ def line(state: dict[str, Any]) -> Text:
     for status in ("failed", "residual", "skipped"):
         if count := state["statuses"].get(status):
             text.append(f"   {count:,} {status}", style=COLOURS[status])
-    text.append(f"   {state['images_per_s']:.1f} images/s")
+    if working := _working(state):
+        text.append(f"   {working}", style="dim")
+    if not state["loading"]:
+        text.append(f"   {state['images_per_s']:.1f} images/s")
     if state["eta_s"] is not None:
         text.append(f"   ETA {clock(state['eta_s'])}")
     if state["stages"]:
         name, most = max(state["stages"].items(), key=lambda item: item[1]["share"])
         text.append(f"   most time: {name} {most['share']:.0%}", style="dim")
     return text
+
+
+def _working(state: dict[str, Any]) -> str:
+    """What goes on before the next unit is committed."""
+    if state["loading"] and state["done"] < state["total"]:
+        return "loading models ..."
+    done = ", ".join(f"{stage} {rows:,}" for stage, rows in state["in_work"].items())
+    return f"not committed yet: {done}" if done else ""
 
 
 def panel(state: dict[str, Any], title: str, width: int | None = None, hint: str = "Ctrl-C stops") -> Panel:
@@ -56,6 +67,8 @@ def panel(state: dict[str, Any], title: str, width: int | None = None, hint: str
         for status, count in counted
         if count or status in ("residual", "failed")
     )
+    if working := _working(state):
+        counts.append(f"   {working}", style="dim")
     parts: list[RenderableType] = [bar, counts]
     if state["stages"] or state["queues"]:
         parts += [Text(), _stages(state, bars=width is None or width >= _WIDE)]

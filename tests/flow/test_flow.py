@@ -32,7 +32,7 @@ def test_faces_are_found_masked_filled_and_gone(tmp_path: Path) -> None:
     assert row["inpainter"] == "telea"
     assert row["passes"] >= 1
     assert row["residual"] == []
-    assert [w["name"] for w in row["weights"]] == ["blazeface", "centerface"], (
+    assert [w["name"] for w in row["weights"]] == ["blazeface", "centerface", "nanodet"], (
         "what verified stands there too"
     )
     (region, *_) = row["regions"]
@@ -192,7 +192,7 @@ def test_the_run_says_what_it_is(tmp_path: Path) -> None:
     put_photos(source, 2)
     clean(source, str(output), faces())
     record = json.loads((output / "run.json").read_text())
-    assert record["weights"].keys() == {"blazeface", "centerface"}
+    assert record["weights"].keys() == {"blazeface", "centerface", "nanodet"}
     assert record["recipe"]["remove"] == ["face"]
     assert {row["recipe_digest"] for row in rows_of(str(output))} == {record["recipe_digest"]}
     assert {row["code_version"] for row in rows_of(str(output))} == {record["code_version"]}

@@ -154,6 +154,7 @@ def looked(verifier: Verifier, recipe: Recipe, looks: int) -> dict[str, Any]:
         "source": data.getvalue(), "source_sha256": f"{id(verifier)}", "source_format": "png", "width": 300,
         "height": 200, "status": None, "patches": [], "regions": [region], "mask_rle": rle.to_rle(mask),
         "mask_coverage": 0.03, "inpainter": "telea", "segmenter": "box", "passes": 1, "residual": [], "review": None,
+        "forbidden": None,
     }  # fmt: skip
     tools = _Tools([verifier], segmenters.segmenter(recipe), inpainters.inpainters(recipe), recipe)
     for left in range(looks - 1, -1, -1):

@@ -11,12 +11,13 @@ import numpy as np
 
 from cleanplate.models.detectors.lettering.letters import Lettering
 from cleanplate.models.detectors.lettering.lines import Line, Quad
-from cleanplate.models.detectors.onnx_session import Floats, Session
+from cleanplate.models.detectors.onnx_session import Floats, Session, levels, planes
 from cleanplate.models.types import Image
 
+LEVELS = levels((127.5,) * 3, (127.5,) * 3)
 READ_HEIGHT = 48
 """Pixels; what the recogniser was trained on."""
-READ_WIDTHS = (160, 320, 480, 640, 960, 1280, 1920, 2560)
+READ_WIDTHS = (96, 160, 320, 480, 640, 960, 1280, 1920, 2560)
 """Widths of its input; few, so that batches fill."""
 
 
@@ -62,8 +63,7 @@ class Reader:
             count = max(1, 2560 // width)
             for start in range(0, len(of_width), count):
                 some = of_width[start : start + count]
-                batch = np.stack([strips[i] for i in some])[..., ::-1] / np.float32(127.5) - 1
-                feeds = {"x": np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)}
+                feeds = {"x": planes([strips[i] for i in some], LEVELS, bgr=True)}
                 for i, probabilities in zip(some, self._session.run(None, feeds)[0], strict=True):
                     out[i] = self._decode(probabilities, width)
         return out

@@ -44,10 +44,15 @@ class View:
 
 
 def slanted(
-    image: Image, degrees: float, long_side: int, multiple: int = 32
+    image: Image,
+    degrees: float,
+    long_side: int,
+    multiple: int = 32,
+    window: tuple[int, int, int, int] | None = None,
 ) -> tuple[Image, npt.NDArray[np.float64]]:
-    """(the whole image turned clockwise about its middle on a canvas that holds it, mirrored beyond its edges, its own
-    long side at `long_side` and never enlarged; 2x3 from the canvas's x, y back to the image's, both in pixel edges).
+    """(the image turned clockwise, its own long side at `long_side` and never enlarged, on a canvas that holds all of
+    it or a window (xyxy pixels) of it, mirrored beyond its edges; 2x3 from the canvas's x, y back to the image's, both
+    in pixel edges).
 
     For networks that know level lines only. On a plain ground a detector of text took the whole picture for one line,
     and saw nothing in it.
@@ -58,10 +63,14 @@ def slanted(
     small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
-    across = math.ceil((size[0] * abs(cos) + size[1] * abs(sin)) / multiple) * multiple
-    down = math.ceil((size[0] * abs(sin) + size[1] * abs(cos)) / multiple) * multiple
+    left, top, right, bottom = np.array(window or (0, 0, width, height)) * np.tile(
+        [size[0] / width, size[1] / height], 2
+    )
+    wide, high = right - left, bottom - top
+    across = math.ceil(round(wide * abs(cos) + high * abs(sin), 6) / multiple) * multiple
+    down = math.ceil(round(wide * abs(sin) + high * abs(cos), 6) / multiple) * multiple
     turn = np.array([[cos, -sin], [sin, cos]])
-    shift = np.array([across, down]) / 2 - turn @ (np.array(size) / 2)
+    shift = np.array([across, down]) / 2 - turn @ (np.array([left + right, top + bottom]) / 2)
     # A warp counts pixel centres: half a pixel before and after.
     centred = np.column_stack([turn, shift + turn @ [0.5, 0.5] - 0.5])
     canvas = cv2.warpAffine(small, centred, (across, down), borderMode=cv2.BORDER_REFLECT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from cleanplate.models.inpainters.crops import CropSettings, plan_crops
@@ -28,6 +29,28 @@ def windows(mask: Mask, least: int = NEAR.min_side) -> list[Window]:
     if sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) > MOST * mask.size:
         return [(0, 0, width, height)]
     return boxes
+
+
+def holding(mask: Mask, least: float, rim: int = 32, side: int = 256, step: int = 1) -> list[Window]:
+    """The window that holds what is True in a mask (HW bool) and `rim` pixels round it; none where there is nothing.
+
+    Pieces of less than `least` of the mask do not count; what lies within 32 pixels is one piece. The window has sides
+    of `side` pixels where the mask does: networks that pool over all they see take much for a find in smaller ones.
+    Its edges are at multiples of `step`.
+    """
+    height, width = mask.shape
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((33, 33), np.uint8))
+    count, labels = cv2.connectedComponents(wide, connectivity=8)
+    places, pieces = np.argwhere(mask)[:, ::-1], labels[mask]
+    places = places[np.bincount(pieces, minlength=count)[pieces] >= least * mask.size]
+    if not len(places):
+        return []
+    low, high = places.min(0) - rim, places.max(0) + 1 + rim
+    short = np.maximum(side - (high - low), 0)
+    low, high = low - short // 2, high + short - short // 2
+    x0, y0 = (np.clip(low, 0, None) // step * step).tolist()
+    x1, y1 = np.minimum(-(-high // step) * step, [width, height]).tolist()
+    return [(x0, y0, x1, y1)]
 
 
 def look_at(

@@ -17,6 +17,7 @@ from PIL import ImageDraw, ImageFont
 
 from cleanplate.models.detectors.lettering.letters import Lettering
 from cleanplate.models.detectors.lettering.lines import Line, quads, shared
+from cleanplate.models.detectors.lettering.proposals import LineViews
 from cleanplate.models.detectors.lettering.reading import is_text, reads_in_map, strip
 from cleanplate.models.detectors.onnx_session import free_shapes
 from cleanplate.models.detectors.overlay.overlay_map import Looks
@@ -186,7 +187,7 @@ def test_low_scores_are_dropped(weights_path: Weights, photo: Photo) -> None:
 
 def test_the_second_opinion_sees_other_pixels_and_finds_the_text(weights_path: Weights, photo: Photo) -> None:
     second = TextDetector(
-        weights_path("text-det"), weights_path("text-rec"), long_side=1280, offset=0.5, name="b"
+        weights_path("text-det"), weights_path("text-rec"), views=LineViews(1280, 0.5), name="b"
     )
     image, truth = drawn(photo("coffee.jpg"), "stockphoto.com", (20, 350), 26)
     (regions,) = second([image])
@@ -277,7 +278,7 @@ def test_a_strip_is_the_line_straightened() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:44, 30:78] = (200, 100, 50)
     out = strip(image, rectangle(30, 20, 48, 24))
-    assert out.shape == (48, 160, 3)
+    assert out.shape == (48, 96, 3)
     assert (np.abs(out[4:44, 4:92].astype(int) - [200, 100, 50]) <= 1).all()
     assert (out[:, 96:] == 127).all()
 
@@ -313,7 +314,7 @@ def test_free_shapes_refuses_what_is_no_model() -> None:
 
 def test_settings_are_checked_and_a_missing_file_is_named(tmp_path: Path, weights_path: Weights) -> None:
     with pytest.raises(ValueError, match="long_side"):
-        TextDetector(weights_path("text-det"), long_side=8)
+        LineViews(long_side=8)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.onnx"):
         TextDetector(tmp_path / "nowhere.onnx")
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image as Pil
+from PIL import ImageDraw, ImageFont
 
 from cleanplate.models.static_watermark.estimate import common_marks, find_marks
 from cleanplate.models.static_watermark.overlay import PRESENT, Mark, placed, strength, take_off
+from cleanplate.models.static_watermark.traces import showing, with_unsure
 from rigs.marked import SIZE, blended, crops, drawn
 
 Floats = npt.NDArray[np.float32]
@@ -167,3 +170,54 @@ def test_a_mark_of_a_hundred_colours() -> None:
     before = np.mean([psnr(m, p, true) for m, p in zip(marked, pictures, strict=True)])
     after = np.mean([psnr(take_off(m, mark)[0], p, true) for m, p in zip(marked, pictures, strict=True)])
     assert after > before + 6
+
+
+def several(design: str, opacity: float) -> tuple[Floats, Floats]:
+    """Opacity and colour over SIZE: colours that touch, a band to the border, a small part of another colour."""
+    layer = Pil.new("RGBA", SIZE)
+    draw = ImageDraw.Draw(layer)
+    red, white = (230, 40, 40, 255), (255, 255, 255, 255)
+    if design == "rim":  # The red touches nothing but the white.
+        draw.ellipse((140, 60, 210, 130), fill=red, outline=white, width=8)
+    elif design == "band":
+        draw.rectangle((0, 120, 240, 160), fill=(0, 0, 0, 255))
+        draw.text((60, 125), "ALPEN", font=ImageFont.load_default(26), fill=white)
+    else:
+        draw.ellipse((140, 30, 210, 100), outline=white, width=6)
+        draw.polygon([(175, 45), (190, 80), (160, 80)], fill=red)
+        draw.text((120, 110), "ALPEN", font=ImageFont.load_default(26), fill=white)
+    mark = np.asarray(layer, np.float32)
+    return mark[..., 3] / 255 * np.float32(opacity), mark[..., :3]
+
+
+@pytest.mark.parametrize("design", ["rim", "band", "apart"])
+def test_every_colour_of_a_mark_is_taken_off(design: str) -> None:
+    alpha, colour = several(design, 0.35)
+    pictures = crops(44)
+    marked = [blended(p, alpha, colour) for p in pictures]
+    mark, _ = one(find_marks(np.stack(marked)))
+    assert mark.unsure is None
+    clean = [take_off(m, mark)[0] for m in marked]
+    assert min(psnr(c, p, alpha > 0) for c, p in zip(clean, pictures, strict=True)) > 42
+    assert max(abs(showing(c, mark, 0.35)) for c in clean) == 0
+
+
+def test_a_part_that_was_not_understood_is_seen_and_left_to_an_inpainter() -> None:
+    alpha, colour = several("apart", 0.35)
+    pictures = crops(44)
+    marked = [blended(p, alpha, colour) for p in pictures]
+    mark, _ = one(find_marks(np.stack(marked)))
+    x0, y0, x1, y1 = mark.box
+    red = (colour[..., 1] == 40)[y0:y1, x0:x1] & (mark.alpha > 0)
+    wrong = replace(
+        mark, alpha=np.where(cv2.dilate(red.astype(np.uint8), np.ones((3, 3))) > 0, 0, mark.alpha)
+    )
+    cleaned = [take_off(m, wrong)[0] for m in marked]
+    assert np.mean([showing(c, wrong, 0.35) > 0.6 for c in cleaned]) > 0.6
+    assert max(abs(showing(take_off(m, mark)[0], mark, 0.35)) for m in marked) == 0
+    told = with_unsure(wrong, marked, coarse=False)
+    assert told.unsure is not None
+    assert told.unsure[red].mean() > 0.95
+    assert told.unsure.sum() < 3 * red.sum(), "the ring and the word are known"
+    _, rest = take_off(marked[0], told)
+    assert rest[y0:y1, x0:x1][red].mean() > 0.95

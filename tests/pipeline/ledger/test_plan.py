@@ -100,7 +100,7 @@ def test_a_killed_plan_leaves_nothing_behind(tmp_path: Path) -> None:
     code = _SORTING.replace("tests_plan_listing", Path(__file__).stem)
     environment = os.environ | {
         "TMPDIR": str(scratch),
-        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])]),
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
     }
     words = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -130,7 +130,7 @@ def test_an_empty_source_makes_no_plan(tmp_path: Path) -> None:
 
 def test_a_unit_starts_with_the_promised_columns(tmp_path: Path) -> None:
     output = LocalStore(tmp_path)
-    (unit,) = cut.cut(output, 0, listing(3), Recipe(), "d")
+    unit, *_ = cut.cut(output, 0, listing(3), Recipe(), "d")
     assert plan.read_unit(output, unit).schema.equals(schema.START)
 
 
@@ -154,3 +154,10 @@ def test_an_output_inside_the_source_is_refused(tmp_path: Path, inside: str) -> 
     with pytest.raises(ConfigError, match="inside one another"):
         plan.check_apart(LocalStore(tmp_path), LocalStore(tmp_path / inside))
     plan.check_apart(LocalStore(tmp_path / "photos"), LocalStore(tmp_path / "photos-clean"))
+
+
+@pytest.mark.parametrize(
+    ("total", "rows"), [(1, 1), (6, 1), (15, 1), (17, 2), (100, 7), (128, 8), (600, 10), (40_000, 512)]
+)
+def test_few_images_are_cut_into_units_enough_for_many_workers(total: int, rows: int) -> None:
+    assert cut._rows_per_unit(load(None), total) == rows

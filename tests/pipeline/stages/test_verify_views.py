@@ -41,16 +41,14 @@ def test_no_network_is_shown_again_what_it_saw(height: int, width: int) -> None:
     picture = np.ascontiguousarray(photo[:height, :width, ::-1], np.uint8)
     recipe = load(None, {"remove": ["text", "face"]})
     first, again = kinds.detectors(recipe), kinds.verifiers(recipe)
-    nets = {
-        id(one): one
+    parts = [
+        part
         for detector in [*first, *(v.detector for v in again)]
-        for one in (detector, getattr(detector, "_detector", None))
-        if hasattr(one, "_session") or hasattr(one, "_reader")
-    }
-    seen: list[bytes] = []
-    places = [
-        (net, name) for net in nets.values() for name in ("_session", "_detector") if hasattr(net, name)
+        for part in (detector, getattr(detector, "_detector", None), getattr(detector, "proposer", None))
     ]
+    nets = {id(part): part for part in parts}
+    seen: list[bytes] = []
+    places = [(net, name) for net in nets.values() for name in ("_session", "session") if hasattr(net, name)]
     kept = [(net, name, getattr(net, name)) for net, name in places]
     try:
         for net, name, session in kept:
@@ -71,11 +69,13 @@ def test_no_network_is_shown_again_what_it_saw(height: int, width: int) -> None:
 
 
 def test_text_is_seen_at_another_scale_whatever_the_size() -> None:
-    first, again = detectors.lines(False), detectors.lines(True)
+    first, again = detectors.lines(False, False, 0), detectors.lines(True, False, 0)
     for longest in range(160, 1400, 17):
-        scales = [max(one._views(longest // 2, longest)[0].size) / longest for one in (first, again)]
+        scales = [
+            max(one.proposer.views.of(longest // 2, longest)[0].size) / longest for one in (first, again)
+        ]
         assert max(scales) / min(scales) > 1.05, (longest, scales)
-        wanted = [one._enlarge(longest) for one in (first, again)]
+        wanted = [one.proposer.views.enlargement(longest) for one in (first, again)]
         assert max(wanted[0] / wanted[1], wanted[1] / wanted[0]) > 1.1 or longest > 960
 
 
@@ -153,3 +153,58 @@ def test_a_detector_of_several_kinds_looks_once() -> None:
         ("shared", ("person", "vehicle")),
         ("other", ("face",)),
     ]
+
+
+class Marks:
+    """Finds a watermark in every window that holds this box of the picture, whose pixels are all its own."""
+
+    name = "marks-again"
+
+    def __init__(self, box: tuple[int, int, int, int]) -> None:
+        self.box, self.shapes = box, []
+
+    def __call__(self, images: list[Image]) -> list[list[Region]]:
+        self.shapes += [image.shape[:2] for image in images]
+        x0, y0, x1, y1 = self.box
+        whole = [image.shape[:2] == (1200, 1600) for image in images]
+        return [
+            [Region("watermark", self.name, 0.9, (float(x0), float(y0), float(x1), float(y1)))] if one else []
+            for one in whole
+        ]
+
+
+def marked_row(boxes: list[tuple[int, int, int, int]]) -> dict[str, Any]:
+    masks = []
+    for x0, y0, x1, y1 in boxes:
+        mask = np.zeros((1200, 1600), np.bool_)
+        mask[y0:y1, x0:x1] = True
+        masks.append(mask)
+    found = [
+        Region("watermark", "marks", 0.9, (float(b[0]), float(b[1]), float(b[2]), float(b[3])), mask)
+        for b, mask in zip(boxes, masks, strict=True)
+    ]
+    row: dict[str, Any] = {"height": 1200, "width": 1600, "review": None, "status": None, "hidden": []}
+    row["regions"] = [region_struct(r, r.mask) for r in found]
+    row["mask_rle"] = rle.to_rle(rle.union(masks, 1200, 1600))
+    return row
+
+
+@pytest.mark.parametrize(
+    ("boxes", "copy", "counts"),
+    [
+        ([(20, 20, 120, 50), (220, 20, 318, 52), (20, 120, 122, 149)], (1320, 1020, 1420, 1050), True),
+        ([(20, 20, 120, 50), (220, 20, 318, 52), (20, 120, 122, 149)], (1320, 1020, 1350, 1045), False),
+        ([(20, 20, 120, 50), (220, 20, 318, 52)], (1320, 1020, 1420, 1050), False),
+        ([(20, 20, 120, 50), (220, 20, 260, 90), (20, 120, 222, 149)], (1320, 1020, 1420, 1050), False),
+    ],
+    ids=["a missed copy", "another size", "two are no tiling", "three unlike ones"],
+)
+def test_a_mark_that_repeats_is_looked_for_in_the_whole_picture(
+    boxes: list[tuple[int, int, int, int]], copy: tuple[int, int, int, int], counts: bool
+) -> None:
+    detector = Marks(copy)
+    verifier = Verifier(detector, of=("watermark",))
+    recipe = load(None, {"remove": ["watermark"]})
+    (found,) = look_again([marked_row(boxes)], [np.zeros((1200, 1600, 3), np.uint8)], [verifier], recipe)
+    assert bool(found) is counts
+    assert ((1200, 1600) in detector.shapes) is (len(boxes) == 3 and boxes[1][3] == 52)

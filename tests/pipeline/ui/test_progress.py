@@ -6,6 +6,7 @@ import io
 import json
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,22 @@ def test_the_state_counts_rows_times_and_what_is_left(progress: Progress) -> Non
     assert state["stages"]["detect"] == {"ms_per_image": 30.0, "images_per_s": 33.33, "share": 0.75}
     assert [error["message"] for error in state["errors"]] == ["cut short", "cut short"]
     json.dumps(state)
+
+
+def test_what_is_done_within_a_unit_is_shown() -> None:
+    made = Progress(16, 0, shown="none")
+    assert "loading models" in line(made.state()).plain
+    made.working({"read": 16})
+    assert made.state()["loading"]
+    made.working({"read": 16, "detect": 8, "segment": 8})
+    assert made.state()["in_work"] == {"detect": 8, "segment": 8}
+    assert "not committed yet: detect 8, segment 8" in line(made.state()).plain
+    assert "not committed yet" in shown(panel(made.state(), ""), 100)
+    made(receipt(4, cleaned=4))
+    made.working({"read": 16, "detect": 8, "segment": 8, "inpaint": 8, "verify": 4})
+    assert made.state()["in_work"] == {"detect": 4, "segment": 4, "inpaint": 4}
+    made.working({"read": 12, "detect": 2})  # The second pass counts from nothing.
+    assert made.state()["in_work"] == {"detect": 2}
 
 
 def test_the_rate_is_that_of_the_last_minutes_not_of_the_whole_run() -> None:
@@ -181,9 +198,13 @@ class Ears:
     def __init__(self) -> None:
         self.queues: list[tuple[queues.Queue, ...]] = []
         self.notices: list[str] = []
+        self.rows: dict[str, int] = {}
 
     def queued(self, queues: tuple[queues.Queue, ...]) -> None:
         self.queues.append(queues)
+
+    def working(self, rows: Mapping[str, int]) -> None:
+        self.rows = dict(rows)
 
     def notice(self, text: str) -> None:
         self.notices.append(text)
@@ -201,6 +222,7 @@ def test_ray_tells_how_full_its_queues_are(tmp_path: Path, ray_local: None) -> N
     assert any(queue.running or queue.waiting for told in ears.queues for queue in told)
     assert any(told[1].workers for told in ears.queues if told)
     assert all(r.timings["detect"] > 0 for r in receipts), "receipts carry the stages' times"
+    assert ears.rows["detect"] > 0, "stages say what they have done before a unit is committed"
 
 
 def test_a_ray_that_counts_otherwise_costs_the_queues_not_the_run() -> None:

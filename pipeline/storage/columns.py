@@ -1,0 +1,169 @@
+"""Columns of a source's tables that go through a run unchanged: captions, labels, what else stands beside pictures.
+
+A run carries the columns of the first table that its listing meets, with their types. A later table that lacks one
+gives nulls; one whose values do not fit the type without loss fails the row. Columns that may hold pictures are carried
+only when they are named: nobody looks at what is in them.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cleanplate.pipeline.errors import CleanplateError, ConfigError, RowError, StorageError
+from cleanplate.pipeline.storage import arrow_file, parquet_file
+from cleanplate.pipeline.storage.address import Inner, inner_of
+from cleanplate.pipeline.storage.connect import place_of
+from cleanplate.pipeline.storage.range_file import RangeFile
+
+
+@dataclass(frozen=True)
+class Carried:
+    """schema: of the columns that are carried. held_back: those that are not, because they may hold pictures."""
+
+    schema: pa.Schema
+    held_back: tuple[str, ...] = ()
+
+
+def of_table(
+    uri: str, asked: Sequence[str] | None, taken: Collection[str], own: Collection[str] | None
+) -> Carried:
+    """What a run over the table of the row with this uri carries.
+
+    asked: names; None for all. taken: names that rows have already. own: where the table is an output of ours, what it
+    carried itself. Raises ConfigError for a name that is not there, is there twice, or is taken.
+    """
+    inner = inner_of(uri)
+    assert inner is not None
+    whole = schema_of(inner)
+    there = [name for name in whole.names if name != inner.column]
+    if own is not None:
+        there = [name for name in there if name in own]
+    counts = Counter(whole.names)
+    if wrong := [name for name in asked or () if name not in there]:
+        raise ConfigError(
+            f"columns: no column {', '.join(wrong)} in {inner.container}; there are {', '.join(there)}"
+        )
+    held_back = (
+        ()
+        if asked is not None
+        else tuple(n for n in there if counts[n] == 1 and _binary(whole.field(n).type))
+    )
+    names = [n for n in (there if asked is None else asked) if n not in held_back]
+    if twice := [name for name in names if counts[name] > 1]:
+        raise ConfigError(
+            f"columns: {twice[0]} is there {counts[twice[0]]} times; choose others with --columns"
+        )
+    if clash := [name for name in names if name in taken]:
+        rest = ",".join(n for n in names if n not in taken) or "none"
+        raise ConfigError(
+            f"columns: {', '.join(clash)} would stand beside columns of the same name in every row; "
+            f"rename them, or leave them out: --columns {rest}"
+        )
+    fields = [pa.field(n, _plain(whole.field(n).type), metadata=whole.field(n).metadata) for n in names]
+    return Carried(pa.schema(fields), held_back)
+
+
+def schema_of(inner: Inner) -> pa.Schema:
+    """The whole schema of a table. Raises RowError, StorageError."""
+    store, key = place_of(inner.container)
+    file = RangeFile(store, key)
+    if inner.kind == "arrow":
+        return arrow_file.schema(file)
+    with parquet_file.opened(file) as table:
+        return table.schema_arrow
+
+
+def _binary(kind: pa.DataType) -> bool:
+    """Does a type hold bytes, at any depth? Then it may hold pictures."""
+    if pa.types.is_dictionary(kind):
+        return _binary(kind.value_type)
+    if kind.num_fields:
+        return any(_binary(kind.field(n).type) for n in range(kind.num_fields))
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A dictionary's values stand for themselves: their coding is the file's."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def packed(schema: pa.Schema) -> str:
+    """A schema as text, for a run's record."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def unpacked(text: str | None) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) if text else pa.schema([])
+
+
+def read(
+    uris: Sequence[str], versions: Sequence[str], wanted: pa.Schema, *, give_up: bool
+) -> tuple[pa.Table, dict[int, CleanplateError]]:
+    """The wanted columns of some rows, null where a row is of no table; and number of a row -> why it has none.
+
+    give_up: raise a StorageError "unreachable" instead.
+    """
+    groups: dict[tuple[str, str, int, str], list[int]] = defaultdict(list)
+    inners = [inner_of(uri) for uri in uris]
+    for n, inner in enumerate(inners):
+        if inner is not None and inner.row >= 0:
+            groups[inner.kind, inner.container, inner.at, versions[n]].append(n)
+    pieces: list[pa.Table] = []
+    order: list[int] = []
+    failed: dict[int, CleanplateError] = {}
+    for (*_, version), numbers in groups.items():
+        rows = [inner.row for n in numbers if (inner := inners[n])]
+        inner = inners[numbers[0]]
+        assert inner is not None
+        try:
+            pieces.append(_taken(inner, version, rows, wanted))
+            order += numbers
+        except CleanplateError as error:
+            if give_up and isinstance(error, StorageError) and error.kind == "unreachable":
+                raise
+            failed |= dict.fromkeys(numbers, error)
+    rest = sorted(set(range(len(uris))) - set(order))
+    pieces.append(pa.table([pa.nulls(len(rest), field.type) for field in wanted], schema=wanted))
+    places = {n: at for at, n in enumerate([*order, *rest])}
+    return pa.concat_tables(pieces).take([places[n] for n in range(len(uris))]), failed
+
+
+def _taken(inner: Inner, version: str, rows: list[int], wanted: pa.Schema) -> pa.Table:
+    """Some rows of one Parquet file, or of one batch of an Arrow file, as `wanted`. Raises RowError, StorageError."""
+    store, key = place_of(inner.container)
+    file = RangeFile(store, key, None, version)
+    try:
+        if inner.kind == "arrow":
+            names = [name for name in wanted.names if name in arrow_file.schema(file).names]
+            whole = pa.Table.from_batches([arrow_file.read_batch(file, inner.at, names)]) if names else None
+            found = None if whole is None else whole.take(rows)
+        else:
+            found = parquet_file.rows_of(file, [*wanted.names], rows)
+    except (pa.ArrowException, OSError, KeyError, ValueError, IndexError, struct.error) as error:
+        raise RowError("columns", f"{type(error).__name__}: {error}") from error
+    return pa.table([_fitting(found, field, len(rows)) for field in wanted], schema=wanted)
+
+
+def _fitting(found: pa.Table | None, field: pa.Field, rows: int) -> pa.ChunkedArray:
+    if found is None or field.name not in found.schema.names:
+        return pa.chunked_array([pa.nulls(rows, field.type)])
+    column = found[field.name]
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise RowError(
+            "columns", f"column {field.name!r} is {column.type} here, {field.type} in the run"
+        ) from error
