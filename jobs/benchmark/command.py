@@ -20,6 +20,7 @@ WEIGHTS = {
     "exact": 6,
     "limit": 4,
     "memory": 5,
+    "main": 10,
     "overhead": 5,
     "scaling": 12,
     "pipeline": 10,
@@ -36,7 +37,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description=__doc__,
         epilog="Example: cleanplate benchmark --only inpaint,limit --out bench",
     )
-    parser.add_argument("--quick", action="store_true", help="tiny models and images: shows that it works")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny models and images (`main`: one photograph): that it works, and no figure to compare",
+    )
     parser.add_argument("--only", metavar="PARTS", help=f"by comma, of: {', '.join(PARTS)}")
     parser.add_argument("--cases", metavar="WORD", help="only cases of `inpaint` whose name has this in it")
     parser.add_argument(
@@ -61,7 +66,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="where `inpaint` and `pipeline` run (default: cpu)",
     )
     parser.add_argument(
-        "--photos", help="photographs for `pipeline` and `margins`: folder or URL (default: the demo's)"
+        "--photos",
+        help="photographs for `main`, `pipeline` and `margins`: folder or URL (default: the demo's)",
     )
     parser.add_argument("--images", type=int, default=60, help="photographs of `pipeline` (default: 60)")
     parser.add_argument("--tiny", type=int, default=10_000, help="images of `overhead` (default: 10000)")

@@ -213,6 +213,16 @@ def _pipeline(turn: Turn) -> dict[str, Any]:
     return flow.pipeline(count, args.photos, args.rounds, overrides, ray=not args.quick, seconds=turn.seconds)
 
 
+def _main(turn: Turn) -> dict[str, Any]:
+    from cleanplate.jobs.benchmark import flow, main_job
+
+    args = turn.args
+    kinds = dict(list(main_job.KINDS.items())[:1]) if args.quick else main_job.KINDS
+    return main_job.main_job(
+        flow.photographs(1 if args.quick else args.images, args.photos), turn.seconds, kinds
+    )
+
+
 def _overhead(turn: Turn) -> dict[str, Any]:
     from cleanplate.jobs.benchmark import flow
 
@@ -237,6 +247,7 @@ RUN: dict[str, Callable[[Turn], Any]] = {
     "exact": _exact,
     "limit": _limit,
     "memory": _memory,
+    "main": _main,
     "overhead": _overhead,
     "scaling": _scaling,
     "pipeline": _pipeline,

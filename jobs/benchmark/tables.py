@@ -142,6 +142,33 @@ def _margins(found: Results) -> Iterable[Table]:
     yield _table(title, columns, rows)
 
 
+def _main(found: Results) -> Iterable[Table]:
+    rows = [
+        [
+            row["recipe"],
+            row["group"],
+            f"{row['images']}",
+            f"{row['megapixels_each']:.2f}",
+            f"{row['cpu_s_each']:.2f}",
+            f"{row['cpu_s_per_megapixel']:.2f}",
+            f"{row['images_per_cpu_s']:.2f}",
+            ", ".join(f"{name} {cpu:.2f}" for name, cpu in row["stages_cpu_s_each"].items() if cpu >= 0.005),
+        ]
+        for row in found["summary"]
+    ]
+    columns = [
+        "remove",
+        "photographs",
+        "n",
+        "Mpx",
+        "CPU-s each",
+        "CPU-s a Mpx",
+        "images per CPU-s",
+        "by stage",
+    ]
+    yield _table("The job as users run it, one thread, repairs and verification included", columns, rows)
+
+
 def _pipeline(found: Results) -> Iterable[Table]:
     rows = [
         ["bare loop", f"{found['loop']['wall_s']:.2f}", f"{found['loop']['cpu_s']:.2f}", "", ""],
@@ -218,6 +245,7 @@ _TABLES: dict[str, Callable[[Any], Iterable[Table]]] = {
     "limit": _limit,
     "memory": _memory,
     "margins": _margins,
+    "main": _main,
     "pipeline": _pipeline,
     "overhead": _overhead,
     "scaling": _scaling,

@@ -85,6 +85,7 @@ def _devices(recipe: Recipe, address: str | None) -> Iterator[Check]:
     found = devices.describe()
     for name, told in found.items():
         yield Check("device", name, "ok", told)
+    yield _onnx(recipe)
     if recipe.engine.gpus and "CUDA" in found and address is None:
         hint = "name a cluster with --address, or say engine.gpus 0"
         yield Check(
@@ -98,6 +99,18 @@ def _devices(recipe: Recipe, address: str | None) -> Iterator[Check]:
         size = shutil.disk_usage(_SHM).total / 2**30
         hint = "in a container: --shm-size=4g; Ray's object store falls back to slow files"
         yield Check("device", _SHM, "note", f"{size:.1f} GiB", hint)
+
+
+def _onnx(recipe: Recipe) -> Check:
+    """Where the networks that are ONNX files (text, plates, faces) run; the others run in torch."""
+    from cleanplate.models.detectors.onnx_session import CUDA, runtime
+
+    built = CUDA in runtime().get_available_providers()
+    if recipe.engine.gpus and not built:
+        hint = "see the extra `gpu` in docs/cluster.md: most of the time is theirs"
+        return Check("device", "onnxruntime", "note", "built for CPUs: text and faces are found there", hint)
+    told = "CUDA, with engine.gpus" if built else "CPU"
+    return Check("device", "onnxruntime", "ok", told)
 
 
 def _ray(address: str | None) -> Iterator[Check]:

@@ -17,6 +17,7 @@ from rich.progress import track
 
 if TYPE_CHECKING:
     from cleanplate.models.evaluation.pairs import Pair
+    from cleanplate.models.evaluation.sheets import Picks
     from cleanplate.models.evaluation.tables import Row, Scores
     from cleanplate.models.types import Image, Inpainter, Mask
 
@@ -40,15 +41,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     photos.add_arguments(parser, out="folder for tables and pictures")
     add(
         "--inpainters",
-        default="lama-lite,telea,ns",
+        default="lama-lite+texture,lama-lite,patchmatch,telea,ns",
         metavar="LIST",
         help="names as in a recipe, or LaMa checkpoint files (default %(default)s)",
     )
     add(
         "--masks",
-        default="narrow,medium,wide,segm",
+        default="thin,blob,narrow,medium,wide,segm",
         metavar="LIST",
-        help="some of narrow, medium, wide, segm (default all)",
+        help="some of thin (strokes of letters), blob, narrow, medium, wide, segm (default all)",
     )
     add("--sizes", default="256,512", metavar="LIST", help="sides in pixels (default %(default)s)")
     add("--masks-each", type=int, default=1, metavar="N", help="holes of each kind in a photograph")
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     """0 measured; raises ConfigError, WeightsError or StorageError before any work."""
     from cleanplate.models.devices import limit_threads
     from cleanplate.models.evaluation.judges import fid_embedding, pair_metrics
+    from cleanplate.models.evaluation.sheets import Picks
     from cleanplate.models.evaluation.tables import Scores
 
     limit_threads(args.threads or os.cpu_count() or 1)
@@ -91,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     device = "cuda" if args.gpu else "cpu"
     scores = Scores(pair_metrics(device), fid_embedding(device))
     samples: dict[int, list[list[Image]]] = {size: [] for size in wanted.sizes}
+    picks = Picks(args.seed)
     lost = 0
     photos = _photos(args)
     for number, (name, image) in enumerate(photos):
@@ -100,13 +103,17 @@ def run(args: argparse.Namespace) -> int:
                 continue
             fills = {title: _timed(inpainter, pair) for title, inpainter in wanted.inpainters.items()}
             scores.add(study, pair, fills)
-            if study == "table" and number < SAMPLES:
+            if study != "table":
+                continue
+            if number < SAMPLES:
                 samples[pair.size].append(_sample(pair, fills))
+            picks.add(pair, _sample(pair, fills), _badness(scores, len(fills)))
     if not scores.rows:
         from cleanplate.pipeline.errors import ConfigError
 
         raise ConfigError(f"none of the photographs in {args.photos} could be measured")
     text = _write(args.out, scores, wanted, samples, args.train_size)
+    _sheets(args.out, picks, wanted)
     if lost:
         text += f"\n\n{lost} photographs had no object that could be moved; they have no segm hole."
     (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
@@ -184,6 +191,21 @@ def _sample(pair: Pair, fills: dict[str, tuple[Image, float]]) -> list[Image]:
     from cleanplate.models.training.lama.validation import holed
 
     return [holed(pair.image, pair.mask), *(fill for fill, _ in fills.values()), pair.image]
+
+
+def _badness(scores: Scores, fills: int) -> float:
+    """Of the first inpainter's fill of the last pair: LPIPS, or without its weights what SSIM in the hole lacks."""
+    row = scores.rows[-fills]
+    return float(str(row["lpips"])) if row["lpips"] is not None else 1 - float(str(row["hole_ssim"]))
+
+
+def _sheets(out: Path, picks: Picks, wanted: Wanted) -> None:
+    from cleanplate.models.evaluation.pictures import grid, save_picture
+
+    titles = ["hole", *wanted.inpainters, "truth"]
+    for name, kept in (("worst", picks.worst), ("random", picks.random)):
+        if kept:
+            save_picture(out / f"sheet-{name}.jpg", grid(titles, [row for *_, row in kept], 224))
 
 
 def _write(

@@ -15,7 +15,7 @@ from torch import nn
 
 from cleanplate.models.metrics import pixelwise
 from cleanplate.models.metrics.inception import FidInception, features_of
-from cleanplate.models.metrics.lpips import load_lpips, lpips
+from cleanplate.models.metrics.lpips import Compared, load_lpips
 from cleanplate.models.types import Image, Mask
 from cleanplate.models.weights.checkpoints import load_tensors
 from cleanplate.models.weights.registry import WeightsError, find, resolve
@@ -28,7 +28,8 @@ Embed = Callable[[Image], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Metric:
-    """name: a column. needs: what to install or fetch when `of` is None, in the words of a table's cell."""
+    """name: a column. needs: what to install or fetch when `of` is None, in the words of a table's cell. target: the
+    best value, where neither more nor less is better."""
 
     name: str
     title: str
@@ -36,6 +37,7 @@ class Metric:
     of: Judge | None
     needs: str = ""
     decimals: int = 4
+    target: float | None = None
 
 
 def pair_metrics(device: str = "cpu") -> list[Metric]:
@@ -49,9 +51,28 @@ def pair_metrics(device: str = "cpu") -> list[Metric]:
             "hole_psnr", "PSNR in hole", True, lambda f, t, m: min(pixelwise.psnr(f, t, m), 100.0), decimals=2
         ),
         Metric("hole_ssim", "SSIM in hole", True, pixelwise.ssim),
+        Metric("texture", "texture over truth", False, texture_over_truth, decimals=2, target=1.0),
+        Metric("texture_ring", "texture over ring", False, texture_over_ring, decimals=2, target=1.0),
         flip_metric(),
         lpips_metric(device),
     ]
+
+
+LEAST = 0.5
+"""Grey levels: texture below counts as this much, so that a ratio of two smooth places says nothing strange."""
+
+
+def texture_over_truth(fill: Image, truth: Image, hole: Mask) -> float:
+    """Strength of fine detail in the hole over what was there; 1 = as strong."""
+    return max(pixelwise.texture(fill, hole), LEAST) / max(pixelwise.texture(truth, hole), LEAST)
+
+
+def texture_over_ring(fill: Image, truth: Image, hole: Mask) -> float:
+    """... over what lies round the hole; 1 where there is nothing round it."""
+    around = pixelwise.ring(hole)
+    if not around.any():
+        return 1.0
+    return max(pixelwise.texture(fill, hole), LEAST) / max(pixelwise.texture(truth, around), LEAST)
 
 
 def flip_metric(package: str = "flip_evaluator") -> Metric:
@@ -84,8 +105,8 @@ def lpips_metric(device: str = "cpu", names: tuple[str, str] = ("vgg16", "lpips-
     if needs := missing_weights(*names):
         return Metric("lpips", "LPIPS", False, None, needs)
     vgg, linear = (load_tensors(resolve(name, download=False)) for name in names)
-    network = load_lpips(vgg, linear).to(device)
-    return Metric("lpips", "LPIPS", False, lambda fill, truth, _: lpips(network, fill, truth))
+    compared = Compared(load_lpips(vgg, linear).to(device))
+    return Metric("lpips", "LPIPS", False, lambda fill, truth, _: compared(fill, truth))
 
 
 def fid_embedding(device: str = "cpu") -> Embed | str:

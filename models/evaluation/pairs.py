@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from string import ascii_letters, digits
 
 import cv2
 import numpy as np
+from PIL import Image as Pil
+from PIL import ImageDraw, ImageFont
 
+from cleanplate.models.segmenters.masks import grow
 from cleanplate.models.training.data import evaluation_crop
 from cleanplate.models.training.lama.masks import MASKS, MaskRecipe, bounded_mask, scaled
 from cleanplate.models.training.lama.objects import coloured_pieces, moved_object
 from cleanplate.models.types import Image, Mask
 
-KINDS = ("narrow", "medium", "wide", "segm")
-"""narrow, medium and wide are the released configurations thin, medium and thick."""
+KINDS = ("narrow", "medium", "wide", "segm", "thin", "blob")
+"""narrow, medium and wide are the released configurations thin, medium and thick; thin are strokes of letters and
+blob one or two compact holes, as most edits are."""
 _CONFIGS = {"narrow": "thin", "medium": "medium", "wide": "thick"}
 BUCKETS = 5
 """Of 10 % of the area each; no mask covers more than half."""
@@ -69,10 +74,44 @@ def make_pair(
     """
     crop = evaluation_crop(image, size)
     rng = np.random.default_rng(list(seed))
+    if kind in SHAPES:
+        return Pair(photo, kind, crop, SHAPES[kind](rng, size))
     if kind != "segm":
         return Pair(photo, kind, crop, bounded_mask(rng, size, size, mask_recipe(kind, size)))
     mask = moved_object(rng, whole_objects(crop, objects, size))
     return None if mask is None else Pair(photo, kind, crop, mask)
+
+
+def letters_mask(rng: np.random.Generator, size: int) -> Mask:
+    """Two or three lines of letters and digits a fourteenth to a sixth of the side high, grown by 3 px (size x size
+    bool)."""
+    page = Pil.new("L", (size, size))
+    draw = ImageDraw.Draw(page)
+    for _ in range(int(rng.integers(2, 4))):
+        font = ImageFont.load_default(int(rng.integers(size // 14, size // 6)))
+        words = "".join(rng.choice(list(ascii_letters + digits), int(rng.integers(5, 16))))
+        x = int(rng.integers(0, max(1, int(size - 0.7 * draw.textlength(words, font)))))
+        draw.text((x, int(rng.integers(0, size - size // 7))), words, fill=255, font=font)
+    return grow(np.asarray(page) > 127, 3)
+
+
+def blob_mask(rng: np.random.Generator, size: int) -> Mask:
+    """One or two round things with waves in their outline, about 6 % of the picture together (size x size bool)."""
+    drawn = np.zeros((size, size), np.uint8)
+    count = int(rng.integers(1, 3))
+    turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    for _ in range(count):
+        radius = np.sqrt(0.06 * size * size / count / np.pi)
+        stretch = np.sqrt(rng.uniform(0.6, 1.6))
+        waves = (0.15 * np.cos(2 * turn + rng.uniform(0, 6)), 0.1 * np.cos(3 * turn + rng.uniform(0, 6)))
+        reach = radius * (1 + waves[0] + waves[1])
+        x, y = rng.uniform(0.15 * size, 0.85 * size, 2)
+        outline = np.stack([x + reach * stretch * np.cos(turn), y + reach / stretch * np.sin(turn)], 1)
+        cv2.fillPoly(drawn, [outline.astype(np.int32)], 1)
+    return drawn > 0
+
+
+SHAPES: dict[str, Callable[[np.random.Generator, int], Mask]] = {"thin": letters_mask, "blob": blob_mask}
 
 
 def whole_objects(crop: Image, objects: Callable[[], list[Mask]] | None, size: int) -> list[Mask]:

@@ -103,5 +103,8 @@ def _cell(row: Row, column: Metric, rivals: Sequence[Row]) -> str:
         return column.needs or "too few pairs"
     shown = f"{value:.{column.decimals}f}"
     others = [v for r in rivals if isinstance(v := r[column.name], float)]
-    best = max(others) if column.higher_is_better else min(others)
+    if column.target is not None:
+        best = min(others, key=lambda v: abs(v - (column.target or 0.0)))
+    else:
+        best = max(others) if column.higher_is_better else min(others)
     return f"**{shown}**" if len(others) > 1 and value == best else shown

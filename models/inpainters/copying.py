@@ -16,7 +16,7 @@ import patchmatch
 from cleanplate.models.devices import progressed
 from cleanplate.models.inpainters.contract import Forbidden, check_pairs
 from cleanplate.models.inpainters.crops import Crop, CropSettings, cut, paste, plan_crops, resize
-from cleanplate.models.inpainters.exemplars import textured
+from cleanplate.models.inpainters.exemplars import DETAIL, Floats, textured
 from cleanplate.models.types import Image, Inpainter, Mask
 
 WINDOW = CropSettings(max_side=1024)
@@ -25,6 +25,11 @@ SEARCHED = CropSettings(max_side=512)
 """The same for PatchMatch, which costs more."""
 MOST_FILLED = 16_000
 """Pixels of a hole that PatchMatch fills at full size; a larger one is filled at a reduced size first."""
+LARGE, MOST_SEARCHED = 8_000, 24_000
+COLOURS, AGREE = 3.0, (12.0, 30.0)
+"""Sigma, pixels, of what counts as colours and coarse shapes; grey levels by which those of two fills may differ, and
+from which they are the network's alone. Chosen on photographs of `val` (docs/notebook.md)."""
+EMPHASIS = 0.05
 FEWEST = 64
 """With fewer pixels to copy from there is no texture."""
 SEED = 0
@@ -53,7 +58,13 @@ def piece_of(image: Image, mask: Mask, forbidden: Mask | None, crop: Crop) -> Pi
 
 
 class Textured:
-    """Another inpainter's fill, with the fine detail of its surroundings (`exemplars`)."""
+    """Another inpainter's fill, a network's as a rule, with the fine detail of its surroundings.
+
+    PatchMatch fills the hole, too. Where its colours are within AGREE of the network's it is taken as it is; the more
+    they differ, the more the network's colours and coarse shapes take their place, and only the detail is PatchMatch's.
+    Holes above LARGE pixels are searched with smaller patches, which costs less and keeps more texture; above
+    MOST_SEARCHED their detail comes from `exemplars`, which costs least.
+    """
 
     def __init__(self, base: Inpainter, window: CropSettings = WINDOW) -> None:
         self.base, self.window = base, window
@@ -66,10 +77,37 @@ class Textured:
         for filled, mask, closed in zip(results, masks, forbidden or [None] * len(masks), strict=True):
             guide = filled.copy()
             for crop in plan_crops(mask, self.window):
-                piece = piece_of(guide, mask, closed, crop)
-                paste(filled, mask, crop, textured(piece.image, piece.hole, piece.closed))
+                paste(filled, mask, crop, _with_detail(piece_of(guide, mask, closed, crop)))
                 progressed()
         return results
+
+
+def _with_detail(piece: Piece) -> Image:
+    """A piece whose image is filled already, by a network."""
+    filled = int(np.count_nonzero(piece.hole))
+    if np.count_nonzero(~piece.closed) < FEWEST:
+        return piece.image
+    if filled > MOST_SEARCHED:
+        return textured(piece.image, piece.hole, piece.closed)
+    found = searched(piece, 3 if filled <= LARGE else 2)
+    return agreed(piece.image, np.where(piece.hole[..., None], found, piece.image))
+
+
+def agreed(guide: Image, found: Image) -> Image:
+    """One fill of two of the same hole, HWC uint8 RGB: `found` where its colours are the guide's within AGREE, else
+    its detail on the guide's colours. Its detail is strengthened by EMPHASIS."""
+    network, copied = guide.astype(np.float32), found.astype(np.float32)
+    apart = _blurred(network, COLOURS) - _blurred(copied, COLOURS)
+    strays = _blurred(np.abs(apart).max(-1), 2.0)
+    low, high = AGREE
+    share = np.clip((strays - low) / (high - low), 0, 1)[..., None]
+    detail = copied - _blurred(copied, DETAIL)
+    out = copied + share * apart + EMPHASIS * detail
+    return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
+
+
+def _blurred(values: Floats, sigma: float) -> Floats:
+    return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
 
 
 @dataclass
@@ -81,7 +119,7 @@ class PatchMatch:
     more than MOST_FILLED pixels is filled at a reduced size, and given its texture at full size (`exemplars`).
     """
 
-    radius: int = 5
+    radius: int = 3
     name: str = "patchmatch"
 
     def __call__(
@@ -100,25 +138,27 @@ class PatchMatch:
     def _fill(self, piece: Piece) -> Image:
         share = math.sqrt(MOST_FILLED / max(int(np.count_nonzero(piece.hole)), 1))
         if share >= 1:
-            return self._search(piece)
+            return searched(piece, self.radius)
         height, width = piece.hole.shape
         size = max(16, round(height * share)), max(16, round(width * share))
         crop = Crop((0, 0, width, height), (0, 0, width, height), size)
-        small = self._search(piece_of(piece.image, piece.hole, piece.closed, crop))
+        small = searched(piece_of(piece.image, piece.hole, piece.closed, crop), self.radius)
         large = resize(small, (height, width), cv2.INTER_CUBIC)
         guide = np.where(piece.hole[..., None], large, piece.image)
         return textured(guide, piece.hole, piece.closed)
 
-    def _search(self, piece: Piece) -> Image:
-        """The crop with its hole filled; where there is hardly anything to copy, by what surrounds it."""
-        clean = np.where(piece.closed[..., None], np.uint8(0), piece.image)
-        if np.count_nonzero(~piece.closed) < FEWEST:
-            return _continued(clean, piece.closed)
-        kept_out = piece.closed & ~piece.hole
-        with _SEARCH:
-            patchmatch.set_random_seed(SEED)
-            found = patchmatch.inpaint(clean, piece.hole, global_mask=kept_out, patch_size=self.radius)
-        return np.asarray(found, np.uint8)
+
+def searched(piece: Piece, radius: int) -> Image:
+    """The crop with its hole filled by PatchMatch; where there is hardly anything to copy, by what surrounds it.
+    radius: pixels of its patches about their middle."""
+    clean = np.where(piece.closed[..., None], np.uint8(0), piece.image)
+    if np.count_nonzero(~piece.closed) < FEWEST:
+        return _continued(clean, piece.closed)
+    kept_out = piece.closed & ~piece.hole
+    with _SEARCH:
+        patchmatch.set_random_seed(SEED)
+        found = patchmatch.inpaint(clean, piece.hole, global_mask=kept_out, patch_size=radius)
+    return np.asarray(found, np.uint8)
 
 
 def _continued(image: Image, closed: Mask) -> Image:

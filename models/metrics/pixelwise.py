@@ -92,3 +92,28 @@ def _check(image: Image, reference: Image, mask: Mask | None) -> None:
         raise ValueError(f"expected two HWC images of one size, not {image.shape} and {reference.shape}")
     if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != np.bool_):
         raise ValueError(f"the mask must be HW bool of {image.shape[:2]}, not {mask.dtype} {mask.shape}")
+
+
+TEXTURE = 2.0
+"""Sigma, pixels: what a Gaussian of this width leaves is no texture."""
+RING = 16
+"""Pixels round a hole whose texture its fill is compared with."""
+
+
+def texture(image: Image, region: Mask) -> float:
+    """How strong fine detail is: rms over a region of (grey - its Gaussian of TEXTURE px), in grey levels.
+
+    Raises ValueError for an empty region: there is nothing to measure.
+    """
+    _check(image, image, region)
+    if not region.any():
+        raise ValueError("texture of an empty region is not defined")
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float64)
+    detail = grey - np.asarray(cv2.GaussianBlur(grey, (0, 0), TEXTURE), np.float64)
+    return float(np.sqrt((detail[region] ** 2).mean()))
+
+
+def ring(mask: Mask) -> Mask:
+    """HW bool: what lies within RING px of a mask, and not in it."""
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray((away <= RING) & ~mask, np.bool_)

@@ -135,7 +135,7 @@ class Inpaint(Part):
     """What fills the masks."""
 
     name: str = Field(
-        "lama-lite",
+        "lama-lite+texture",
         description="lama-lite (shipped), telea, ns, patchmatch, a LaMa of the weights table, or a file; NAME+texture "
         "= with fine detail from the surroundings; pixelate, blur, stylise and fill only hide",
     )

@@ -1,5 +1,6 @@
 """The judges of fills, and the tables made of what they say."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,9 +8,18 @@ from torchmetrics.image.fid import _compute_fid
 
 from cleanplate.models.evaluation import judges
 from cleanplate.models.evaluation.ablation import as_tables, inpainter_of, variants
-from cleanplate.models.evaluation.judges import Metric, flip, flip_metric, lpips_metric, pair_metrics
-from cleanplate.models.evaluation.pairs import Pair, enlarged, make_pair
+from cleanplate.models.evaluation.judges import (
+    Metric,
+    flip,
+    flip_metric,
+    lpips_metric,
+    pair_metrics,
+    texture_over_ring,
+    texture_over_truth,
+)
+from cleanplate.models.evaluation.pairs import SHAPES, Pair, enlarged, make_pair
 from cleanplate.models.evaluation.pictures import curve, grid
+from cleanplate.models.evaluation.sheets import Picks
 from cleanplate.models.evaluation.tables import Scores, markdown
 from cleanplate.models.lama.generator import LAMA, build_generator
 from cleanplate.models.metrics.inception import FidInception, features_of, frechet_distance
@@ -250,3 +260,39 @@ def test_the_ablation_table_has_a_line_a_variant():
     assert text.count("\n| ") == 1 + len(chosen)
     assert "narrow: LPIPS" in text
     assert "needs weights: fid-inception" in text
+
+
+@pytest.mark.parametrize("kind", ["thin", "blob"])
+def test_strokes_and_blobs_are_what_most_edits_are(kind: str) -> None:
+    masks = [SHAPES[kind](np.random.default_rng(seed), 256) for seed in range(12)]
+    again = SHAPES[kind](np.random.default_rng(3), 256)
+    assert np.array_equal(masks[3], again), "the seed says all"
+    radii = [cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5).max() for m in masks]
+    shares = [m.mean() for m in masks]
+    assert (max(radii) < 16) == (kind == "thin")
+    assert min(shares) > 0.01
+    assert max(shares) < 0.3
+
+
+def test_texture_is_that_of_the_truth_or_less() -> None:
+    truth = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    hole = np.zeros((64, 64), np.bool_)
+    hole[20:44, 20:44] = True
+    smooth = np.where(hole[..., None], np.uint8(128), truth)
+    assert texture_over_truth(truth, truth, hole) == 1
+    assert texture_over_ring(truth, truth, hole) == pytest.approx(1, abs=0.1)
+    assert texture_over_truth(smooth, truth, hole) < 0.35, "a blur's width from the edge it has some"
+    assert texture_over_ring(truth, truth, np.ones_like(hole)) == 1, "nothing lies round it"
+
+
+def test_a_sheet_has_the_worst_and_some_at_random() -> None:
+    picks = Picks(seed=1)
+    for number in range(40):
+        mask = np.zeros((96, 96), np.bool_)
+        mask[number : number + 9, 50:60] = True
+        picture = np.full((96, 96, 3), number, np.uint8)
+        picks.add(Pair(str(number), "blob", picture, mask), [picture, picture], badness=float(number % 20))
+    assert sorted({one[0] for one in picks.worst}, reverse=True) == [19, 18, 17, 16, 15, 14]
+    assert len(picks.worst) == len(picks.random) == 12
+    assert len({one[1] for one in picks.random}) == 12
+    assert {row[0].shape for *_, row in picks.worst} == {(96, 96, 3)}, "a hole of 9 px and 48 round it"
