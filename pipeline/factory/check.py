@@ -43,9 +43,10 @@ def check(recipe: Recipe) -> dict[str, str]:
     lamas = lamas_of(recipe)
     sams = [sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
     sams += [recipe.everything.checkpoint] if "everything" in recipe.remove else []
-    for names, kind in ((lamas, "lama"), (sams, "sam")):
-        for name in names:
-            _check_kind(name, kind)
+    for name in lamas:
+        _check_kind(name, "lama")
+    for name in sams:
+        _check_kind(name, "sam")
     if recipe.inpaint.refine and any(_corrects_a_pyramid(name) for name in lamas):
         raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
     if recipe.output.c2pa_cert and recipe.output.c2pa_key:
