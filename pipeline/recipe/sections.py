@@ -140,7 +140,7 @@ class Inpaint(Part):
         "= with fine detail from the surroundings; pixelate, blur, stylise and fill only hide",
     )
     per_kind: dict[Kind, str] = Field(
-        default_factory=dict,
+        default_factory=lambda: {"face": HIDING[0]},
         description="another filler for one kind. Faces are hidden (face: pixelate) unless one is named here, "
         "{face: lama-lite}, or `name` hides",
     )

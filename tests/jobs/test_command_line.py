@@ -116,7 +116,8 @@ def test_another_recipe_is_named_by_its_keys(tmp_path: Path, capsys: pytest.Capt
     assert main([*run, "plates", "--inpainter", "pixelate"]) == 2
     said = capsys.readouterr().err
     assert (
-        "holds a run of another recipe (remove: [face] -> [plate], inpaint.name: blur -> pixelate);" in said
+        "holds a run of another recipe (remove: [face] -> [plate], inpaint.name: blur -> pixelate, "
+        "inpaint.per_kind.face: blur -> pixelate);" in said
     )
 
 
