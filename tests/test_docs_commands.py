@@ -178,3 +178,10 @@ def test_readme_names_commands_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_design_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:pipeline|models|jobs|tests)/[\w/]+(?:\.py|/))`", text))
+    assert len(named) > 15
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]

