@@ -70,7 +70,7 @@ def rows_of(source: Path, *words: str) -> list[dict[str, object]]:
     out = source.parent / "out"
     shutil.rmtree(out, ignore_errors=True)
     assert main(["run", str(source), str(out), "--here", "--recall", "0", *words]) in (0, 1)
-    columns = ["status", "inpainter", "regions", "residual", "error", "weights", "segmenter"]
+    columns = ["status", "hidden", "inpainter", "regions", "residual", "error", "weights", "segmenter"]
     return [row for table in ledger.rows(open_store(str(out)), columns) for row in table.to_pylist()]
 
 
