@@ -128,9 +128,8 @@ def literals(key: str, model: type[BaseModel] = Recipe) -> list[str] | None:
     name, _, rest = key.partition(".")
     annotation = model.model_fields[name].annotation
     if rest:
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        return literals(rest, annotation)
+        part = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return literals(rest, annotation) if part else None  # type: ignore[arg-type]
     return [str(word) for word in get_args(annotation)] if get_origin(annotation) is Literal else None
 
 

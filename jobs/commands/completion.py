@@ -50,6 +50,7 @@ def _words() -> dict[str, list[str]]:
     return {flag: words for flag, words in found.items() if words} | {
         "remove": [*sections.KINDS, *sections.PLURALS],
         "inpainter": [*lamas, *sections.CLASSIC_INPAINTERS],
+        "faces": [*lamas, *sections.CLASSIC_INPAINTERS],
         "names": sorted(weights),
         "name": sorted(weights),
         "address": ["auto"],

@@ -88,6 +88,7 @@ def demo(out: Path, clean: Clean, seed: int = 0) -> int:
 
     0 when every image came back, 1 when some did not.
     """
+    print(f"15 sample photographs, most with a drawn mark: {out / 'input'}", file=sys.stderr, flush=True)
     truth = make_input(out / "input", seed)
     cleaned = {c.name: c for c in clean(out / "input", out / "output")}
     rows, known, covered = [], 0, 0
@@ -102,7 +103,7 @@ def demo(out: Path, clean: Clean, seed: int = 0) -> int:
     sheet = out / "sheet.jpg"
     sheet.write_bytes(contact_sheet(rows))
     print(f"\n{100 * covered / known:.1f} % of the known marks' pixels were covered by masks")
-    print(f"before, found, after: {sheet}")
+    print(f"open {sheet}: before, found, after")
     missing = sorted(truth.keys() - cleaned.keys())
     if missing:
         print(f"no result for {', '.join(missing)}", file=sys.stderr)

@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "cleanplate run photos/ cleaned/ --preset anonymise --limit 20 "
         "cleanplate run s3://bucket/raw s3://bucket/clean --recipe recipe.yaml --address auto "
         "cleanplate run photos/ cleaned/ --review marks.json "
-        "cleanplate run photos/ cleaned/ --json   # JSON lines for machines: docs/progress.md",
+        "cleanplate run photos/ cleaned/ --json   # JSON lines for machines: docs/pages.md",
     )
     parser.add_argument("source", metavar="SRC", help="a folder or s3://BUCKET/PREFIX")
     parser.add_argument("output", metavar="DST", help="a folder or s3://BUCKET/PREFIX, outside SRC")
@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--labels",
         dest="carry_labels",
         metavar="FILE",
-        help="labels of yours (COCO, YOLO, CSV, JSON, Parquet) to carry into DST/labels (docs/labels.md)",
+        help="labels of yours (COCO, YOLO, CSV, JSON, Parquet) to carry into DST/labels (docs/formats.md)",
     )
     parser.add_argument(
         "--allow-empty",

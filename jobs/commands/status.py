@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "cleanplate status s3://bucket/clean --address http://head:8265",
     )
     parser.add_argument("output", metavar="DST", help="the output of a run")
-    parser.add_argument("--json", action="store_true", help="as one JSON document: docs/progress.md")
+    parser.add_argument("--json", action="store_true", help="as one JSON document: docs/pages.md")
     parser.add_argument(
         "--address", metavar="URL", help="a cluster's dashboard: adds nodes, GPUs, actors and queues"
     )

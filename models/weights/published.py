@@ -62,7 +62,7 @@ WEIGHTS: dict[str, Weights] = _table(
         sha256="61e72ded4d0acc8580491e8fcffc96a4a0e7834b383a932960a42c9fb91ec928",
         bytes=5_808_432,
         licence="Apache-2.0",
-        note="Our segmenter of overlaid marks (2.9 M parameters), in the package; docs/marks.md tells of its training.",
+        note="Our segmenter of overlaid marks (2.9 M parameters), in the package: docs/training-notes.md.",
     ),
     Weights(
         name="strokes",

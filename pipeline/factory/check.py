@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.factory import attachments, kinds, segmenters
 from cleanplate.pipeline.factory.detectors import opened
@@ -29,10 +31,7 @@ def check(recipe: Recipe) -> dict[str, str]:
     cleanplate.models.weights.registry.WeightsError for a
     missing or wrong file, ConfigError for one that holds another model than the recipe's word asks for.
     """
-    from cleanplate.models.lama import generator
-    from cleanplate.models.segmenters import sam
     from cleanplate.models.weights import registry
-    from cleanplate.models.weights.checkpoints import load_notes, load_tensors
 
     for name in weights_of(recipe):
         registry.resolve(name)
@@ -44,22 +43,44 @@ def check(recipe: Recipe) -> dict[str, str]:
     lamas = lamas_of(recipe)
     sams = [sam_name(recipe)] if recipe.masks.segmenter == "sam" else []
     sams += [recipe.everything.checkpoint] if "everything" in recipe.remove else []
-    for names, params_of, what in (
-        (lamas, generator.params_of, "a LaMa"),
-        (sams, sam.params_of, "a Segment Anything"),
-    ):
-        for name in names:
-            try:
-                params_of(load_tensors(registry.resolve(name)))
-            except ValueError as error:
-                raise ConfigError(f"{name!r} does not hold the weights of {what}: {error}") from error
-    if recipe.inpaint.refine and any(
-        load_notes(registry.resolve(name)).get("prefill") == "pyramid" for name in lamas
-    ):
+    for name in lamas:
+        _check_kind(name, "lama")
+    for name in sams:
+        _check_kind(name, "sam")
+    if recipe.inpaint.refine and any(_corrects_a_pyramid(name) for name in lamas):
         raise ConfigError("inpaint.refine: lama-lite cannot be refined; choose big-lama or another full LaMa")
     if recipe.output.c2pa_cert and recipe.output.c2pa_key:
         c2pa_manifest.signer(recipe.output.c2pa_cert, recipe.output.c2pa_key, provenance.code_version())
     return files | {registry.find(name).name: registry.describe(name)[1] for name in weights_of(recipe)}
+
+
+def _check_kind(name: str, kind: Literal["lama", "sam"]) -> None:
+    """Raise ConfigError unless the weights are of this kind. A published file whose digest is right is what the table
+    says: opening it would only cost the seconds that torch's import takes."""
+    from cleanplate.models.weights import registry
+    from cleanplate.models.weights.published import WEIGHTS
+
+    entry = registry.find(name)
+    if entry.kind == kind and WEIGHTS.get(entry.name) == entry:
+        return
+    from cleanplate.models.lama import generator
+    from cleanplate.models.segmenters import sam
+    from cleanplate.models.weights.checkpoints import load_tensors
+
+    params_of, what = (
+        (generator.params_of, "a LaMa") if kind == "lama" else (sam.params_of, "a Segment Anything")
+    )
+    try:
+        params_of(load_tensors(registry.resolve(name)))
+    except ValueError as error:
+        raise ConfigError(f"{name!r} does not hold the weights of {what}: {error}") from error
+
+
+def _corrects_a_pyramid(name: str) -> bool:
+    from cleanplate.models.weights import registry
+    from cleanplate.models.weights.checkpoints import load_notes
+
+    return load_notes(registry.resolve(name)).get("prefill") == "pyramid"
 
 
 def _hub_digests(recipe: Recipe) -> dict[str, str]:

@@ -26,7 +26,8 @@ _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 @dataclass(frozen=True)
 class Marks:
-    """What an edited file is to say of its edit. iptc: in its XMP (`marking`). sign: in a signed manifest, or None."""
+    """What an edited file is to say of its edit. iptc: in its XMP (`formats.xmp`). sign: in a signed manifest, or
+    None."""
 
     iptc: bool
     sign: Sign | None
@@ -34,11 +35,11 @@ class Marks:
     def on(self, data: bytes, name: str, note: str | None) -> tuple[bytes, str | None]:
         """The file with what it is to say of its edit, and the note with what it could not."""
         if self.iptc:
-            told = mark(data, name)
-            if told is None:
+            marked = mark(data, name)
+            if marked is None:
                 why = f"{name} does not say that it was edited: no XMP in it, or none that can be added to"
                 note = why if note is None else f"{note}; {why}"
-            data = data if told is None else told
+            data = data if marked is None else marked
         if self.sign is not None and not FORMATS[name].signs:
             return data, f"{note}; not signed" if note else f"{name} cannot be signed"
         return (self.sign(data, name) if self.sign else data), note

@@ -92,8 +92,8 @@ def encode(
     are and the tag is set to 1, also where nothing was found; what is measured is then measured against
     the turned source. Where a side is no multiple of the MCU the tag is kept and the note says so.
 
-    mark_edited: write into an edited file that it was edited (see `marking`); where that cannot be, as in BMP,
-    the note says so. sign: then lay a signed manifest on it (see `manifest`).
+    mark_edited: write into an edited file that it was edited (see `formats.xmp`); where that cannot be, as in BMP,
+    the note says so. sign: then lay a signed manifest on it (see `c2pa_manifest`).
 
     With format='keep': JPEG is spliced by blocks; PNG, TIFF, BMP and lossless WebP are written losslessly;
     lossy WebP becomes lossless WebP, since a lossy one would change every pixel; GIF, which cannot hold
@@ -248,8 +248,8 @@ def _converted(
         every = np.ones(decoded.pixels.shape[:2], bool) if lossy else None
         return Encoded(data, name, equal, None, dropped, note, edited=every)
     near = np.ones_like(mask) if lossy else mask
-    data, told = marks.on(data, name, note)
-    return _measured(decoded, edited, mask, near, data, name, None, dropped, told, lossy)
+    data, noted = marks.on(data, name, note)
+    return _measured(decoded, edited, mask, near, data, name, None, dropped, noted, lossy)
 
 
 def _measured(

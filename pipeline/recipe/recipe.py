@@ -234,8 +234,22 @@ def dump(recipe: Recipe) -> str:
 
 def changed(recipe: Recipe) -> str:
     """What differs from the defaults, as YAML; `remove` in any case."""
-    body = {"remove": list(recipe.remove)} | recipe.model_dump(mode="json", exclude_defaults=True)
+    own, usual = recipe.model_dump(mode="json"), Recipe().model_dump(mode="json")
+    body = {"remove": own["remove"]} | _apart(own, usual)
     return yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+
+
+def _apart(own: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """The keys of `own` whose values are not those of `usual`, mapping by mapping."""
+    told: dict[str, Any] = {}
+    for key, value in own.items():
+        other = usual.get(key)
+        if isinstance(value, dict) and isinstance(other, dict) and value:
+            if inner := _apart(value, other):
+                told[key] = inner
+        elif value != other:
+            told[key] = value
+    return told
 
 
 def differences(stored: Mapping[str, Any], new: Mapping[str, Any], below: str = "") -> list[str]:

@@ -131,6 +131,10 @@ class Masks(Part):
     )
 
 
+def _faces_hidden() -> dict[Kind, str]:
+    return {"face": HIDING[0]}
+
+
 class Inpaint(Part):
     """What fills the masks."""
 
@@ -140,7 +144,7 @@ class Inpaint(Part):
         "= with fine detail from the surroundings; pixelate, blur, stylise and fill only hide",
     )
     per_kind: dict[Kind, str] = Field(
-        default_factory=dict,
+        default_factory=_faces_hidden,
         description="another filler for one kind. Faces are hidden (face: pixelate) unless one is named here, "
         "{face: lama-lite}, or `name` hides",
     )
@@ -206,7 +210,7 @@ class Verify(Part):
 
 
 class Consensus(Part):
-    """How `static-watermark` finds what many images have in common at one place (docs/consensus.md)."""
+    """How `static-watermark` finds what many images have in common at one place (docs/watermarks.md)."""
 
     group: Literal["auto", "size", "folder", "all"] = Field(
         "auto",

@@ -2,7 +2,7 @@
 
 The state is counted from receipts and from the engine's queues (cleanplate.pipeline.engine.queues); a ticker
 shows it, so that
-time passes on screen also while a long unit holds every worker. docs/progress.md tells the JSON's fields.
+time passes on screen also while a long unit holds every worker. docs/pages.md tells the JSON's fields.
 """
 
 from __future__ import annotations

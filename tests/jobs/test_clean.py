@@ -10,7 +10,7 @@ from PIL import Image as Pil
 from cleanplate.jobs.__main__ import main
 
 PHOTOS = Path(__file__).parent.parent.parent / "jobs" / "demo_photos"
-QUICK = ["--remove", "faces", "--inpainter", "telea", "--passes", "0", "--set", "verify.scope=none"]
+QUICK = [*("--remove", "faces", "--faces", "telea", "--passes", "0"), "--set", "verify.scope=none"]
 
 
 @pytest.fixture
@@ -69,3 +69,14 @@ def test_wrong_use_writes_nothing(
     assert main(["clean", *words, *QUICK]) == 2
     assert said in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_picture_is_inspected(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "face.jpg", "-o", "look.jpg", *QUICK]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("face  score 0.")
+    assert "cleaned   inpainter telea" in told
+    assert Pil.open("look.jpg").width > 256
+    assert main(["inspect", "album/broken.jpg"]) == 1
+    assert capsys.readouterr().out == "failed: not_an_image: no known image format starts like this\n"
+    assert main(["inspect", "face.jpg", "-o", "look.gif"]) == 2

@@ -115,9 +115,7 @@ def test_another_recipe_is_named_by_its_keys(tmp_path: Path, capsys: pytest.Capt
     assert main([*run, "faces", "--inpainter", "blur"]) == 0
     assert main([*run, "plates", "--inpainter", "pixelate"]) == 2
     said = capsys.readouterr().err
-    assert (
-        "holds a run of another recipe (remove: [face] -> [plate], inpaint.name: blur -> pixelate);" in said
-    )
+    assert "holds a run of another recipe (remove: [face] -> [plate], inpaint.name: blur -> pixelate" in said
 
 
 def test_a_folder_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Pil
+from PIL import ImageDraw, ImageFont
 
 from cleanplate.jobs.cli.app import main, parser
 from cleanplate.jobs.cli.flags import presets, recipe_of
@@ -69,24 +70,32 @@ def rows_of(source: Path, *words: str) -> list[dict[str, object]]:
     out = source.parent / "out"
     shutil.rmtree(out, ignore_errors=True)
     assert main(["run", str(source), str(out), "--here", "--recall", "0", *words]) in (0, 1)
-    columns = ["status", "inpainter", "regions", "residual", "error", "weights", "segmenter"]
+    columns = ["status", "hidden", "inpainter", "regions", "residual", "error", "weights", "segmenter"]
     return [row for table in ledger.rows(open_store(str(out)), columns) for row in table.to_pylist()]
 
 
 def test_anonymise_leaves_one_colour_where_the_face_was(source: Path) -> None:
     (row,) = rows_of(source, "--preset", "anonymise")
-    assert row["status"] == "cleaned", row
+    assert row["status"] == "hidden", row
     assert row["inpainter"] == "fill"
 
 
-def test_documents_blacks_out_whole_lines(source: Path) -> None:
+def test_documents_covers_an_address_and_leaves_a_caption(source: Path) -> None:
     from cleanplate.jobs.commands.demo import caption
 
     photo = Pil.open(PHOTOS / "motorcycle.jpg").convert("RGBA").resize((480, 360))
-    Pil.alpha_composite(photo, caption(photo.size, random.Random(0))).convert("RGB").save(source / "face.png")
+    page = Pil.alpha_composite(photo, caption(photo.size, random.Random(0)))
+    page.convert("RGB").save(source / "face.png")
     (row,) = rows_of(source, "--preset", "documents")
-    assert row["status"] in ("cleaned", "residual"), row
-    assert {region["kind"] for region in row["regions"]} == {"text"}  # type: ignore[attr-defined]
+    assert row["status"] == "unchanged", "a caption is no personal text"
+    ImageDraw.Draw(page).rectangle((40, 40, 440, 110), "white")
+    ImageDraw.Draw(page).text((60, 55), "jane.doe@example.org", "black", ImageFont.load_default(32))
+    page.convert("RGB").save(source / "face.png")
+    (row,) = rows_of(source, "--preset", "documents")
+    assert row["status"] in ("hidden", "residual"), row
+    (region,) = row["regions"]  # type: ignore[misc]
+    assert region["kind"] == "text"
+    assert region["box"][1] < 110, "the address, not the caption"
     assert row["inpainter"] == "fill"
 
 
@@ -122,6 +131,7 @@ def test_big_runs_with_segment_anything_and_a_lama_checkpoint(source: Path, tmp_
     """Tiny random networks stand in for files of 3 GB."""
     lama, sam = lama_checkpoint(tmp_path / "lama.ckpt"), sam_checkpoint(tmp_path / "sam.pth")
     words = ["--preset", "big", "--inpainter", str(lama), "--checkpoint", str(sam), "--gpus", "0"]
+    words += ["--faces", str(lama)]
     (row,) = rows_of(source, *words, "--remove", "faces", "--set", "verify.scope=none")
     assert row["status"] == "cleaned", row
     names = {weights["name"] for weights in row["weights"]}  # type: ignore[attr-defined]

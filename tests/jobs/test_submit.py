@@ -20,6 +20,7 @@ import pytest
 
 from cleanplate.jobs.commands import status, stop, submit
 from cleanplate.jobs.commands.submit import RECIPE, exit_code, make_package, prepare
+from cleanplate.pipeline.engine import ray_cluster
 from cleanplate.pipeline.errors import ConfigError, RunStopped
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.storage.connect import open_store
@@ -197,6 +198,37 @@ def test_a_dashboard_that_is_still_starting_is_no_wrong_use() -> None:
 def test_an_exit_code_that_means_something_else_is_refused(code: str) -> None:
     with pytest.raises(ConfigError, match="neither 2 nor 3"):
         prepare([*PLACES, "--failed-exit-code", code])
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "file", "mode"),
+    [
+        ("http://head:8265", {}, False, None),
+        ("http://head:8265", {"RAY_AUTH_TOKEN_PATH": "/run/token"}, False, "token"),
+        ("http://head:8265", {"RAY_AUTH_TOKEN": "0" * 64}, False, "token"),
+        ("http://head:8265", {}, True, None),  # A token of this machine goes to no other one unasked.
+        ("http://127.0.0.1:8265", {}, True, "token"),
+        ("http://127.0.0.1:8265", {"RAY_AUTH_MODE": "disabled"}, True, "disabled"),
+    ],
+)
+def test_a_token_that_is_there_is_used(
+    address: str,
+    environment: dict[str, str],
+    file: bool,
+    mode: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # What is set below is taken back afterwards.
+        monkeypatch.delenv(name)
+    for name, value in {"HOME": str(tmp_path), **environment}.items():
+        monkeypatch.setenv(name, value)
+    if file:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    ray_cluster.use_token(address)
+    assert os.environ.get("RAY_AUTH_MODE") == mode
 
 
 # --- a real cluster ---

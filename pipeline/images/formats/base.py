@@ -45,7 +45,7 @@ class ImageError(RowError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file declares of itself, told from its bytes without decoding any.
+    """What a file declares of itself; read from its bytes without decoding any.
 
     format: lower-case name. width, height: pixels as stored. frames: pictures in the file. pages: several are pages,
     not frames that move.

@@ -24,24 +24,10 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 # Allowed: orientation, resolution, colour, camera and lens model, dates, and how the picture was taken.
 # Not allowed, among others: Artist, Copyright, ImageDescription, UserComment, HostComputer, Software,
 # CameraOwnerName, BodySerialNumber, LensSerialNumber, ImageUniqueID, MakerNote, GPS, XP*.
-ALLOWED_0TH = frozenset(
-    (
-        0x010F,
-        0x0110,
-        ORIENTATION,
-        0x011A,
-        0x011B,
-        0x0128,
-        0x012D,
-        0x0132,
-        0x013E,
-        0x013F,
-        0x0211,
-        0x0213,
-        0x0214,
-    )
-)
 # fmt: off
+ALLOWED_0TH = frozenset((
+    0x010F, 0x0110, ORIENTATION, 0x011A, 0x011B, 0x0128, 0x012D, 0x0132, 0x013E, 0x013F, 0x0211, 0x0213, 0x0214,
+))
 ALLOWED_EXIF = frozenset((
     0x829A, 0x829D, 0x8822, 0x8827, *range(0x8830, 0x8836),  # exposure time, f-number, program, sensitivity
     0x9000, 0x9003, 0x9004, 0x9010, 0x9011, 0x9012, 0x9290, 0x9291, 0x9292,  # version, dates and zones

@@ -236,8 +236,8 @@ def bits(data: bytes) -> int:
     if b"pixi" in mine:
         return max(data[mine[b"pixi"].body + 5 : mine[b"pixi"].end], default=8)
     if b"av1C" in mine:
-        told = data[mine[b"av1C"].body + 2]
-        return 12 if told & 0x20 else 10 if told & 0x40 else 8
+        flags = data[mine[b"av1C"].body + 2]
+        return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
     if b"hvcC" in mine:
         return 8 + (data[mine[b"hvcC"].body + 17] & 7)
     return 8

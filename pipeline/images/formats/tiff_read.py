@@ -1,6 +1,6 @@
 """TIFF pixels: strips and tiles of 8 and 16 bits laid out here, everything else by Pillow.
 
-Unpacking is zlib's and libtiff's work (through Pillow); which sample a byte belongs to is told here, so that every
+Unpacking is zlib's and libtiff's work (through Pillow); which sample a byte belongs to is decided here, so that every
 form in `tiff_form` gives the same picture, and a block that does not unpack to its full size is an error. `tifffile`
 would need a second package of 26 MB for LZW; it is the second reader in the tests instead.
 """

@@ -199,7 +199,7 @@ export function problems(data) {
 
 /** What filled the masks; a mosaic and a blur hide what is below them, and say so. */
 function fillers(data) {
-  const hides = (name) => (/^(blur|pixelate)$/.test(name) ? ", hides only" : "");
+  const hides = (name) => (/^(pixelate|blur|stylise|fill)$/.test(name) ? ", hides only" : "");
   return Object.entries(data.inpainters).map(([name, rows]) => `${name} (${many(rows, "image")}${hides(name)})`).join(", ") || "nothing";
 }
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cleanplate.pipeline.images import decode, encode
 from cleanplate.pipeline.images.formats.base import ImageError
+from rigs import bad_images
 from rigs.tiffs import DEFLATE, LZW, NONE, OLD_DEFLATE, PACKBITS, tiff
 
 Array = npt.NDArray[np.unsignedinteger]
@@ -271,3 +272,37 @@ def test_pictures_of_few_bits_are_shown_and_the_note_says_what_became_of_them(
     out = encode.encode(data, found, 255 - found.pixels, mask)
     held = "palette" if photometric == 3 else "bilevel" if bits == 1 else f"{bits}-bit grey"
     assert str(out.note).startswith(f"{held} pixels written as")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("compression", ["lzma", "zstd", "tiff_lzw", "packbits", "tiff_adobe_deflate"])
+def test_every_packing_that_libtiff_writes_is_read(compression: str, mode: str) -> None:
+    picture = bad_images.picture(mode)
+    data = bad_images.save(picture, "TIFF", compression=compression)
+    assert (encode.decode(data).stored == np.asarray(picture).reshape(64, 96, -1)).all()
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_fax_pages_are_read(compression: str) -> None:
+    picture = bad_images.picture("1")
+    found = encode.decode(bad_images.save(picture, "TIFF", compression=compression))
+    assert (found.stored[..., 0] == np.asarray(picture) * 255).all()
+    assert found.source_mode == "bilevel"
+
+
+@pytest.mark.parametrize("photometric", [1, 2, 6])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_jpeg_inside_a_tiff_shows_what_the_jpeg_shows(photometric: int, tiled: bool) -> None:
+    picture = bad_images.picture("L" if photometric == 1 else "RGB", 64, 32)
+    options = {"keep_rgb": True} if photometric == 2 else {"subsampling": 0}
+    inner = bad_images.save(picture, "JPEG", quality=90, **options)
+    bands = 1 if photometric == 1 else 3
+    blank = np.zeros((32, 64, bands), np.uint8)
+    place, size = (324, 325) if tiled else (273, 279)
+    more = {259: (3, [7]), size: (4, [len(inner)]), 530: (3, [1, 1])}
+    head = tiff(blank, photometric, tiled=tiled, block=(32, 64), more=more)
+    start = len(head) - blank.nbytes
+    data = tiff(blank, photometric, tiled=tiled, block=(32, 64), more=more | {place: (4, [start])})
+    found = encode.decode(data[:start] + inner)
+    right = encode.decode(inner).stored
+    assert np.abs(found.stored.astype(int) - right.astype(int)).max() <= 2

@@ -135,10 +135,10 @@ def test_a_machine_gets_json_lines_with_the_documented_fields(capsys: pytest.Cap
     out, err = capsys.readouterr()
     first, last = (json.loads(text) for text in out.splitlines())
     assert (first["done"], last["done"], err) == (0, 4, "")
-    page = (ROOT / "docs" / "progress.md").read_text(encoding="utf-8")
-    table = page.split("## progress", 1)[1].split("\n## ", 1)[0]
+    page = (ROOT / "docs" / "pages.md").read_text(encoding="utf-8")
+    table = page.split("### The fields of `progress`", 1)[1].split("\n## ", 1)[0]
     documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    assert documented == list(last), "docs/progress.md names every field, in order"
+    assert documented == list(last), "docs/pages.md names every field, in order"
 
 
 def test_a_reader_that_goes_away_does_not_end_the_run() -> None:

@@ -60,7 +60,7 @@ class Splice:
     """data: the new file. touched: for each component, block rows x block columns bool, True = replaced.
 
     near: HW bool in the file's frame, True where decoded pixels may differ: the touched blocks of all components, and,
-    where colours are subsampled, one pixel round them (see `_reached`). note: see `images.Encoded`.
+    where colours are subsampled, one pixel round them (see `_reached`). note: see `encode.Encoded`.
     before: the source's coefficients, None where they cannot be read.
     """
 

@@ -18,7 +18,7 @@ from cleanplate.pipeline.images.formats.jpeg_coding.huffman import ZIGZAG, Compo
 from cleanplate.pipeline.images.formats.jpeg_coding.parts import SOF, Segment, jpeg_segments
 
 _DQT = 0xDB
-# EXIF orientation -> (transpose, then mirror columns, then mirror rows); the same turns as `pixels.upright`.
+# EXIF orientation -> (transpose, then mirror columns, then mirror rows); the same turns as `decode.upright`.
 _STEPS = {
     2: (False, True, False),
     3: (False, True, True),
