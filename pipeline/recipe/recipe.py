@@ -171,6 +171,11 @@ class Recipe(Part):
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.
             told["persons"] = {"model": "blazepose", "classes": [0]}
+        if self.text == Text():
+            del told["text"]
+        if not {"person", "vehicle", "object"} & set(self.remove):
+            # It doubts animals' faces; runs of faces were named before it did, and go on.
+            weights = {name: digest for name, digest in weights.items() if name != "nanodet"}
         body = {
             "recipe": told,
             "weights": dict(sorted(weights.items())),

@@ -17,6 +17,7 @@ from rigs.flow_rig import FACES, folder, put_photos
 
 PHOTO = Path("jobs/demo_photos/astronaut.jpg")
 RECIPE = {key: value for key, value in FACES.items() if not key.startswith(("engine", "units"))}
+FILLED = {**RECIPE, "inpaint.per_kind": {"face": "lama-lite"}}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def test_find_tells_the_face_and_where_it_is(photo: np.ndarray) -> None:
 def test_clean_finds_and_fills_and_leaves_the_rest_bit_for_bit(photo: np.ndarray) -> None:
     before = photo.copy()
     done = examine(photo, RECIPE)
-    assert done.status == "cleaned"
+    assert done.status == "hidden", "faces are hidden unless a filler is named for them"
+    assert examine(photo, FILLED).status == "cleaned"
     assert done.residual == []
     assert done.mask[132, 226]
     assert (done.image[132, 226] != photo[132, 226]).any()
@@ -108,7 +110,7 @@ def test_what_is_no_image_or_mask_is_a_value_error_that_says_what_is_one(photo: 
 
 def test_a_mask_above_the_recipes_limit_is_raised_not_swallowed(photo: np.ndarray) -> None:
     with pytest.raises(RowError, match=r"masks\.max_coverage") as caught:
-        clean(photo, recipe={**RECIPE, "masks.max_coverage": 0.001})
+        clean(photo, recipe={**FILLED, "masks.max_coverage": 0.001})
     assert caught.value.kind == "max_coverage"
 
 
