@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,8 +122,17 @@ def ray_cluster(ray_rig: RayRig) -> Iterator[Cluster]:
 
 SKIPS_IN_CI = re.compile(r"GPU|CUDA|CPU|AMX|Linux only|keeping the format|formats differ")
 """Reasons that lie in the machine or in the case itself. A program or a package that is missing is no reason."""
-CONTENDING = {"ray_rig": "ray", "ray_local": "ray", "ray_cluster": "ray", "browser": "browser"}
-"""Fixture -> the group whose tests run one after the other in one process: they share what the fixture starts."""
+ON_RAY = re.compile(r"\bray_(rig|local|cluster)\b|run_on_ray|\bray\.init\b|def nodes\(|Popen\(")
+"""In the text of a file whose tests start a Ray, or commands that do: two of them side by side starve each other."""
+
+
+@cache
+def _group_of(path: Path) -> str:
+    """Tests of one group run one after the other in one process."""
+    text = path.read_text(encoding="utf-8")
+    return "ray" if ON_RAY.search(text) else "browser" if "rigs.chromium" in text else path.name
+
+
 LONG = (
     "flow",
     "jobs",
@@ -136,12 +146,11 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files run side by side (`-n 2 --dist loadgroup`); what shares a Ray or a browser stays together."""
+    """Files run side by side (`-n 2 --dist loadgroup`), but for those that start a Ray or a browser."""
     for item in items:
-        names = set(getattr(item, "fixturenames", ()))
-        groups = sorted({group for name, group in CONTENDING.items() if name in names})
-        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else item.path.name))
-        if names & {*CONTENDING, "s3_server", "s3_proxy", "nodes"}:
+        names, group = set(getattr(item, "fixturenames", ())), _group_of(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+        if group in ("ray", "browser") or names & {"s3_server", "s3_proxy"}:
             item.add_marker(pytest.mark.servers)
         if "weights_path" in names or set(item.path.relative_to(ROOT).parts) & set(LONG):
             item.add_marker(pytest.mark.models)
