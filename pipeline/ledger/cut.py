@@ -14,7 +14,7 @@ import json
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import IO, Any
 
 import pyarrow as pa
@@ -109,9 +109,10 @@ class _Buckets:
     def _writer(self, bucket: str) -> pa.ipc.RecordBatchStreamWriter:
         if bucket not in self.writers:
             file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the others
-            self.open_files.enter_context(file)
+            self.open_files.callback(_dropped, file)
             self.files[bucket] = file
-            self.writers[bucket] = self.open_files.enter_context(pa.ipc.new_stream(file, _SPILLED))
+            self.writers[bucket] = pa.ipc.new_stream(file, _SPILLED)
+            self.open_files.callback(_dropped, self.writers[bucket])
         return self.writers[bucket]
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -131,6 +132,12 @@ class _Buckets:
                 table = whole.sort_by("order").drop_columns("order").combine_chunks()
                 del whole  # Its columns are views of the map, which cannot be closed below them.
             yield _unique(table)
+
+
+def _dropped(file: IO[bytes] | pa.ipc.RecordBatchStreamWriter) -> None:
+    """Close a temporary file whose content is not needed any more: what it cannot write on a full disk is no news."""
+    with suppress(OSError):
+        file.close()
 
 
 def _no_room(error: OSError) -> RunStopped:

@@ -49,6 +49,9 @@ def the_dashboard_draws_what_is_exported() -> None:
     board = json.loads((Path(__file__).parents[2] / "deploy" / "grafana.json").read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     labels: dict[str, set[str]] = {}
+    deadline = time.monotonic() + 60
+    while "ray_cleanplate_run_rows{" not in exported() and time.monotonic() < deadline:
+        time.sleep(1)  # The driver's own gauges are passed on every few seconds.
     for name, told in re.findall(r"^(\w+)(?:{(.*)})? \S+$", exported(), re.MULTILINE):
         labels.setdefault(name, set()).update(re.findall(r'(\w+)="', told))
     checked = 0

@@ -27,6 +27,8 @@ FLAGS = [
     "faces",
     "--inpainter",
     "telea",
+    "--faces",
+    "telea",
     "--passes",
     "1",
     "--workers",
