@@ -18,8 +18,8 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing torch ($(TORCH)) into $(VENV) ..."
-	$(PIP) torch 2>$(VENV)/pip.log || $(PIP) --extra-index-url $(TORCH_INDEX) torch
-	@echo "installing cleanplate and its tools into $(VENV), about 2 minutes ..."
+	$(PIP) torch $(if $(filter cpu,$(TORCH)),2>$(VENV)/pip.log || $(PIP) --extra-index-url $(TORCH_INDEX) torch)
+	@echo "installing cleanplate and its tools into $(VENV); this takes minutes ..."
 	$(PIP) -e '.[test,lint]'
 	@echo "fetching the default models, about 40 MB ..."
 	$(BIN)/cleanplate weights fetch --for default

@@ -16,7 +16,7 @@ from cleanplate.jobs.commands import demo
 from cleanplate.jobs.commands.demo import Cleaned
 from cleanplate.models.types import Mask
 
-PHOTOS = Path(demo.__file__).parent / "demo_photos"
+PHOTOS = Path(demo.__file__).parent.parent / "demo_photos"
 FREE = {"CC0-1.0", "CC-BY-4.0", "Public domain (NASA)"}
 
 

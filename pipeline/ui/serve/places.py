@@ -20,7 +20,7 @@ def check(recipe: Recipe, offered: Recipe) -> None:
     """Raise ConfigError where a recipe from the page names a file or hub id that `offered` does not."""
     known = {*registry.known(), *CLASSIC_INPAINTERS, *_WORDS, *(place for _, place in _named(offered))}
     for key, place in _named(recipe):
-        if place not in known:
+        if place not in known and place.removesuffix("+texture") not in known:
             raise ConfigError(
                 f"{key}: the page may not name files of this machine; start the server with a recipe that names it: "
                 "cleanplate serve --recipe FILE"
