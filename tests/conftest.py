@@ -122,7 +122,7 @@ def ray_cluster(ray_rig: RayRig) -> Iterator[Cluster]:
 
 SKIPS_IN_CI = re.compile(r"GPU|CUDA|CPU|AMX|Linux only|keeping the format|formats differ")
 """Reasons that lie in the machine or in the case itself. A program or a package that is missing is no reason."""
-ON_RAY = re.compile(r"\bray_(rig|local|cluster)\b|run_on_ray|\bray\.init\b|def nodes\(|Popen\(")
+ON_RAY = re.compile(r"\bray_(rig|local|cluster)\b|run_on_ray|\bray\.init\b|def nodes\(|pty\.openpty")
 """In the text of a file whose tests start a Ray, or commands that do: two of them side by side starve each other."""
 
 
@@ -145,6 +145,7 @@ LONG = (
 """Folders and files whose tests run whole commands, or detectors on whole photographs."""
 
 
+@pytest.hookimpl(tryfirst=True)  # Before xdist reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files run side by side (`-n 2 --dist loadgroup`), but for those that start a Ray or a browser."""
     for item in items:
