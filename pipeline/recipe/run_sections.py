@@ -92,6 +92,10 @@ class Limits(Part):
 
     max_pixels: Annotated[int, Field(gt=0)] = Field(256_000_000, description="per image, from its header")
     max_bytes: Annotated[int, Field(gt=0)] = Field(512 * 2**20, description="per object, from the listing")
+    detect_pixels: Annotated[int, Field(ge=1_000_000)] = Field(
+        50_000_000,
+        description="a larger image is searched in a copy of so many pixels; its row says so in `detectors`",
+    )
 
 
 class Units(Part):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 
@@ -41,11 +42,16 @@ class Detect:
             # First, because what is given wrongly fails its row: the halving that finds it costs no detector then.
             looked = [look_up(row) if look_up else ("", []) for row in busy]
             pictures = [pixels_of(row) for row in busy]
+            views = [shrunk(picture, self.recipe.limits.detect_pixels) for picture in pictures]
             seen = [list(regions) for _, regions in looked]
             for detector in detectors:
-                for more, regions in zip(seen, kinds.seen_by(detector, pictures), strict=True):
-                    more += regions
+                found_in = kinds.seen_by(detector, views)
+                for more, regions, picture, view in zip(seen, found_in, pictures, views, strict=True):
+                    more += regions if view is picture else [enlarged(r, view, picture) for r in regions]
             told = [[who] if who else [] for who, _ in looked]
+            for who, picture, view in zip(told, pictures, views, strict=True):
+                if view is not picture:
+                    who.append(f"searched at {view.shape[1]}x{view.shape[0]}")
             if marks:
                 for row, picture, more, who in zip(busy, pictures, seen, told, strict=True):
                     word, regions = marks.find(row, picture)
@@ -66,6 +72,28 @@ class Detect:
             return schema.with_columns(table, _ADDS, values)
 
         return detect
+
+
+def shrunk(picture: Image, most: int) -> Image:
+    """The picture, or where it has more than `most` pixels one of so many: networks take time by pixels."""
+    height, width = picture.shape[:2]
+    if height * width <= most:
+        return picture
+    scale = (most / (height * width)) ** 0.5
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def enlarged(region: Region, view: Image, picture: Image) -> Region:
+    """A region of the shrunk view, in the picture's frame."""
+    height, width = picture.shape[:2]
+    across, down = width / view.shape[1], height / view.shape[0]
+    x0, y0, x1, y1 = region.box
+    box = (x0 * across, y0 * down, min(x1 * across, float(width)), min(y1 * down, float(height)))
+    if region.mask is None:
+        return replace(region, box=box)
+    mask = cv2.resize(region.mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return replace(region, box=box, mask=mask.view(np.bool_))
 
 
 def apart(regions: list[Region], picture: Image, recipe: Recipe) -> tuple[list[Region], str | None]:
