@@ -28,15 +28,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(CONSTRAINTS)
 demo: setup
 	$(BIN)/cleanplate demo
 
-# Files run side by side in so many processes; what shares a Ray or a browser stays in one (tests/conftest.py).
-WORKERS ?= 2
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup
+# Two processes side by side: what starts a Ray, and the rest (tests/side_by_side.py).
 test: setup
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python tests/side_by_side.py
 
-# The inner loop, under 90 s: no Ray, no S3 server, no browser, no real detector.
+# The inner loop: no Ray, no S3 server, no browser, no real detector.
 test-fast: setup
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow and not gpu and not servers and not models'
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not servers and not models and not on_ray'
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

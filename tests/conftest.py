@@ -127,10 +127,8 @@ ON_RAY = re.compile(r"\bray_(rig|local|cluster)\b|run_on_ray|\bray\.init\b|def n
 
 
 @cache
-def _group_of(path: Path) -> str:
-    """Tests of one group run one after the other in one process."""
-    text = path.read_text(encoding="utf-8")
-    return "ray" if ON_RAY.search(text) else "browser" if "rigs.chromium" in text else path.name
+def _on_ray(path: Path) -> bool:
+    return bool(ON_RAY.search(path.read_text(encoding="utf-8")))
 
 
 LONG = (
@@ -145,13 +143,13 @@ LONG = (
 """Folders and files whose tests run whole commands, or detectors on whole photographs."""
 
 
-@pytest.hookimpl(tryfirst=True)  # Before xdist reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files run side by side (`-n 2 --dist loadgroup`), but for those that start a Ray or a browser."""
+    """Marks that `make test` and `make test-fast` choose by."""
     for item in items:
-        names, group = set(getattr(item, "fixturenames", ())), _group_of(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-        if group in ("ray", "browser") or names & {"s3_server", "s3_proxy"}:
+        names = set(getattr(item, "fixturenames", ()))
+        if _on_ray(item.path):
+            item.add_marker(pytest.mark.on_ray)
+        if names & {"ray_rig", "s3_server", "s3_proxy", "browser", "nodes"}:
             item.add_marker(pytest.mark.servers)
         if "weights_path" in names or set(item.path.relative_to(ROOT).parts) & set(LONG):
             item.add_marker(pytest.mark.models)
