@@ -9,7 +9,9 @@
     │                                missing, forbidden, replaced -> that row fails
     │                                unreachable        -> retried; then a later pass takes the unit
     ├── RowError                   this image cannot be processed: its row gets status "failed" and the run goes on
-    │   └── ImageError             its bytes cannot be decoded or written
+    │   ├── ImageError             its bytes cannot be decoded or written
+    │   └── NoImageColumn          a table in which no column looks like images
+    ├── TooFewNodes                inner to the engine: a wave begins again with fewer workers, or becomes RunStopped
     ├── SpliceError, ExifError,    inner to the image formats: a part of a file that cannot be read or kept; the
     │   BoxError                     format falls back, or raises ImageError
     ├── ContractError              a stage broke its promise (lost a row, changed the schema): our bug, the run stops

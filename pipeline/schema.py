@@ -189,7 +189,7 @@ START = columns(*PLANNED.names, "error", "timings_ms")
 def version_of(part: pa.Schema) -> str:
     """Which of VERSIONS wrote a part."""
     held: dict[bytes, bytes] = part.metadata or {}
-    return held.get(b"cleanplate", b"part/1").decode()
+    return held.get(b"cleanplate", b"part/1").decode(errors="replace")
 
 
 def as_now(part: pa.Table) -> pa.Table | None:

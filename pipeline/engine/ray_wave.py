@@ -12,12 +12,12 @@ from cleanplate.pipeline.engine import queues
 from cleanplate.pipeline.engine.poison import Attempts, Death, News
 from cleanplate.pipeline.engine.pools import fits
 from cleanplate.pipeline.engine.ray_cluster import resources
-from cleanplate.pipeline.errors import RunStopped
+from cleanplate.pipeline.errors import CleanplateError, RunStopped
 from cleanplate.pipeline.recipe.run_sections import Engine
 from cleanplate.pipeline.stages.stage import Needs
 
 
-class TooFewNodes(Exception):
+class TooFewNodes(CleanplateError):
     """The cluster no longer holds the workers of this wave, and nothing has gone on for a while."""
 
 

@@ -117,11 +117,17 @@ class Blind:
 
     name: str = "detect"
     needs: Needs = Needs()
-    adds: pa.Schema = schema.columns("found", "detectors")
+    adds: pa.Schema = schema.columns("found", "detectors", "forbidden")
 
     def open(self) -> Work:
         return lambda table: schema.with_columns(
-            table, self.adds, {"found": [[]] * table.num_rows, "detectors": [["blind"]] * table.num_rows}
+            table,
+            self.adds,
+            {
+                "found": [[]] * table.num_rows,
+                "detectors": [["blind"]] * table.num_rows,
+                "forbidden": [None] * table.num_rows,
+            },
         )
 
 

@@ -43,7 +43,7 @@ class Terminal:
         os.close(slave)
         self.seen = ""
 
-    def read_until(self, wanted: str, timeout_s: float = 130.0) -> str:
+    def read_until(self, wanted: str, timeout_s: float = 240.0) -> str:
         """What came until `wanted` did, or the end of the command."""
         deadline = time.monotonic() + timeout_s
         while wanted not in self.seen:

@@ -215,7 +215,7 @@ def test_the_command_and_what_other_tools_read(
     output: LocalStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compact", str(output.root), "--rows", "5"]) == 0
-    assert "7 parts are 3 now (14 rows copied)" in capsys.readouterr().out
+    assert "merged 7 parts into 3 (14 rows copied)" in capsys.readouterr().out
     assert main(["status", str(output.root)]) == 0
     assert "7 of 7 units committed; parts: 3" in capsys.readouterr().out
     pattern = f"{output.root}/{compactions.FOLDER}/*/*.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,22 @@ class Shown:
         return self._session.run(names, feeds)
 
 
+def parts_of(found: Iterable[Any]) -> Iterator[Any]:
+    """These objects of ours, and what they hold of ours, however deep: detectors are made of detectors."""
+    pending, known = list(found), set()
+    while pending:
+        part = pending.pop()
+        if id(part) in known or not type(part).__module__.startswith("cleanplate."):
+            continue
+        known.add(id(part))
+        yield part
+        slots = [getattr(part, name, None) for name in getattr(type(part), "__slots__", ())]
+        held = [*vars(part).values(), *slots] if hasattr(part, "__dict__") else slots
+        pending += [
+            inner for value in held for inner in (value if isinstance(value, list | tuple) else [value])
+        ]
+
+
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (200, 500)])
 def test_no_network_is_shown_again_what_it_saw(height: int, width: int) -> None:
     """Up to 960 pixels it was, to the pixel, when the views differed by their largest size only."""
@@ -41,12 +58,7 @@ def test_no_network_is_shown_again_what_it_saw(height: int, width: int) -> None:
     picture = np.ascontiguousarray(photo[:height, :width, ::-1], np.uint8)
     recipe = load(None, {"remove": ["text", "face"]})
     first, again = kinds.detectors(recipe), kinds.verifiers(recipe)
-    parts = [
-        part
-        for detector in [*first, *(v.detector for v in again)]
-        for part in (detector, getattr(detector, "_detector", None), getattr(detector, "proposer", None))
-    ]
-    nets = {id(part): part for part in parts}
+    nets = {id(part): part for part in parts_of([*first, *(v.detector for v in again)])}
     seen: list[bytes] = []
     places = [(net, name) for net in nets.values() for name in ("_session", "session") if hasattr(net, name)]
     kept = [(net, name, getattr(net, name)) for net, name in places]

@@ -42,7 +42,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     """A run without networks: fill a box of a.png."""
-    (tmp_path / "boxes.json").write_text(json.dumps({"a.png": [[2, 2, 9, 9]], "a.parquet": []}))
+    (tmp_path / "boxes.json").write_text(json.dumps({"a.png": [[2, 2, 9, 9]], "a.parquet/000000": []}))
     given = {"remove": ["given"], "given.file": str(tmp_path / "boxes.json"), "given.form": "rows"}
     return load(None, {**given, "inpaint.name": "fill", "verify.scope": "none"})
 
@@ -71,7 +71,7 @@ def test_an_image_is_told_as_replaced_and_planned_anew(place: str, recipe: Recip
     assert (rows["a.png"]["error"]["stage"], rows["a.png"]["error"]["kind"]) == ("read", "replaced")
     assert "run the same command again" in rows["a.png"]["error"]["message"]
     again(place, recipe)
-    new = [row for row in rows_of(output) if row["status"] == "cleaned"]
+    new = [row for row in rows_of(output) if row["status"] == "hidden"]
     assert [row["source_sha256"] for row in new] == [hashlib.sha256(picture(7)).hexdigest()]
     assert len(rows_of(output)) == 3
     again(place, recipe, retry_failed=True)  # That version is gone: nothing to try again.
