@@ -76,7 +76,7 @@ def test_train_stop_go_on_and_export(tmp_path, photos, recipe_file, capsys):
         (["--set", "phases.1.batch=2"], "phases.1.batch: the recipe has no such place"),
         (["--set", "phases.first=2"], "phases.first: the recipe has no such place"),
         (["--set", "phases.0.speed=2"], "speed"),
-        (["--encoder", "nowhere.pth"], "no such file"),
+        (["--encoder", "nowhere.pth"], "no weights or file named 'nowhere.pth'"),
     ],
 )
 def test_bad_configuration_is_said_before_work(tmp_path, photos, recipe_file, capsys, extra, message):

@@ -204,7 +204,7 @@ class Ears:
         self.queues.append(queues)
 
     def working(self, rows: Mapping[str, int]) -> None:
-        self.rows = dict(rows)
+        self.rows = {**self.rows, **rows}  # Each call tells what is not committed yet, which may be nothing.
 
     def notice(self, text: str) -> None:
         self.notices.append(text)
