@@ -154,14 +154,11 @@ def _outside(
     edited = _edited(row)
     if row["status"] == "skipped":  # Its mask says what was found; nothing was filled.
         mask = np.zeros_like(mask)
-    if _anew(row, source, image, after) and version == "part/1":
-        return
     if _anew(row, source, image, after):
         # A lossy encoder wrote every pixel anew: nothing can be equal, and the row must say so.
-        yield (
-            "edited area",
-            None if edited.all() else "encoded anew with loss, but edited_rle leaves pixels out",
-        )
+        if version != "part/1":
+            wrong = None if edited.all() else "encoded anew with loss, but edited_rle leaves pixels out"
+            yield "edited area", wrong
         return
     blocks: bool | None = None
     needed = mask
