@@ -47,9 +47,7 @@ class Wave:
             if news.signs != self._signs:
                 self._signs = news.signs
                 self.sign()
-            queues.working(news.rows)
-            for death in news.deaths:
-                queues.notice(_why_it_ended(death, self.engine.patience))
+            self._pass_on(news)
         silent = time.monotonic() - self._last
         if silent > self._waits and not fits(self.pools, self.sizes, there := resources()):
             self.error = TooFewNodes(
@@ -79,10 +77,19 @@ class Wave:
         except ray.exceptions.RayError:
             return None  # Its process was ended; Ray starts it anew.
 
+    def _pass_on(self, news: News) -> None:
+        queues.working(news.rows)
+        for death in news.deaths:
+            queues.notice(_why_it_ended(death, self.engine.patience))
+
     def close(self) -> None:
+        """Passes on what was reported since the last check: a short wave ends before there was one."""
         import ray
 
         try:
+            for asked in (self._asked, self.attempts.news.remote()):
+                if asked is not None:
+                    self._pass_on(ray.get(asked, timeout=10))
             ray.get(self.attempts.close.remote(), timeout=10)
         except ray.exceptions.RayError:
             return  # Its journal stays behind, in a folder for temporary files.
