@@ -91,7 +91,7 @@ def start(
     carried = stored.get(
         "columns"
     )  # As the first start found them, whatever the source's first table is now.
-    recipe = recipe.model_copy(update={"source": recipe.source.model_copy(update={"carried": carried})})
+    recipe = plan.with_carried(recipe, carried)
     recipe = static_watermark.placed(attachments.travelling(recipe, from_store, to_store), to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     names = tuple(columns.unpacked(carried).names)

@@ -171,7 +171,7 @@ def _how(record: Mapping[str, Any], places: Sequence[str]) -> str:
     where = {
         "parquet": "Pictures are in `image.bytes` of the parts.",
         "files": "Pictures are files below `images/`, named like the source's; `image.path` of a row says which.",
-        "webdataset": "Pictures are in `shards/*.tar`, each beside a `.json` with its row; `image.path` says where.",
+        "webdataset": "Pictures are in `shards/*.tar`, each beside its row as JSON; `image.path` says where.",
     }[layout]
     shown = list(dict.fromkeys(place if "*" in place else _PARTS for place in places))
     beside = ""

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from cleanplate.models.devices import progressed
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
-from cleanplate.pipeline.storage import arrow_file, parquet_file, tar_file
+from cleanplate.pipeline.storage import arrow_file, parquet_file, samples, tar_file
 from cleanplate.pipeline.storage.address import Inner, Kind, inner_of
 from cleanplate.pipeline.storage.connect import Object, Store, place_of, read_uri
 from cleanplate.pipeline.storage.other_files import is_other
@@ -56,6 +56,10 @@ class Listing:
     whole: list[str] = field(default_factory=list)
     tables: bool = False
     """Are Parquet and Arrow files without a column of images left out?"""
+    carried: frozenset[str] = frozenset()
+    """Members beside the pictures of tars that go into the rows: they are not left out."""
+    beside: Counter[str] = field(default_factory=Counter)
+    """What stands beside the pictures of tars: name in the sample -> samples."""
 
 
 def images_of(
@@ -114,6 +118,11 @@ def _is_image(name: str) -> bool:
     return _suffix(name).lstrip(".") in IMAGE_SUFFIXES
 
 
+def is_picture(name: str) -> bool:
+    """Is a member called so in its sample (`jpg`, `seg.png`) a picture, by its name?"""
+    return _is_image(f"x.{name}")
+
+
 def _suffix(name: str) -> str:
     path = PurePosixPath(name)
     return path.suffix.lower() or path.name
@@ -127,9 +136,7 @@ def _inside(
     if mark in told.known:
         return
     try:
-        for inner in _LISTERS[kind](
-            whole, RangeFile(store, item.key, item.size, item.version), column, told.left_out
-        ):
+        for inner in _LISTERS[kind](whole, RangeFile(store, item.key, item.size, item.version), column, told):
             # Sizes of rows are averages of their row group: a footer knows no more.
             yield replace(inner, size=inner.size if kind == "tar" else -1).uri, replace(item, size=inner.size)
     except (RowError, StorageError) as error:
@@ -146,7 +153,7 @@ def _mark(uri: str, version: str) -> str:
     return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()[:32]
 
 
-def _parquet(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
+def _parquet(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
     with parquet_file.opened(file) as table:
         name, row = image_column(table.schema_arrow, column), 0
         for count, packed, _ in parquet_file.sizes(table, name):
@@ -155,7 +162,7 @@ def _parquet(whole: Inner, file: RangeFile, column: str | None, left_out: Counte
             row += count
 
 
-def _arrow(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
+def _arrow(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
     name = image_column(arrow_file.schema(file), column)
     for batch in arrow_file.batches(file):
         for row in range(batch.rows):
@@ -163,14 +170,21 @@ def _arrow(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[
             yield replace(whole, at=batch.at, row=row, column=name, size=size)
 
 
-def _tar(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
-    for member in tar_file.members(file):
-        if member.what:
-            left_out[member.what] += 1
-        elif _is_image(member.name):
-            yield replace(whole, at=member.at, size=member.size, member=member.name)
-        else:
-            left_out[_suffix(member.name)] += 1
+def _tar(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
+    for sample in samples.of(tar_file.members(file)):
+        files = [member for member in sample if not member.what]
+        pictures = [member for member in files if _is_image(member.name)]
+        names = {m.at: (samples.split(m.name) or ("", ""))[1] for m in files}
+        for member in sample:
+            taken = pictures and names.get(member.at) in listing.carried
+            if member not in pictures and not taken:
+                listing.left_out[member.what or _suffix(member.name)] += 1
+        if pictures and len(files) > 1:
+            alone = pictures if len(pictures) == 1 else []
+            listing.beside.update({names[member.at] for member in files if member not in alone})
+        first, end = samples.window(files) if len(files) > 1 else (-1, -1)
+        for member in pictures:
+            yield replace(whole, at=member.at, size=member.size, member=member.name, first=first, end=end)
 
 
 _LISTERS: dict[Kind, Callable[..., Iterator[Inner]]] = {"parquet": _parquet, "arrow": _arrow, "tar": _tar}
@@ -282,7 +296,7 @@ def _member(inner: Inner, version: str) -> bytes:
     store, key = place_of(inner.container)
     if not inner.listed:  # The row of what could not be listed: list again, to say why.
         for _ in _LISTERS[inner.kind](
-            inner, RangeFile(store, key, None, version), inner.column or None, Counter()
+            inner, RangeFile(store, key, None, version), inner.column or None, Listing()
         ):
             pass
         raise RowError("container", "it could not be listed when the run was planned")

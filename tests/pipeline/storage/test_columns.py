@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import tarfile
 from pathlib import Path
@@ -14,23 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from cleanplate.jobs.__main__ import main
 from cleanplate.pipeline.engine import run
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.storage.connect import LocalStore
+from rigs.run_here import clean, picture
 
 ROWS = 7
-FLAGS = ["--remove", "given", "--inpainter", "fill", "--here", "--recall", "0", "--set", "units.rows=2"]
-
-
-def picture(seed: int) -> bytes:
-    out = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
 
 
 def table() -> pa.Table:
@@ -62,23 +53,6 @@ def put(place: Path, form: str, whole: pa.Table) -> None:
         with pa.ipc.new_stream(str(place / "in" / "a.arrow"), whole.schema) as writer:
             for batch in whole.to_batches(max_chunksize=3):
                 writer.write_batch(batch)
-
-
-def clean(place: Path, *more: str, code: int = 1) -> LocalStore:
-    words = [
-        "run",
-        str(place / "in"),
-        str(place / "out"),
-        *FLAGS,
-        "--set",
-        f"given.file={place / 'none'}",
-        *more,
-    ]
-    if not (place / "none").exists():
-        (place / "none").mkdir()
-        (place / "none" / "nobody.txt").write_text("")
-    assert main(words) == code
-    return LocalStore(place / "out")
 
 
 def carried(output: LocalStore) -> pa.Table:
