@@ -78,11 +78,11 @@ def describe(
         store.reach()
     weights = check.check(recipe)
     count = size = 0
-    told = Listing()
-    for row in plan.listed(from_store, recipe, limit, told):
+    listing = Listing()
+    for row in plan.listed(from_store, recipe, limit, listing):
         count, size = count + 1, size + row.object.size
     if not count and not allow_empty:
-        raise ConfigError(plan.none_under(from_store, told))
+        raise ConfigError(plan.none_under(from_store, listing))
     carried = plan.carried(from_store, recipe)
     committed = ledger.tally(to_store).rows
     console = Console()
@@ -112,6 +112,6 @@ def describe(
             soft_wrap=True,
             markup=False,
         )
-    if told.left_out:
-        console.print(beside(told.left_out), highlight=False)
+    if listing.left_out:
+        console.print(beside(listing.left_out), highlight=False)
     return 0

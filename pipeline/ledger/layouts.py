@@ -137,8 +137,8 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
     rows = table.to_pylist()
     for row in rows:
         if row["image"] is not None:
-            told = {name: value for name, value in row.items() if name != "image"}
-            beside = json.dumps(told, ensure_ascii=False, default=_in_words).encode()
+            fields = {name: value for name, value in row.items() if name != "image"}
+            beside = json.dumps(fields, ensure_ascii=False, default=_in_words).encode()
             files.append((f"{row['image_id']}.json", beside))
             files.append(
                 (f"{row['image_id']}.{FORMATS[row['output_format']].suffixes[0]}", row["image"]["bytes"])

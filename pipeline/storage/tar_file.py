@@ -72,12 +72,12 @@ def _ended(file: IO[bytes], at: int, end: int) -> None:
 def make(files: Iterable[tuple[str, bytes]]) -> tuple[bytes, list[Member]]:
     """A tar of (name, bytes), the same for the same files, and where each lies. ValueError for a name of more
     than 100 bytes."""
-    out, made = io.BytesIO(), []
+    out, archive = io.BytesIO(), []
     for name, data in files:
         info = tarfile.TarInfo(name)
         info.size = len(data)
         out.write(info.tobuf(tarfile.USTAR_FORMAT))
-        made.append(Member(name, out.tell(), len(data)))
+        archive.append(Member(name, out.tell(), len(data)))
         out.write(data + bytes(-len(data) % _BLOCK))
     out.write(bytes(2 * _BLOCK))
-    return out.getvalue(), made
+    return out.getvalue(), archive
