@@ -80,13 +80,13 @@ def describe(
     weights = check.check(recipe)
     carried = plan.carried(from_store, recipe)
     count = size = 0
-    told = Listing()
+    listing = Listing()
     for row in plan.listed(
-        from_store, plan.with_carried(recipe, columns.packed(carried.schema)), limit, told
+        from_store, plan.with_carried(recipe, columns.packed(carried.schema)), limit, listing
     ):
         count, size = count + 1, size + row.object.size
     if not count and not allow_empty:
-        raise ConfigError(plan.none_under(from_store, told))
+        raise ConfigError(plan.none_under(from_store, listing))
     committed = ledger.tally(to_store).rows
     console = Console()
     body = recipes.dump(recipe) if full else recipes.changed(recipe)
@@ -115,6 +115,6 @@ def describe(
             soft_wrap=True,
             markup=False,
         )
-    if told.left_out:
-        console.print(beside(told.left_out), highlight=False)
+    if listing.left_out:
+        console.print(beside(listing.left_out), highlight=False)
     return 0

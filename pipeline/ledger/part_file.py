@@ -28,9 +28,9 @@ def reading(output: Store, key: str, remedy: str = MAKE_ANEW) -> Iterator[None]:
     except _BROKEN as error:
         if seal_holds(output.get(key)):
             raise
-        said = " ".join(str(error).split())[:160]
+        message = " ".join(str(error).split())[:160]
         raise DamagedError(
-            f"{output.uri(key)} is damaged ({said or type(error).__name__}): {remedy}"
+            f"{output.uri(key)} is damaged ({message or type(error).__name__}): {remedy}"
         ) from error
 
 

@@ -52,7 +52,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Planned:
-    """One row to plan: what the listing said, and which attempt at it this is."""
+    """One row to plan: what the listing holds, and which attempt at it this is."""
 
     uri: str
     object: Object
@@ -71,23 +71,23 @@ def image_id(uri: str, version: str) -> str:
 
 
 def listed(
-    source: Store, recipe: Recipe, limit: int | None = None, told: Listing | None = None
+    source: Store, recipe: Recipe, limit: int | None = None, listing: Listing | None = None
 ) -> Iterator[Planned]:
     """Every image of the source's objects that the recipe's globs choose; the first `limit` of the listing.
 
-    told: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
+    listing: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
     """
     items = (item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude))
-    told = told or Listing()
-    told.carried = frozenset(columns.members_of(columns.unpacked(recipe.source.carried)))
-    found = containers.images_of(source, items, recipe.source.format, recipe.source.image_column, told)
+    listing = listing or Listing()
+    listing.carried = frozenset(columns.members_of(columns.unpacked(recipe.source.carried)))
+    found = containers.images_of(source, items, recipe.source.format, recipe.source.image_column, listing)
     for uri, item in itertools.islice(found, limit):
         yield Planned(uri, item)
 
 
-def none_under(source: Store, told: Listing) -> str:
-    """The message where nothing was listed. told: of that listing."""
-    others = sum(told.left_out.values())
+def none_under(source: Store, listing: Listing) -> str:
+    """The message where nothing was listed. listing: of that listing."""
+    others = sum(listing.left_out.values())
     beside = f" ({others:,} other file{'s' * (others != 1)} left out)" if others else ""
     return (
         f"no images under {source.url}{beside}: correct the place, or what include and exclude choose; "

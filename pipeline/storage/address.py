@@ -42,7 +42,7 @@ class Inner:
 
     @property
     def uri(self) -> str:
-        told = {
+        parts = {
             "at": self.at,
             "column": self.column,
             "end": self.end,
@@ -51,9 +51,9 @@ class Inner:
             "row": self.row,
             "size": self.size,
         }
-        said = {name: value for name, value in told.items() if value not in (-1, "")}
+        given = {name: value for name, value in parts.items() if value not in (-1, "")}
         return f"{self.kind}+{self.container}#" + urlencode(
-            said, safe="/", quote_via=quote, errors="surrogateescape"
+            given, safe="/", quote_via=quote, errors="surrogateescape"
         )
 
     @property
@@ -68,9 +68,9 @@ def inner_of(uri: str) -> Inner | None:
     if kind is None:
         return None
     container, _, fragment = uri.removeprefix(f"{kind}+").rpartition("#")
-    told = dict(parse_qsl(fragment, errors="surrogateescape"))
-    numbers = {name: int(told.get(name, -1)) for name in ("row", "at", "size", "first", "end")}
-    return Inner(kind, container, column=told.get("column", ""), member=told.get("member", ""), **numbers)
+    parts = dict(parse_qsl(fragment, errors="surrogateescape"))
+    numbers = {name: int(parts.get(name, -1)) for name in ("row", "at", "size", "first", "end")}
+    return Inner(kind, container, column=parts.get("column", ""), member=parts.get("member", ""), **numbers)
 
 
 def identity_of(uri: str) -> str:

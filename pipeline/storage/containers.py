@@ -3,7 +3,7 @@
 Listing reads footers and headers, never pictures (a tar of small members is read through, for want of an index).
 Fetching reads the row groups, record batches and member ranges that a unit's rows lie in, each once.
 
-A container that cannot be opened, or whose images cannot be told from its columns, is one row that fails and says
+A container that cannot be opened, or whose images cannot be found in its columns, is one row that fails and says
 why; a tar that breaks off is its good members and one such row for the rest. Nothing is dropped in silence.
 """
 
@@ -63,7 +63,7 @@ class Listing:
 
 
 def images_of(
-    store: Store, items: Iterator[Object], form: str, column: str | None, told: Listing
+    store: Store, items: Iterator[Object], form: str, column: str | None, listing: Listing
 ) -> Iterator[tuple[str, Object]]:
     """(uri, what the plan must know of it) of every image that the listing leads to.
 
@@ -85,14 +85,16 @@ def images_of(
         if not any(_begins_like_one(store, item) for item in first):
             kinds = ()
         # A table without pictures is an error where it is all there is, and a companion beside other kinds.
-        told.tables = len({_kind(i.key) or _is_image(i.key) for i in first} - {False}) > 1 and column is None
+        listing.tables = (
+            len({_kind(i.key) or _is_image(i.key) for i in first} - {False}) > 1 and column is None
+        )
     for item in items:
         if (kind := _kind(item.key)) and kind in kinds:
-            yield from _inside(store, item, kind, column, told)
+            yield from _inside(store, item, kind, column, listing)
         elif not is_other(item.key) and (not kinds or (plain and _is_image(item.key))):
             yield store.uri(item.key), item
         else:
-            told.left_out[_suffix(item.key)] += 1
+            listing.left_out[_suffix(item.key)] += 1
 
 
 def _kind(key: str) -> Kind | None:
@@ -129,24 +131,26 @@ def _suffix(name: str) -> str:
 
 
 def _inside(
-    store: Store, item: Object, kind: Kind, column: str | None, told: Listing
+    store: Store, item: Object, kind: Kind, column: str | None, listing: Listing
 ) -> Iterator[tuple[str, Object]]:
     whole = Inner(kind, store.uri(item.key), column=column or "")
     mark = _mark(whole.uri, item.version)
-    if mark in told.known:
+    if mark in listing.known:
         return
     try:
-        for inner in _LISTERS[kind](whole, RangeFile(store, item.key, item.size, item.version), column, told):
+        for inner in _LISTERS[kind](
+            whole, RangeFile(store, item.key, item.size, item.version), column, listing
+        ):
             # Sizes of rows are averages of their row group: a footer knows no more.
             yield replace(inner, size=inner.size if kind == "tar" else -1).uri, replace(item, size=inner.size)
     except (RowError, StorageError) as error:
         if isinstance(error, StorageError) and error.kind == "unreachable":
             raise
-        if isinstance(error, NoImageColumn) and told.tables:
-            told.left_out[_suffix(item.key)] += 1
+        if isinstance(error, NoImageColumn) and listing.tables:
+            listing.left_out[_suffix(item.key)] += 1
         else:
             yield whole.uri, item
-    told.whole.append(mark)
+    listing.whole.append(mark)
 
 
 def _mark(uri: str, version: str) -> str:
@@ -198,14 +202,14 @@ def image_column(schema: pa.Schema, asked: str | None) -> str:
     """
     names: list[str] = schema.names
     fits = [field.name for field in schema if _holds_bytes(field.type)]
-    told = f"there are {', '.join(names)[:200]}"
+    columns = f"there are {', '.join(names)[:200]}"
     found = _chosen_column(schema, asked, fits)
     if found is None:
         if asked is not None:
-            raise RowError("container", f"no column {asked!r} of bytes; {told}")
-        raise NoImageColumn("container", f"no column looks like images; {told}")
+            raise RowError("container", f"no column {asked!r} of bytes; {columns}")
+        raise NoImageColumn("container", f"no column looks like images; {columns}")
     if names.count(found) > 1:
-        raise RowError("container", f"{names.count(found)} columns are called {found!r}; {told}")
+        raise RowError("container", f"{names.count(found)} columns are called {found!r}; {columns}")
     return found
 
 
@@ -259,15 +263,17 @@ def read_images(
     """
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     inners = [inner_of(uri) for uri in uris]
-    told = versions or [""] * len(uris)
+    expected = versions or [""] * len(uris)
     for n, inner in enumerate(inners):
         together = inner is not None and inner.row >= 0
-        key = (inner.kind, inner.container, inner.column, inner.at, told[n]) if inner and together else (n,)
+        key = (
+            (inner.kind, inner.container, inner.column, inner.at, expected[n]) if inner and together else (n,)
+        )
         groups[key].append(n)
     found: list[Fetched] = [b""] * len(uris)
 
     def fetch(numbers: list[int]) -> None:
-        inner, version = inners[numbers[0]], told[numbers[0]]
+        inner, version = inners[numbers[0]], expected[numbers[0]]
         try:
             if inner is None:
                 found[numbers[0]] = read_uri(uris[numbers[0]], version)

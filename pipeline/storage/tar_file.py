@@ -76,13 +76,13 @@ def _ended(file: IO[bytes], at: int, end: int) -> None:
 def make(files: Iterable[tuple[str, bytes]]) -> tuple[bytes, list[Member]]:
     """A tar of (name, bytes), the same for the same files, and where each lies. A name that ustar cannot hold gets a
     pax header."""
-    out, made = io.BytesIO(), []
+    out, archive = io.BytesIO(), []
     for name, data in files:
         info = tarfile.TarInfo(name)
         info.size = len(data)
         header = out.tell()
         out.write(info.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape"))
-        made.append(Member(name, out.tell(), len(data), header=header))
+        archive.append(Member(name, out.tell(), len(data), header=header))
         out.write(data + bytes(-len(data) % _BLOCK))
     out.write(bytes(2 * _BLOCK))
-    return out.getvalue(), made
+    return out.getvalue(), archive

@@ -136,7 +136,7 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "flags", "said"),
+    ("more", "flags", "message"),
     [
         ({"status": ["x"], "ok": ["x"]}, [], "columns: status would stand beside columns of the same name"),
         ({"ok": ["x"]}, ["--columns", "ok,nope"], "no column nope in"),
@@ -144,11 +144,11 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
     ],
 )
 def test_a_clash_is_an_error_before_work(
-    tmp_path: Path, more: dict[str, Any], flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, more: dict[str, Any], flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path, "parquet", pa.table({"image": [picture(0)], **more}))
     clean(tmp_path, *flags, code=2)
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
 
@@ -160,9 +160,9 @@ def test_other_pictures_are_held_back_and_told(tmp_path: Path, capsys: pytest.Ca
         main(["plan", str(tmp_path / "in"), str(tmp_path / "out"), "--remove", "face", "--inpainter", "fill"])
         == 0
     )
-    said = " ".join(capsys.readouterr().out.split())
-    assert "columns that go into the rows: caption" in said
-    assert "may hold pictures, left out: depth, views" in said
+    text = " ".join(capsys.readouterr().out.split())
+    assert "columns that go into the rows: caption" in text
+    assert "may hold pictures, left out: depth, views" in text
     assert pa.concat_tables(ledger.rows(clean(tmp_path, code=0))).schema.names[-1] == "caption"
 
 
