@@ -113,7 +113,8 @@ def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.
     key = part_key(name)
     with part_file.reading(output, key):
         file = pa.BufferReader(output.get(key)) if columns is None else RangeFile(output, key)
-        return pq.read_table(file, columns=columns, page_checksum_verification=True)
+        with part_file.opened(file) as part:
+            return part.read(columns)
 
 
 @contextmanager
@@ -123,7 +124,7 @@ def open_part(output: Store, name: str) -> Iterator[pq.ParquetFile]:
     key = part_key(name)
     with (
         part_file.reading(output, key),
-        pq.ParquetFile(RangeFile(output, key), pre_buffer=True, page_checksum_verification=True) as file,
+        part_file.opened(RangeFile(output, key), pre_buffer=True) as file,
     ):
         yield file
 
