@@ -110,8 +110,8 @@ def clean(image: Any, mask: AnyMask | None = None, recipe: AnyRecipe = None) -> 
         if mask is not None:
             return _like(_filled(pixels, _mask(mask, pixels), settings), image)
         done = _one(pixels, settings)
-    if left := done.left():
-        warnings.warn(left, UserWarning, stacklevel=2)
+    if remaining := done.left():
+        warnings.warn(remaining, UserWarning, stacklevel=2)
     return done if isinstance(image, str | PathLike) else _like(done.image, image)
 
 
@@ -214,7 +214,7 @@ def _run(
 
     def report(event: str, **fields: Any) -> None:
         if event == "advice":
-            warnings.warn(fields["said"], stacklevel=5)
+            warnings.warn(fields["message"], stacklevel=5)
 
     run = runs.start(str(source), str(output), recipe_of(recipe), new_run=new_run)
     # Without the estimate of recall: whoever calls from Python asks for it where it is wanted.

@@ -28,7 +28,7 @@ PROVENANCE = tuple(
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What the pipeline made of one image.
+    """What became of one image.
 
     image: HWC uint8 RGB, upright, as large as the source; None where it failed or was skipped. Of pixels it is, outside
     `mask`, the source bit for bit; of a file it is what the output file decodes to.
@@ -102,7 +102,7 @@ def _there(value: Any, kind: pa.DataType) -> Any:
 
 
 def why_of(row: Row) -> str:
-    """Why a row is not as it should be, in words; "" where nothing is to be said."""
+    """Why a row is not as it should be, in words; "" where it is."""
     if row["error"]:
         return f"{row['error']['stage']}/{row['error']['kind']}: {row['error']['message']}"
     return still_found(row["passes"], (region["kind"] for region in row["residual"] or []))
@@ -110,5 +110,5 @@ def why_of(row: Row) -> str:
 
 def still_found(passes: int, kinds: Iterable[str]) -> str:
     """What is left after so many passes, in words; "" when nothing is."""
-    told = ", ".join(sorted(set(kinds)))
-    return f"after {passes} passes still found: {told}" if told else ""
+    words = ", ".join(sorted(set(kinds)))
+    return f"after {passes} passes still found: {words}" if words else ""

@@ -53,11 +53,11 @@ def check_files(files: list[bytes], out: dict[str, list[Any]]) -> None:
     face, none, plain = out["cleaned"]
     assert none is None
     assert plain == files[2]
-    told, region = out["provenance"][0], out["regions"][0][0]
+    row, region = out["provenance"][0], out["regions"][0][0]
     assert (region["kind"], region["by"]) == ("face", "pixelate")
-    assert told["recipe_digest"] == out["provenance"][1]["recipe_digest"] != ""
+    assert row["recipe_digest"] == out["provenance"][1]["recipe_digest"] != ""
     before, after = encode.decode(files[0]).pixels, encode.decode(face).pixels
-    edited = rle.from_rle(told["edited_rle"], told["height"], told["width"])
+    edited = rle.from_rle(row["edited_rle"], row["height"], row["width"])
     assert np.array_equal(before[~edited], after[~edited])
     assert (before[edited] != after[edited]).any()
 
@@ -120,11 +120,11 @@ def test_arrays_stacked_and_of_several_sizes(cleaner: Cleaner, pixels: np.ndarra
     out = cleaner({"image": np.stack([pixels, plain]), "n": np.arange(2)})
     assert out["cleaned"].shape == (2, 256, 256, 3)
     assert list(out["status"]) == ["hidden", "unchanged"]
-    told = out["provenance"][0]
-    mask = rle.from_rle(told["mask_rle"], 256, 256)
+    row = out["provenance"][0]
+    mask = rle.from_rle(row["mask_rle"], 256, 256)
     assert np.array_equal(out["cleaned"][0][~mask], pixels[~mask])
     assert (out["cleaned"][0][mask] != pixels[mask]).any()
-    assert told["untouched"] == {"pixels_equal": True, "jpeg_blocks_equal": None}
+    assert row["untouched"] == {"pixels_equal": True, "jpeg_blocks_equal": None}
     assert np.array_equal(out["cleaned"][1], plain)
 
     mixed = np.empty(4, object)
