@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from cleanplate.pipeline.recipe.recipe import load as load_recipe
 
 _WHERE = {
-    "Cleaned": "cleanplate.pipeline.engine.results",
-    "Cleaner": "cleanplate.pipeline.engine.cleaner",
+    "Cleaned": "cleanplate.pipeline.engine.operator.results",
+    "Cleaner": "cleanplate.pipeline.engine.operator.cleaner",
     "Recipe": "cleanplate.pipeline.recipe.recipe",
     "Region": "cleanplate.models.types",
     "clean": "cleanplate.pipeline.api",

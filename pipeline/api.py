@@ -23,12 +23,12 @@ from PIL import Image as Pil
 
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine import held_images
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.engine.carry_out import Options, carry_out
-from cleanplate.pipeline.engine.cleaner import Cleaner
-from cleanplate.pipeline.engine.held_images import AnyRecipe, pixels_of, recipe_of
-from cleanplate.pipeline.engine.results import Cleaned, cleaned_of
+from cleanplate.pipeline.engine.operator import held_images
+from cleanplate.pipeline.engine.operator.cleaner import Cleaner
+from cleanplate.pipeline.engine.operator.held_images import AnyRecipe, pixels_of, recipe_of
+from cleanplate.pipeline.engine.operator.results import Cleaned, cleaned_of
 from cleanplate.pipeline.errors import ConfigError, RowError
 from cleanplate.pipeline.factory import inpainters, segmenters
 from cleanplate.pipeline.images import rle

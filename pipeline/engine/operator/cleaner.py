@@ -16,8 +16,8 @@ from PIL import Image as Pil
 
 from cleanplate.models.devices import limit_threads
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine import held_images, results
-from cleanplate.pipeline.engine.held_images import AnyRecipe, Done, recipe_of
+from cleanplate.pipeline.engine.operator import held_images, results
+from cleanplate.pipeline.engine.operator.held_images import AnyRecipe, Done, recipe_of
 from cleanplate.pipeline.errors import ConfigError
 
 ADDED = ("cleaned", "status", "reason", "regions", "provenance")

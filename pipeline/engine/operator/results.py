@@ -14,7 +14,7 @@ from PIL import Image as Pil
 
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline import schema
-from cleanplate.pipeline.engine.held_images import Done
+from cleanplate.pipeline.engine.operator.held_images import Done
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.stages.rows import region_of
