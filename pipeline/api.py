@@ -109,8 +109,8 @@ def clean(image: Picture, mask: AnyMask | None = None, recipe: AnyRecipe = None)
     if mask is not None:
         return _like(_filled(pixels, _mask(mask, pixels), settings), image)
     done = examine(pixels, settings)
-    if told := done.left():
-        warnings.warn(told, UserWarning, stacklevel=2)
+    if remaining := done.left():
+        warnings.warn(remaining, UserWarning, stacklevel=2)
     return _like(done.image, image)
 
 
@@ -205,7 +205,7 @@ def _run(
 
     def report(event: str, **fields: Any) -> None:
         if event == "advice":
-            warnings.warn(fields["said"], stacklevel=5)
+            warnings.warn(fields["message"], stacklevel=5)
 
     run = runs.start(str(source), str(output), _recipe(recipe), new_run=new_run)
     # Without the estimate of recall: whoever calls from Python asks for it where it is wanted.

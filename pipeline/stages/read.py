@@ -31,7 +31,7 @@ class Read:
     limits: Limits
     last: bool = False
     carried: str | None = None
-    """Columns of the source's tables that go into the rows: `columns.packed`."""
+    """Columns of the source's tables and tars that go into the rows: `columns.packed`."""
     needs: Needs = Needs(cpus=0.5, batch=512, workers=(0, 0))
     name: str = "read"
 
@@ -55,7 +55,7 @@ class Read:
         if not len(wanted):
             return schema.with_columns(table, _ADDS, {n: [row[n] for row in read] for n in _ADDS.names})
         every, of = ([row[name] for row in planned] for name in ("source_uri", "source_version"))
-        beside, failed = columns.read(every, of, wanted, give_up=not self.last)
+        beside, failed = columns.read(every, of, wanted, most=self.limits.max_bytes, give_up=not self.last)
         for n, error in failed.items():
             if read[n]["error"] is None:
                 read[n] = dict.fromkeys(_ADDS.names) | {"error": error_of(self.name, error)}

@@ -30,7 +30,7 @@ from cleanplate.pipeline.stages import rows
 
 Work = Callable[[pa.Table], pa.Table]
 """Healthy rows in; the same rows, in any order, with more columns out. A row may be given an `error`."""
-Told = Callable[[str, int, float, float], None]
+OnBatch = Callable[[str, int, float, float], None]
 
 _BUGS = (TypeError, KeyError, NameError, AttributeError, ImportError, AssertionError, NotImplementedError)
 _BUGS_IN_A_ROW = 8
@@ -64,11 +64,11 @@ class Worker:
     """One or more stages, opened, folded over batches so that a batch's pixels stay warm between them."""
 
     def __init__(
-        self, stages: Sequence[Stage], told: Told = lambda stage, rows, share, seconds: None
+        self, stages: Sequence[Stage], on_batch: OnBatch = lambda stage, rows, share, seconds: None
     ) -> None:
-        """told: called after each stage's batch with the stage's name, the rows it worked on, their share of
+        """on_batch: called after each stage's batch with the stage's name, the rows it worked on, their share of
         the largest batch, and the seconds."""
-        self.stages, self.told = tuple(stages), told
+        self.stages, self.on_batch = tuple(stages), on_batch
         self.works = [stage.open() for stage in self.stages]
         self.batch = min(stage.needs.batch for stage in self.stages)
         self._bugs = 0
@@ -103,7 +103,7 @@ class Worker:
             start = time.perf_counter()
             done = self._guarded(stage, work, good)
             seconds = time.perf_counter() - start
-            self.told(stage.name, good.num_rows, good.num_rows / self.batch, seconds)
+            self.on_batch(stage.name, good.num_rows, good.num_rows / self.batch, seconds)
             each_ms = seconds * 1000 / good.num_rows
             _check(stage, good, done, promised)
             pieces.append(_timed(done, stage.name, each_ms))
