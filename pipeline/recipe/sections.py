@@ -311,8 +311,8 @@ class Prompt(Part):
     model: str | None = Field(
         None,
         description="null = NanoDet (shipped), for COCO's 80 words only; or a folder with OWLv2, Grounding DINO or "
-        "SAM 3 as transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class numbers "
-        "are then the words",
+        "SAM 3 as transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class "
+        "numbers are then the words",
     )
 
 
