@@ -120,8 +120,8 @@ def _written(source: Path, target: Path, row: dict[str, Any]) -> bool:
     target.write_bytes(data)
     found = ", ".join(_counted(row["regions"] or [])) or "nothing found"
     left = ", ".join(_counted(row["residual"] or []))
-    told = f"{source} -> {target}: {row['status']} ({found}{f'; still there: {left}' if left else ''})"
-    console.print(told, highlight=False, soft_wrap=True, markup=False)
+    text = f"{source} -> {target}: {row['status']} ({found}{f'; still there: {left}' if left else ''})"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
     return not left
 
 

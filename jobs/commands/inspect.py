@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(f"{Path(name).stem}-inspect.jpg")
     console = Console()
     if row["status"] == "failed":
-        said = f"failed: {row['error']['kind']}: {row['error']['message']}"
-        console.print(said, highlight=False, soft_wrap=True, markup=False)
+        text = f"failed: {row['error']['kind']}: {row['error']['message']}"
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
         return 1
     out.write_bytes(before_mask_after(story(row)))
     for region in row["regions"] or []:

@@ -91,7 +91,7 @@ class TextDetector:
         """The same detector, which also looks for lines where the U-Net of
         `cleanplate.models.detectors.unet` sees something laid over the
         picture. Its map is a drawing of letters without the ground they lie on, in which lines are found that the
-        ground hides; whether they are text is told by the map and, as of all others, by the picture itself."""
+        ground hides; whether they are text is decided by the map and, as of all others, by the picture itself."""
         found = copy.copy(self)
         found._overlay = overlay
         return found
@@ -169,9 +169,9 @@ class TextDetector:
             {_key(line): line for some in wanted for line in some[number]} for number in range(len(images))
         ]
         read = self._reader(images, [list(lines.values()) for lines in fresh])
-        told = [dict(zip(lines, some, strict=True)) for lines, some in zip(fresh, read, strict=True)]
+        answers = [dict(zip(lines, some, strict=True)) for lines, some in zip(fresh, read, strict=True)]
         return [
-            [[done[_key(line)] for line in lines] for lines, done in zip(some, told, strict=True)]
+            [[done[_key(line)] for line in lines] for lines, done in zip(some, answers, strict=True)]
             for some in wanted
         ]
 

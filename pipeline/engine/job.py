@@ -128,5 +128,5 @@ def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
         log.failed_rows(unit, table)
     rows, statuses, causes = ledger.counts(table)
     seconds = time.time() - start
-    told = ledger.timings(table), ledger.problems(table)
-    return Receipt(unit, rows, statuses, causes, new, seconds, *told)
+    measured = ledger.timings(table), ledger.problems(table)
+    return Receipt(unit, rows, statuses, causes, new, seconds, *measured)

@@ -22,7 +22,8 @@ class Source(Part):
     )
     columns: Literal["all", "none"] | tuple[str, ...] = Field(
         "all",
-        description="of Parquet and Arrow sources: columns that go into the rows unchanged; all = those without bytes",
+        description="columns of tables, and members of tar samples, that go into the rows unchanged; all = those "
+        "without bytes",
     )
     carried: str | None = Field(None, exclude=True, description="set by a run when it starts: their types")
 
