@@ -237,7 +237,7 @@ def _is_left(region: Region, row: dict[str, Any], verifier: Verifier) -> bool:
     height, width = row["height"], row["width"]
     edited = rle.union((rle.from_rle(edit["rle"], height, width) for edit in owed), height, width)
     inside = int(np.count_nonzero(edited & region.mask))
-    return inside > max(0.5 * np.count_nonzero(region.mask), LEFT * np.count_nonzero(edited))
+    return bool(inside > max(0.5 * np.count_nonzero(region.mask), LEFT * np.count_nonzero(edited)))
 
 
 RECOGNISED = ("face", "person")
