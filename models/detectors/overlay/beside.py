@@ -90,7 +90,9 @@ def beside(image: Image, looks: Looks, marks: Sequence[tuple[Mask, float]]) -> l
             joined = []
             for piece in free:
                 area = np.count_nonzero(piece.mask)
-                if area <= room and _belongs(piece, float(cut(near, piece.box)[piece.mask].min()), height, own):
+                if area <= room and _belongs(
+                    piece, float(cut(near, piece.box)[piece.mask].min()), height, own
+                ):
                     joined.append(piece)
                     room -= area
             if not joined:
