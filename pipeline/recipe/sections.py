@@ -310,9 +310,9 @@ class Prompt(Part):
     words: tuple[str, ...] = Field((), description="what must go, in words: [lanyard, computer screen]")
     model: str | None = Field(
         None,
-        description="null = NanoDet (shipped), for COCO's 80 words only; or a folder with OWLv2 or Grounding DINO as "
-        "transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class numbers are "
-        "then the words",
+        description="null = NanoDet (shipped), for COCO's 80 words only; or a folder with OWLv2, Grounding DINO or "
+        "SAM 3 as transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class "
+        "numbers are then the words",
     )
 
 
