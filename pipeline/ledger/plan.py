@@ -79,7 +79,9 @@ def listed(
 
     listing: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
     """
-    items = (item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude))
+    items: Iterator[Object] = (
+        item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude)
+    )
     listing = listing or Listing()
     web = recipe.source.web
     if web.etags:

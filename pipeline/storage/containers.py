@@ -335,7 +335,7 @@ def _check_away(found: list[tuple[str, Fetched]]) -> None:
     asked = [(web.host_of(url), got) for url, got in found if web.is_web(url)]
     away = all(isinstance(got, RowError) and got.kind in web.AWAY for _, got in asked)
     if away and (count := len({host for host, _ in asked})) >= _HOSTS:
-        raise StorageError("unreachable", f"none of {count} hosts can be reached: {asked[0][1]}")
+        raise StorageError("unreachable", f"none of {count} hosts can be reached: {asked[0][1]!s}")
 
 
 def _member(inner: Inner, version: str) -> bytes:
