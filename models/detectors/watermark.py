@@ -13,6 +13,7 @@ of what the U-Net calls overlay (`cleanplate.models.detectors.overlay.candidates
 3. The same words three times or more, equally high and at one angle, are a tiling, whatever the score (`repeated`).
 4. Any other line that can be read belongs to the scene, and what the U-Net saw inside it is dropped: shop signs stay.
    Not so a line that was found in the U-Net's map only.
+5. Beside a mark less is asked of what is of it (`cleanplate.models.detectors.overlay.beside`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cleanplate.models.detectors.lettering.lines import Line, turn_between
+from cleanplate.models.detectors.overlay.beside import with_beside
 from cleanplate.models.detectors.overlay.candidates import Candidate, candidates, parts
 from cleanplate.models.detectors.overlay.evidence import cut
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
@@ -61,7 +63,8 @@ class WatermarkDetector:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
         looks = self.overlay(images)
         lines = self.text.lines(images, looks) if self.text else [[] for _ in images]
-        return self.regions(images, looks, lines)
+        found = self.regions(images, looks, lines)
+        return [with_beside(*one) for one in zip(images, looks, found, strict=True)]
 
     def regions(
         self, images: list[Image], looks: Sequence[Looks], lines: Sequence[Sequence[Line]]

@@ -8,7 +8,6 @@ import pytest
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.schema import rows
 
-
 STRUCTS = [
     (rows.RegionRow, schema.REGION),
     (rows.ReviewRow, schema.REVIEW),

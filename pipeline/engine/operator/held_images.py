@@ -186,7 +186,7 @@ def _place(path: str) -> tuple[str, int]:
         return path, 0
     file = Path(path)
     store = LocalStore(file.parent)
-    return store.uri(file.name), store.size(file.name)
+    return store.uri(file.name), store.stat(file.name).size
 
 
 def _of_pixels(image: Image, row: StoredRow, patches: Sequence[Patch] | None) -> Done:
