@@ -75,8 +75,8 @@ def _table(prefix: str, model: Any) -> list[str]:
             continue
         word = field.alias or name
         default = model.model_validate({}).model_dump(mode="json")[word]
-        told = (field.description or "").replace("|", "\\|")
-        lines.append(f"| `{prefix}{word}` | {_values(properties[word])} | `{default}` | {told} |")
+        text = (field.description or "").replace("|", "\\|")
+        lines.append(f"| `{prefix}{word}` | {_values(properties[word])} | `{default}` | {text} |")
     return lines
 
 
@@ -116,5 +116,5 @@ def _type(kind: pa.DataType) -> str:
 PAGES = {"columns.md": columns_page, "recipe.md": recipe_page}
 
 if __name__ == "__main__":
-    for page, made in PAGES.items():
-        (Path(sys.argv[1]) / page).write_text(made(), encoding="utf-8")
+    for page, text_of in PAGES.items():
+        (Path(sys.argv[1]) / page).write_text(text_of(), encoding="utf-8")

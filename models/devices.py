@@ -138,8 +138,8 @@ def bf16_is_native(device: str | torch.device) -> bool:
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Who holds oneDNN back (by its own variable) has no bf16, whatever the processor has.
-    told = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
-    if not any(word in told.upper() for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")):
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
+    if not any(word in limit.upper() for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")):
         return False
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
@@ -152,14 +152,14 @@ def describe() -> dict[str, str]:
 
     # The cores that this process may use: a container or a batch system often gives fewer than there are.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    told = {"CPU": f"{usable} of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"}
+    devices = {"CPU": f"{usable} of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"}
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     native = "AMX" if tiles else "AVX-512" if bf16_is_native("cpu") else ""
-    told["bf16"] = f"in hardware ({native})" if native else "emulated: slower than fp32"
+    devices["bf16"] = f"in hardware ({native})" if native else "emulated: slower than fp32"
     for n in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(n)
-        told[f"GPU {n}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+        devices[f"GPU {n}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
     if not torch.cuda.is_available():
         built = torch.version.cuda
-        told["CUDA"] = "no GPU seen" if built else "this torch is built for CPUs"
-    return told
+        devices["CUDA"] = "no GPU seen" if built else "this torch is built for CPUs"
+    return devices

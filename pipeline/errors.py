@@ -5,7 +5,7 @@
     ├── WeightsError               weights that are missing or not what the table says: exit code 2
     ├── CheckpointError            a training's checkpoint that cannot be read: exit code 2
     ├── TrainingDiverged           a training whose loss is no number any more: exit code 2
-    ├── StorageError               an object store said no; `kind` tells how
+    ├── StorageError               an object store refused; `kind` says how
     │                                missing, forbidden, replaced -> that row fails
     │                                unreachable        -> retried; then a later pass takes the unit
     ├── RowError                   this image cannot be processed: its row gets status "failed" and the run goes on
@@ -114,5 +114,5 @@ def ran_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, CleanplateError | OSError):
         return False
-    said = str(error).lower()
-    return any(w in said for w in _NO_MEMORY) and any(w in said for w in _ALLOCATING)
+    message = str(error).lower()
+    return any(w in message for w in _NO_MEMORY) and any(w in message for w in _ALLOCATING)

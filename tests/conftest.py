@@ -138,7 +138,7 @@ LONG = (
     "test_docs_commands.py",
     "test_package.py",
     "test_api.py",
-    "test_serve_desk.py",
+    "test_serve_workspace.py",
 )
 """Folders and files whose tests run whole commands, or detectors on whole photographs."""
 

@@ -135,8 +135,8 @@ def test_the_cluster_has_a_token_an_account_and_room_to_spill() -> None:
 
 def _fields(required: tuple[str, ...] = (), **kinds: Any) -> dict[str, Any]:
     """A JSON schema of an object that has these fields and no others."""
-    made = {name: kind if isinstance(kind, dict) else {"type": kind} for name, kind in kinds.items()}
-    return {"type": "object", "properties": made, "required": list(required), "additionalProperties": False}
+    fields = {name: kind if isinstance(kind, dict) else {"type": kind} for name, kind in kinds.items()}
+    return {"type": "object", "properties": fields, "required": list(required), "additionalProperties": False}
 
 
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}

@@ -74,8 +74,8 @@ ALL = [
 
 def why_not(line: str) -> str | None:
     """Why a command is not run here; None when it is."""
-    told = line.removeprefix("cleanplate ")
-    return next((reason for pattern, reason in PARSED_ONLY if re.search(pattern, told)), None)
+    result = line.removeprefix("cleanplate ")
+    return next((reason for pattern, reason in PARSED_ONLY if re.search(pattern, result)), None)
 
 
 def words_of(line: str) -> list[str]:
@@ -97,7 +97,7 @@ def test_documented_commands_parse(page: str, line: str) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Bucket]]:
+def place(tmp_path: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Bucket]]:
     """A reader's folder: photographs in photos/ and in the bucket, and a recipe.yaml."""
     (tmp_path / "photos").mkdir()
     for name in ("astronaut.jpg", "coffee.jpg", "sunset.jpg"):
@@ -117,8 +117,8 @@ def desk(tmp_path: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda page: page.name)
-def test_a_page_can_be_followed(page: Path, desk: tuple[Path, Bucket], ray_local: None) -> None:
-    folder, bucket = desk
+def test_a_page_can_be_followed(page: Path, place: tuple[Path, Bucket], ray_local: None) -> None:
+    folder, bucket = place
     names: dict[str, Any] = {"__name__": page.stem}
     for block in blocks(page):
         if block.language == "sh":
@@ -169,9 +169,9 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
 def test_every_page_can_be_found() -> None:
     """From the index, from another page, or from where the program names it."""
     program = [p for name in ("pipeline", "jobs", "models") for p in (ROOT / name).rglob("*.py")]
-    told = "".join(p.read_text(encoding="utf-8") for p in [*PAGES, *program])
+    text = "".join(p.read_text(encoding="utf-8") for p in [*PAGES, *program])
     for page in (ROOT / "docs").glob("*.md"):
-        assert f"({page.name}" in told or f"docs/{page.name}" in told, f"add {page.name} to docs/README.md"
+        assert f"({page.name}" in text or f"docs/{page.name}" in text, f"add {page.name} to docs/README.md"
 
 
 def test_readme_names_commands_of_the_makefile() -> None:

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         turn = Turn(args, seconds, lambda found, name=name: keep(name, found), console)  # type: ignore[misc]
         try:
             keep(name, RUN[name](turn))
-        except Exception:  # noqa: BLE001 - said, kept, and told by the exit code; the other parts go on
+        except Exception:  # noqa: BLE001 - printed, kept, and in the exit code; the other parts go on
             failed = True
             keep(name, {"error": traceback.format_exc()})
             console.print(f"{name} failed:\n{results[name]['error']}", highlight=False, markup=False)

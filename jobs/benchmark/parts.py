@@ -140,8 +140,8 @@ def _fresh(module: str, function: str, *given: Any) -> dict[str, float]:
         f"print(json.dumps({function}(*json.loads(sys.argv[1]))))"
     )
     command = [sys.executable, "-c", program, json.dumps(given)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return dict(json.loads(told))
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(json.loads(printed))
 
 
 def _margins(turn: Turn) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Listing:
 
 def run(images: int, folder: Path) -> list[dict[str, Any]]:
     """Every step, each in a process of its own: what `step` returned, and "peak_mb"."""
-    told = []
+    rows = []
     for name in STEPS:
         command = [
             sys.executable,
@@ -70,8 +70,8 @@ def run(images: int, folder: Path) -> list[dict[str, Any]]:
         done = subprocess.run([*command, "--step", name], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-        told.append(json.loads(done.stdout.splitlines()[-1]))
-    return told
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    return rows
 
 
 def step(name: str, images: int, folder: Path) -> dict[str, Any]:
@@ -155,12 +155,12 @@ def _commit_all(output: Any, folder: Path) -> None:
         os.link(part, folder / "out" / "parts" / f"{unit.name}.parquet")
 
 
-def table(told: list[dict[str, Any]]) -> Table:
-    made = Table("step", "images", "units", "wall", "CPU", "peak memory")
-    for column in made.columns[1:]:
+def table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("step", "images", "units", "wall", "CPU", "peak memory")
+    for column in table.columns[1:]:
         column.justify = "right"
-    for row in told:
-        made.add_row(
+    for row in rows:
+        table.add_row(
             row["step"],
             f"{row['images']:,}",
             f"{row['units']:,}" if "units" in row else "",
@@ -168,7 +168,7 @@ def table(told: list[dict[str, Any]]) -> Table:
             f"{row['cpu_s']:.1f} s",
             f"{row['peak_mb']:,.0f} MB",
         )
-    return made
+    return table
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -185,8 +185,8 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(step(args.step, args.images, args.folder)))
         return 0
     with tempfile.TemporaryDirectory(prefix="cleanplate-benchmark-", dir=args.folder) as folder:
-        told = run(args.images, Path(folder))
-    Console(width=100).print(table(told))
+        rows = run(args.images, Path(folder))
+    Console(width=100).print(table(rows))
     return 0
 
 

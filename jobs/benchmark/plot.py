@@ -99,8 +99,8 @@ def _draw(draw: ImageDraw.ImageDraw, y: int, panel: Panel) -> int:
             _write(draw, LABEL - 8, y + 3, label, 12, anchor="ra")
             end = LABEL + max(LONGEST * panel.length(value), 1)
             draw.rectangle([v * SCALE for v in (LABEL, y + 2, end, y + ROW - 4)], fill=colour)
-            said = f"{value:.1f}x" if panel.logarithmic else f"{value:.2f}"
-            _write(draw, round(end) + 6, y + 3, said, 12)
+            text = f"{value:.1f}x" if panel.logarithmic else f"{value:.2f}"
+            _write(draw, round(end) + 6, y + 3, text, 12)
             y += ROW
     return y + ROW // 2
 

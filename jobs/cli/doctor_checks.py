@@ -34,7 +34,7 @@ class Check:
     area: str
     name: str
     state: State
-    told: str
+    text: str
     hint: str = ""
 
 
@@ -45,7 +45,7 @@ def examine(recipe: Recipe, address: str | None, source: str | None, output: str
     places = (("source", source), ("output", output))
     parts += [_place(role, open_store(place)) for role, place in places if place is not None]
     for one in chain.from_iterable(parts):
-        yield replace(one, told=redacted(one.told))
+        yield replace(one, text=redacted(one.text))
 
 
 def _packages() -> Iterator[Check]:
@@ -83,8 +83,8 @@ def _lacking(wanted: Requirement) -> str:
 
 def _devices(recipe: Recipe, address: str | None) -> Iterator[Check]:
     found = devices.describe()
-    for name, told in found.items():
-        yield Check("device", name, "ok", told)
+    for name, text in found.items():
+        yield Check("device", name, "ok", text)
     yield _onnx(recipe)
     if recipe.engine.gpus and "CUDA" in found and address is None:
         hint = "name a cluster with --address, or say engine.gpus 0"
@@ -109,8 +109,8 @@ def _onnx(recipe: Recipe) -> Check:
     if recipe.engine.gpus and not built:
         hint = "see the extra `gpu` in docs/cluster.md: most of the time is theirs"
         return Check("device", "onnxruntime", "note", "built for CPUs: text and faces are found there", hint)
-    told = "CUDA, with engine.gpus" if built else "CPU"
-    return Check("device", "onnxruntime", "ok", told)
+    text = "CUDA, with engine.gpus" if built else "CPU"
+    return Check("device", "onnxruntime", "ok", text)
 
 
 def _ray(address: str | None) -> Iterator[Check]:
@@ -118,12 +118,12 @@ def _ray(address: str | None) -> Iterator[Check]:
     yield Check("ray", "version", "ok", version)
     wanted = os.environ.get("RAY_ADDRESS")
     if address is None:
-        told = (
+        text = (
             f"RAY_ADDRESS is {wanted}; used with --address auto only"
             if wanted
             else "starts with a run and ends with it"
         )
-        yield Check("ray", "this machine", "ok", told)
+        yield Check("ray", "this machine", "ok", text)
         return
     try:
         ray_cluster.reachable(address)
@@ -141,10 +141,10 @@ def _weights(recipe: Recipe) -> Iterator[Check]:
         except registry.WeightsError as error:
             known = name in registry.known()
             size = registry.known()[name].bytes if known else None
-            told = (
+            text = (
                 f"not on this machine{f' ({size / 2**20:,.0f} MiB)' if size else ''}" if known else str(error)
             )
-            yield Check("weights", name, "bad", told, f"cleanplate weights fetch {name}" if known else "")
+            yield Check("weights", name, "bad", text, f"cleanplate weights fetch {name}" if known else "")
         else:
             yield Check("weights", name, "ok", f"checksum ok ({registry.describe(name)[1][:12]}): {path}")
     if recipe.inpaint.name in CLASSIC_INPAINTERS:
@@ -158,8 +158,8 @@ def _weights(recipe: Recipe) -> Iterator[Check]:
 
 def _place(role: str, store: Store) -> Iterator[Check]:
     if isinstance(store, S3Store):
-        for name, told in store.who().items():
-            yield Check(role, name, "note" if told.startswith("none") else "ok", told)
+        for name, text in store.who().items():
+            yield Check(role, name, "note" if text.startswith("none") else "ok", text)
     try:
         store.reach()
         yield _listed(store) if role == "source" else _written(store)
@@ -177,13 +177,13 @@ def _listed(store: Store) -> Check:
 
 def _written(store: Store) -> Check:
     """Put if absent, twice: a server that lets the second one win would lose exactly-once without a word."""
-    made = isinstance(store, LocalStore) and not store.root.exists()
+    new_folder = isinstance(store, LocalStore) and not store.root.exists()
     key = f".doctor-{secrets.token_hex(6)}"
     try:
         first, again = store.put_new(key, b"a probe of cleanplate doctor"), store.put_new(key, b"2")
     finally:
         store.delete(key)
-        if made and isinstance(store, LocalStore):
+        if new_folder and isinstance(store, LocalStore):
             store.root.rmdir()
     if first and not again:
         return Check("output", store.url, "ok", "can be written; conditional writes work")

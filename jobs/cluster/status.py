@@ -41,13 +41,13 @@ def _get(client: Any, path: str) -> Any:
 
 def nodes_table(nodes: list[dict[str, Any]], usage: dict[str, Any]) -> Table:
     """A line for each node that lives, and one for what of the cluster is in use."""
-    made = _table("node", "CPU in use", "memory", "GPU in use", "GPU memory", title="nodes")
+    table = _table("node", "CPU in use", "memory", "GPU in use", "GPU memory", title="nodes")
     living = [node for node in nodes if (node.get("raylet") or {}).get("state", "ALIVE") == "ALIVE"]
     for node in living:
         gpus = node.get("gpus") or []
         busy = [gpu.get("utilizationGpu") or 0 for gpu in gpus]
         memory = [f"{gpu.get('memoryUsed', 0):,} / {gpu.get('memoryTotal', 0):,} MB" for gpu in gpus]
-        made.add_row(
+        table.add_row(
             Text(str(node.get("ip") or node.get("hostname") or "?")),
             f"{node.get('cpu', 0):.0f} %",
             f"{node['mem'][2]:.0f} %" if node.get("mem") else "-",
@@ -55,14 +55,14 @@ def nodes_table(nodes: list[dict[str, Any]], usage: dict[str, Any]) -> Table:
             ", ".join(memory) or "-",
         )
     taken = (usage.get("loadMetricsReport") or {}).get("usage") or {}
-    said = [f"{taken[name][0]:g} of {taken[name][1]:g} {name}s" for name in ("CPU", "GPU") if name in taken]
-    made.caption = f"{len(living)} nodes; taken by workers: {', '.join(said) or 'unknown'}"
-    return made
+    parts = [f"{taken[name][0]:g} of {taken[name][1]:g} {name}s" for name in ("CPU", "GPU") if name in taken]
+    table.caption = f"{len(living)} nodes; taken by workers: {', '.join(parts) or 'unknown'}"
+    return table
 
 
 def actors_table(actors: list[dict[str, Any]]) -> Table:
     """Ours by group of stages, and how many of each live, start again or are dead."""
-    made = _table("actors", "alive", "pending", "restarting", "dead", title="actors")
+    table = _table("actors", "alive", "pending", "restarting", "dead", title="actors")
     counts: dict[str, Counter[str]] = {}
     for actor in actors:
         if ours := _OURS.search(str(actor.get("class_name"))):
@@ -70,23 +70,23 @@ def actors_table(actors: list[dict[str, Any]]) -> Table:
     for name, states in sorted(counts.items()):
         pending = states["PENDING_CREATION"] + states["DEPENDENCIES_UNREADY"]
         row = (states["ALIVE"], pending, states["RESTARTING"], states["DEAD"])
-        made.add_row(Text(name), *map(str, row))
-    return made
+        table.add_row(Text(name), *map(str, row))
+    return table
 
 
 def queues_table(datasets: list[dict[str, Any]]) -> Table:
     """The groups of stages of what is running: units done, of how many, and how many wait before each."""
-    made = _table("stages", "units done", "of", "waiting", title="queues")
+    table = _table("stages", "units done", "of", "waiting", title="queues")
     for dataset in datasets:
         for operator in dataset["operators"] if dataset.get("state") == "RUNNING" else ():
             if ours := _OURS.search(str(operator.get("name"))):
                 row = (operator.get("progress"), operator.get("total"), operator.get("queued_blocks"))
-                made.add_row(Text(ours[1]), *(f"{value or 0:,}" for value in row))
-    return made
+                table.add_row(Text(ours[1]), *(f"{value or 0:,}" for value in row))
+    return table
 
 
 def _table(first: str, *others: str, title: str) -> Table:
-    made = Table(first, *others, title=title, title_justify="left", caption_justify="left")
-    for column in made.columns[1:]:
+    table = Table(first, *others, title=title, title_justify="left", caption_justify="left")
+    for column in table.columns[1:]:
         column.justify = "right"
-    return made
+    return table

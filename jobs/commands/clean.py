@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     listed = []
     for source, _ in pairs:
         store = open_store(str(source.parent))
-        listed.append((store.uri(source.name), Object(source.name, store.size(source.name), "")))
+        listed.append((store.uri(source.name), Object(source.name, store.stat(source.name).size, "")))
     bad = 0
     for (source, target), table in zip(pairs, one_by_one(listed, recipe, weights), strict=True):
         bad += not _written(source, target, table.to_pylist()[0])
@@ -120,8 +120,8 @@ def _written(source: Path, target: Path, row: dict[str, Any]) -> bool:
     target.write_bytes(data)
     found = ", ".join(_counted(row["regions"] or [])) or "nothing found"
     left = ", ".join(_counted(row["residual"] or []))
-    told = f"{source} -> {target}: {row['status']} ({found}{f'; still there: {left}' if left else ''})"
-    console.print(told, highlight=False, soft_wrap=True, markup=False)
+    text = f"{source} -> {target}: {row['status']} ({found}{f'; still there: {left}' if left else ''})"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
     return not left
 
 

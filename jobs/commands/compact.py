@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     with ray_cluster.connected(args.address) if args.address else nullcontext():
         spread = ray_cluster.spread_on_ray if args.address else spread_here
         units = rows = 0
-        for made in compact(output, spread, rows=args.rows, size=int(args.mb * 2**20)):
-            units, rows = units + made.units, rows + made.rows
+        for part in compact(output, spread, rows=args.rows, size=int(args.mb * 2**20)):
+            units, rows = units + part.units, rows + part.rows
             if sys.stderr.isatty():
                 print(f"\r{units:,} of {before:,} parts copied", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty() and units:
@@ -73,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
 def _say(output: Store, before: int, rows: int) -> None:
     from cleanplate.pipeline.ledger import ledger
 
-    told = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     after = len(ledger.part_keys(output))
     if not rows:
-        told.print(f"{before:,} parts: no two of them fit together, nothing to do")
+        console.print(f"{before:,} parts: no two of them fit together, nothing to do")
         return
-    told.print(
+    console.print(
         f"merged {before:,} parts into {after:,} ({rows:,} rows copied); README.md there says how to read them"
     )
-    told.print(f"delete the old parts, after 10 minutes, with: cleanplate verify {output.url} --sweep")
+    console.print(f"delete the old parts, after 10 minutes, with: cleanplate verify {output.url} --sweep")

@@ -39,7 +39,7 @@ def script(shell: str) -> str:
 
 
 def _words() -> dict[str, list[str]]:
-    """flag or argument -> its words. They are checked by the recipe, not by argparse, which is told them here."""
+    """flag or argument -> its words. They are checked by the recipe, not by argparse, which gets them here."""
     from cleanplate.jobs.cli.flags import MIRRORED, literals
     from cleanplate.models.weights.registry import known
     from cleanplate.pipeline.recipe import sections

@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
         return 1 if bad else 0
     console = wide()
     console.print(_table(checks))
-    said = f"{len(bad)} problem{'s' * (len(bad) != 1)}" if bad else "ready"
-    console.print(said, style="bold red" if bad else "bold green", highlight=False)
+    summary = f"{len(bad)} problem{'s' * (len(bad) != 1)}" if bad else "ready"
+    console.print(summary, style="bold red" if bad else "bold green", highlight=False)
     return 1 if bad else 0
 
 
@@ -64,14 +64,14 @@ def _table(checks: list[Check]) -> Table:
     for check in checks:
         if area and check.area != area:
             table.add_row()
-        told = Text(check.told)
+        text = Text(check.text)
         if check.hint:
-            told.append(f"\n> {check.hint}", style="bold")
+            text.append(f"\n> {check.hint}", style="bold")
         table.add_row(
             Text(check.area if check.area != area else "", style="dim"),
             check.name,
             Text(*_MARKS[check.state]),
-            told,
+            text,
         )
         area = check.area
     return table

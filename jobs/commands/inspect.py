@@ -47,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     weights = check.check(recipe)
     folder, _, name = args.image.rpartition("/")
     store = open_store(folder or ("/" if args.image.startswith("/") else "."))
-    uri, size = store.uri(name), store.size(name)
+    uri, size = store.uri(name), store.stat(name).size
     (row,) = run_on_images([(uri, Object(name, size, ""))], recipe, weights).to_pylist()
     out = args.out or Path(f"{Path(name).stem}-inspect.jpg")
     console = Console()
     if row["status"] == "failed":
-        said = f"failed: {row['error']['kind']}: {row['error']['message']}"
-        console.print(said, highlight=False, soft_wrap=True, markup=False)
+        text = f"failed: {row['error']['kind']}: {row['error']['message']}"
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
         return 1
     out.write_bytes(before_mask_after(story(row)))
     for region in row["regions"] or []:

@@ -69,6 +69,7 @@ def describe(
     from cleanplate.pipeline.factory import check
     from cleanplate.pipeline.ledger import ledger, plan
     from cleanplate.pipeline.recipe import recipe as recipes
+    from cleanplate.pipeline.storage import columns
     from cleanplate.pipeline.storage.connect import open_store
     from cleanplate.pipeline.storage.containers import Listing
 
@@ -77,13 +78,15 @@ def describe(
     for store in (from_store, to_store):
         store.reach()
     weights = check.check(recipe)
+    carried = plan.carried(from_store, recipe)
     count = size = 0
-    told = Listing()
-    for row in plan.listed(from_store, recipe, limit, told):
+    listing = Listing()
+    for row in plan.listed(
+        from_store, plan.with_carried(recipe, columns.packed(carried.schema)), limit, listing
+    ):
         count, size = count + 1, size + row.object.size
     if not count and not allow_empty:
-        raise ConfigError(plan.none_under(from_store, told))
-    carried = plan.carried(from_store, recipe)
+        raise ConfigError(plan.none_under(from_store, listing))
     committed = ledger.tally(to_store).rows
     console = Console()
     body = recipes.dump(recipe) if full else recipes.changed(recipe)
@@ -112,6 +115,6 @@ def describe(
             soft_wrap=True,
             markup=False,
         )
-    if told.left_out:
-        console.print(beside(told.left_out), highlight=False)
+    if listing.left_out:
+        console.print(beside(listing.left_out), highlight=False)
     return 0

@@ -36,15 +36,15 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--sample {args.sample}: must be 0 or more")
     output, record = runs.open_finished(args.output)
     damaged: list[str] = []
-    page = report.page(output, record, sample=args.sample, seed=args.seed, told=damaged.append)
-    made = "" if args.out.parent.exists() else f"; made the folder {args.out.parent}"
+    page = report.page(output, record, sample=args.sample, seed=args.seed, on_damage=damaged.append)
+    note = "" if args.out.parent.exists() else f"; made the folder {args.out.parent}"
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {args.out}: {error.strerror}; name another file with -o") from error
     Console().print(
-        f"report: {args.out} ({len(page) / 1e6:.1f} MB); open it in a browser{made}", highlight=False
+        f"report: {args.out} ({len(page) / 1e6:.1f} MB); open it in a browser{note}", highlight=False
     )
     for damage in damaged:
         Console(stderr=True).print(

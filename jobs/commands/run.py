@@ -148,8 +148,8 @@ def review_of(args: argparse.Namespace) -> tuple[Marks, dict[str, Any]]:
     marks = review.read(args.review)
     output, record = runs.open_finished(args.output)
     counts = review.asked(output, marks).counts
-    told = ", ".join(f"{count:,} {word}" for word, count in counts.items())
-    Console(stderr=True).print(f"review {args.review}: {told or 'no marks'}", highlight=False)
+    text = ", ".join(f"{count:,} {word}" for word, count in counts.items())
+    Console(stderr=True).print(f"review {args.review}: {text or 'no marks'}", highlight=False)
     return marks, record["recipe"]
 
 
@@ -185,33 +185,33 @@ def carry_out(
 def beside(left_out: Mapping[str, int]) -> str:
     """What a source holds besides images, in words."""
     most = sorted(left_out.items(), key=lambda item: -item[1])[:6]
-    told = ", ".join(f"{count:,} {suffix}" for suffix, count in most)
+    text = ", ".join(f"{count:,} {suffix}" for suffix, count in most)
     count = sum(left_out.values())
-    return f"{count:,} other file{'s' * (count != 1)} left out: {told}"
+    return f"{count:,} other file{'s' * (count != 1)} left out: {text}"
 
 
-def _given(told: Mapping[str, Any]) -> str:
+def _given(counts: Mapping[str, Any]) -> str:
     """What of the given regions came to nothing, in words."""
-    said = []
-    if told["unmatched"]:
-        examples = ", ".join(told["examples"])
-        said.append(
-            f"{told['unmatched']:,} of {told['named']:,} named images are not in the source ({examples}, ...)"
+    parts = []
+    if counts["unmatched"]:
+        examples = ", ".join(counts["examples"])
+        parts.append(
+            f"{counts['unmatched']:,} of {counts['named']:,} named images are not in the source ({examples}, ...)"
         )
-    if told["without_area"]:
-        said.append(f"{told['without_area']:,} boxes without area are ignored")
-    return f"given.file: {'; '.join(said)}"
+    if counts["without_area"]:
+        parts.append(f"{counts['without_area']:,} boxes without area are ignored")
+    return f"given.file: {'; '.join(parts)}"
 
 
-def _labels(told: Mapping[str, Any]) -> str:
+def _labels(counts: Mapping[str, Any]) -> str:
     """What became of the carried labels, in words."""
-    said = f"labels: {told['kept']:,} of {told['labels']:,} kept ({told['flagged']:,} flagged), "
-    said += f"{told['dropped']:,} dropped"
-    if told["unmatched"]:
-        said += f", {told['unmatched']:,} name no image of the source"
-    if told["twice"]:
-        said += f"; {told['twice']:,} ids are there more than once, all kept as they are"
-    return f"{said}; labels/changes.csv lists them"
+    text = f"labels: {counts['kept']:,} of {counts['labels']:,} kept ({counts['flagged']:,} flagged), "
+    text += f"{counts['dropped']:,} dropped"
+    if counts["unmatched"]:
+        text += f", {counts['unmatched']:,} name no image of the source"
+    if counts["twice"]:
+        text += f"; {counts['twice']:,} ids are there more than once, all kept as they are"
+    return f"{text}; labels/changes.csv lists them"
 
 
 def _machine(event: str, **fields: Any) -> None:
@@ -235,7 +235,7 @@ def _person(event: str, **fields: Any) -> None:
         "starting": lambda: f"{fields['what']} ...",
         "labels": lambda: _labels(fields),
         "engine": lambda: f"on {fields['where']}",
-        "advice": lambda: f"{fields['said']}",
+        "advice": lambda: f"{fields['message']}",
         "recall": lambda: (
             "\n".join(map(_recalled, fields["recall"])) or "recall: nothing found in the sample"
         ),
@@ -257,7 +257,7 @@ def _recalled(one: Mapping[str, Any]) -> str:
 
 
 def _filler(name: str) -> str:
-    """What fills the masks, said on screen: a classic filler smears, and nobody should be surprised by it."""
+    """What fills the masks, shown on screen: a classic filler smears, and nobody should be surprised by it."""
     from cleanplate.pipeline.recipe.sections import HIDING
 
     classic = " (OpenCV, no neural network; --inpainter lama-lite for LaMa)"

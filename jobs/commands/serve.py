@@ -68,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
         import uvicorn
 
         from cleanplate.pipeline.ui.serve.app import app
-        from cleanplate.pipeline.ui.serve.state import Office
+        from cleanplate.pipeline.ui.serve.state import ServerState
     except ImportError as error:
         raise ConfigError(f"the page needs {error.name}: pip install '.[serve]'") from error
     recipe, source = _given(args)
     listening = _listen(args.host, args.port)
     port = listening.getsockname()[1]
     token = secrets.token_urlsafe(16)
-    office = Office(recipe, source, args.max_bytes, min(args.max_pixels, recipe.limits.max_pixels))
+    state = ServerState(recipe, source, args.max_bytes, min(args.max_pixels, recipe.limits.max_pixels))
     mine = () if args.host in _HERE else (socket.gethostname().lower(), socket.getfqdn().lower())
     hosts = frozenset((*_HERE, args.host, *mine))
     name = socket.gethostname() if args.host in ("0.0.0.0", "::") else args.host
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_open:
         webbrowser.open(link)
     config = uvicorn.Config(
-        app(office, hosts, token),
+        app(state, hosts, token),
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -97,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print("ended")
     finally:
-        office.models.shutdown(wait=False, cancel_futures=True)
-        office.pictures.shutdown(wait=False, cancel_futures=True)
+        state.models.shutdown(wait=False, cancel_futures=True)
+        state.pictures.shutdown(wait=False, cancel_futures=True)
         listening.close()
     return 0
 

@@ -48,21 +48,21 @@ def run(args: argparse.Namespace) -> int:
     failing = tally.statuses.get("failed") or tally.statuses.get("residual")
     code = 3 if left or not units else 1 if failing else 0
     if args.json:
-        told = {
+        fields = {
             name: record[name] for name in ("source", "started", "recipe_digest", "code_version", "run_id")
         }
-        told |= {"event": "status", "output": output.url, "units": len(units), "units_left": len(left)}
-        told |= {"images": rows, "images_left": rows_left, "exit_code": code}
-        print(json.dumps(told | {"rows": tally.rows, "statuses": tally.statuses, "causes": tally.causes}))
+        fields |= {"event": "status", "output": output.url, "units": len(units), "units_left": len(left)}
+        fields |= {"images": rows, "images_left": rows_left, "exit_code": code}
+        print(json.dumps(fields | {"rows": tally.rows, "statuses": tally.statuses, "causes": tally.causes}))
         return code
     console = Console()
-    said = (
+    lines = (
         f"source {record['source']}   started {record['started']}",
         f"recipe {record['recipe_digest'][:12]}   code {record['code_version']}",
         f"{len(units) - len(left):,} of {len(units):,} units committed; parts: {len(ledger.part_keys(output)):,}",
         f"{rows - rows_left:,} of {rows:,} planned rows committed",
     )
-    for line in said:
+    for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     rule = Inpaint.model_validate(record["recipe"]["inpaint"])
     console.print(summary(tally, output.url, rule.hiders(record["recipe"]["remove"])))

@@ -349,8 +349,8 @@ def exit_code(info: Any) -> int:
         return 1
     if code in (2, 3):
         return int(code)
-    said = str(info.message or "").strip().splitlines()
-    print(f"the job ended as {info.status}: {said[0] if said else 'no reason given'}", file=sys.stderr)
+    lines = str(info.message or "").strip().splitlines()
+    print(f"the job ended as {info.status}: {lines[0] if lines else 'no reason given'}", file=sys.stderr)
     return STOPPED
 
 

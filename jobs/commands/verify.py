@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     output, record = open_finished(args.output)
     source = open_store(args.source) if args.source else None
     compare = not args.output_only and (source is not None or readable(open_store(record["source"])))
-    found = audit(output, compare=compare, source=source, told=_progress())
+    found = audit(output, compare=compare, source=source, on_part=_progress())
     console = wide()
     console.print(_table(found, output.url))
     if not compare and not args.output_only:
@@ -85,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
             soft_wrap=True,
             highlight=False,
         )
-    said = f"wrong: {', '.join(found.wrong)}" if found.wrong else "nothing is wrong"
-    console.print(f"{found.rows:,} rows; {said}", soft_wrap=True, highlight=False)
+    summary = f"wrong: {', '.join(found.wrong)}" if found.wrong else "nothing is wrong"
+    console.print(f"{found.rows:,} rows; {summary}", soft_wrap=True, highlight=False)
     return 1 if found.wrong else 0
 
 
 def _progress() -> Callable[[int, int], None]:
-    def told(done: int, parts: int) -> None:
+    def show(done: int, parts: int) -> None:
         if sys.stderr.isatty():
             print(
                 f"\r{done:,} / {parts:,} parts",
@@ -100,7 +100,7 @@ def _progress() -> Callable[[int, int], None]:
                 flush=True,
             )
 
-    return told
+    return show
 
 
 def _table(found: Audit, title: str) -> Table:

@@ -110,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
     rows = [row(trial, score, name_of(photos[trial.case.photo])) for trial, score, _ in found]
     write_parquet(args.out / "trials.parquet", rows, {"seed": str(args.seed), **weights})
     save_worst(args.out / "worst.jpg", found, WORST)
-    told = show([by_level(rows), by_standout(rows), by_mark(rows)], LEGEND)
-    (args.out / "table.md").write_text(told, encoding="utf-8")
-    print(told)
+    table = show([by_level(rows), by_standout(rows), by_mark(rows)], LEGEND)
+    (args.out / "table.md").write_text(table, encoding="utf-8")
+    print(table)
     print(f"{len(rows)} pictures, {len(fonts.faces)} fonts, {args.out}/trials.parquet, {args.out}/worst.jpg")
     return 0
 
@@ -181,5 +181,5 @@ def row(trial: Trial, score: Score, photo: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     case = trial.case
-    told = {"kind": case.kind, "mark": case.mark, "level": case.level, "photo": photo}
-    return told | {"standout": trial.standout} | asdict(score)
+    fields = {"kind": case.kind, "mark": case.mark, "level": case.level, "photo": photo}
+    return fields | {"standout": trial.standout} | asdict(score)

@@ -158,16 +158,16 @@ def _cell(trial: Trial, edited: Mask, score: Row, width: int = 300, height: int 
     picture[edited] = (0.4 * picture[edited] + np.array([153, 0, 0])).astype(np.uint8)
     both = np.concatenate([boxed(np.asarray(one, np.uint8), width, height) for one in (truth, picture)], 1)
     case = trial.case
-    told = (
+    text = (
         f"{case.kind} {case.mark} {case.level}  recall {score['edited_recall']:.2f}  harm {score['harm']:.2%}"
     )
-    return captioned(both, told)
+    return captioned(both, text)
 
 
-def captioned(picture: Image, told: str) -> Image:
+def captioned(picture: Image, caption: str) -> Image:
     """A picture under a line of text."""
     strip = np.zeros((20, picture.shape[1], 3), np.uint8)
-    cv2.putText(strip, told, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(strip, caption, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
     return np.concatenate([strip, picture])
 
 

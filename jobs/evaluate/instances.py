@@ -25,11 +25,11 @@ def load_instances(path: str | None) -> Objects:
     if path is None:
         return lambda name: None
     try:
-        told: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        sizes = {image["id"]: (image["height"], image["width"]) for image in told["images"]}
-        ids = {Path(image["file_name"]).name: image["id"] for image in told["images"]}
+        record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        sizes = {image["id"]: (image["height"], image["width"]) for image in record["images"]}
+        ids = {Path(image["file_name"]).name: image["id"] for image in record["images"]}
         drawn: defaultdict[object, list[Any]] = defaultdict(list)
-        for annotation in told["annotations"]:
+        for annotation in record["annotations"]:
             if not annotation.get("iscrowd"):
                 drawn[annotation["image_id"]].append(annotation["segmentation"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -82,8 +82,8 @@ def measure(
         rows += [{"photo": key, "scale": view.scale, "turn": view.turn, **asdict(one)} for one in found]
         wrong = sum(not one.found for one in found)
         if wrong:
-            told = f"{key} x{view.scale:g}, {view.turn:g} degrees: {_told(found)}"
-            worst.append((wrong, captioned(_drawn(picture, here, regions), told)))
+            text = f"{key} x{view.scale:g}, {view.turn:g} degrees: {_listed(found)}"
+            worst.append((wrong, captioned(_drawn(picture, here, regions), text)))
             worst = sorted(worst, key=lambda one: -one[0])[:WORST]
         tell(count)
     if not any(row["label"] for row in rows):
@@ -148,7 +148,7 @@ def _looked(
     return rows, finds
 
 
-def _told(found: Sequence[Found]) -> str:
+def _listed(found: Sequence[Found]) -> str:
     labelled = [one for one in found if one.label]
     hits = sum(one.found for one in labelled)
     return f"{hits} of {len(labelled)} found, {len(found) - len(labelled)} more"

@@ -53,9 +53,11 @@ def run(args: argparse.Namespace) -> int:
         crops, holes = _drawn(name, bank, objects, args.draws, (args.seed, number))
         if len(holes) < PER_ROW:
             raise ConfigError(f"the photographs in {args.photos} have too few objects to draw {name} holes")
-        told, side = statistics(holes), holes[0].shape[0]
-        shares = " | ".join(f"{share:.3f}" for share in (told.mean, told.low, told.median, told.high))
-        print(f"| {name} | {side} | {shares} | {told.radius:.1f} px |")
+        figures, side = statistics(holes), holes[0].shape[0]
+        shares = " | ".join(
+            f"{share:.3f}" for share in (figures.mean, figures.low, figures.median, figures.high)
+        )
+        print(f"| {name} | {side} | {shares} | {figures.radius:.1f} px |")
         rows.append([holed(crop, hole) for crop, hole in zip(crops, holes, strict=True)][:PER_ROW])
     save_picture(args.out, grid([""] * PER_ROW, rows, CELL, [*MASKS, SEGMENTATION]))
     return 0

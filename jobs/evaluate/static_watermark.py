@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
         row, example = _measured(truth, stored, marks, alpha)
         low = (alpha > VISIBLE) & (alpha < 0.7)
         own = [images.decode(_stored(image, quality, sampling)).pixels for image in truth] if quality else []
-        told = (kind, opacity, f"JPEG {quality}" if quality else "lossless", *row[:4])
-        told += (f"{_psnr(own, truth, low):.1f}" if own and low.any() else "-", *row[4:])
-        print("| " + " | ".join(map(str, told)) + f" | {seconds:.1f} |", flush=True)
+        cells = (kind, opacity, f"JPEG {quality}" if quality else "lossless", *row[:4])
+        cells += (f"{_psnr(own, truth, low):.1f}" if own and low.any() else "-", *row[4:])
+        print("| " + " | ".join(map(str, cells)) + f" | {seconds:.1f} |", flush=True)
         shown.append([*example, truth[0]])
     save_picture(args.out, grid(["marked", "opacity found", "taken off", "truth"], shown, 240))
     return 0

@@ -158,9 +158,9 @@ def _pairs(args: argparse.Namespace, base: TrainRecipe) -> list[Pair]:
 
     _, held = parted(args.photos, base.validation_share)
     bank = load_bank(held[: args.limit], args.size)
-    made = [
+    pairs = [
         make_pair(name, image, kind, args.size, (2026, number, place))
         for number, (name, image) in enumerate(zip(bank.names, bank.images, strict=True))
         for place, kind in enumerate(("narrow", "wide"))
     ]
-    return [pair for pair in made if pair is not None]
+    return [pair for pair in pairs if pair is not None]

@@ -1,4 +1,4 @@
-"""Train a LaMa generator, or the segmenter of marks, on photographs; run the same command again to continue."""
+"""Train a LaMa generator, the segmenter of marks or the network of plates; run the same command again to continue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import yaml
 
 from cleanplate.jobs.cli.parser import Parser
 from cleanplate.jobs.photos import LEAVE_OUT, parted
-from cleanplate.jobs.train import marks
+from cleanplate.jobs.train import marks, plates
 from cleanplate.jobs.train.output import TrainingFolder
 from cleanplate.jobs.train.weights import load_encoder, load_initial
 from cleanplate.models.detectors.unet import MARKS
@@ -35,6 +35,8 @@ from cleanplate.models.training.lama.recipe import TrainRecipe, check_recipe
 from cleanplate.models.training.lama.state import Initial
 from cleanplate.models.training.lama.validation import Validation, make_validation
 from cleanplate.models.training.marks.loop import MarksRecipe
+from cleanplate.models.training.plates.loop import MODEL as PLATES
+from cleanplate.models.training.plates.loop import PlatesRecipe
 from cleanplate.models.weights.registry import WeightsError
 from cleanplate.pipeline.errors import ConfigError, StorageError
 
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 REFUSED, DIVERGED = 2, 3
-Form = TypeVar("Form", TrainRecipe, MarksRecipe)
+Form = TypeVar("Form", TrainRecipe, MarksRecipe, PlatesRecipe)
 log = logging.getLogger("cleanplate.train")
 
 
@@ -275,9 +277,14 @@ def parser() -> argparse.ArgumentParser:
         help="ADE20K ResNet-50 or VGG-16 (name or file) for the perceptual loss",
     )
     add("--compile", action="store_true", help="marks: fuse steps first (minutes; needs a C++ compiler)")
-    add("--fonts", type=Path, metavar="FOLDER", help="marks: font files (default: those of every machine)")
-    add("--more", metavar="FOLDER", help="marks: more pictures to train on, none of them held out")
-    add("--leave-out", type=Path, metavar="FILE", help=f"marks: {LEAVE_OUT}")
+    add(
+        "--fonts",
+        type=Path,
+        metavar="FOLDER",
+        help="marks, plates: font files (default: those of every machine)",
+    )
+    add("--more", metavar="FOLDER", help="marks, plates: more pictures to train on, none of them held out")
+    add("--leave-out", type=Path, metavar="FILE", help=f"marks, plates: {LEAVE_OUT}")
     add(
         "--set",
         action="append",
@@ -325,6 +332,11 @@ def main(argv: list[str] | None = None) -> int:
         fields = read_fields(args.recipe, args.set)
         if fields.get("model") in MARKS:
             marks.run(args, validated(MarksRecipe, args.recipe, fields))
+            return 0
+        if fields.get("model") == PLATES:
+            if args.threads:
+                torch.set_num_threads(args.threads)
+            plates.run(args, validated(PlatesRecipe, args.recipe, fields))
             return 0
         recipe = check_flags(args)
         train_on_ray(args) if args.workers > 1 else train_here(args)

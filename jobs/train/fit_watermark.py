@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> int:
 
     fonts = load_fonts(args.fonts)
     studies = list(_studied(args, fonts))
-    rule, told = fit(studies)
+    rule, table = fit(studies)
     write_rule(args.weights, rule)
-    for name, value in told.items():
+    for name, value in table.items():
         print(f"{name:16} {value:.4f}")
     print(f"{args.weights}: rule of {len(studies)} pictures, on folds that it was not fitted to")
     return 0
@@ -109,10 +109,10 @@ def _one(photo: Photo, case: Case, fonts: Fonts, seed: int, overlay: OverlayMap,
     from cleanplate.models.training.marks.overlay_rule import study
     from cleanplate.models.training.marks.trials import trial
 
-    made = trial(case, decoded(photo, LARGEST), fonts, seed)
-    looks = overlay([made.image])
-    (lines,) = text.lines([made.image], looks)
-    return study(made, name_of(photo), looks[0], lines)
+    drawn = trial(case, decoded(photo, LARGEST), fonts, seed)
+    looks = overlay([drawn.image])
+    (lines,) = text.lines([drawn.image], looks)
+    return study(drawn, name_of(photo), looks[0], lines)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def mark_of(name: str, rgba: npt.NDArray[np.uint8]) -> Mark:
         )
     mark = Mark(name, np.ascontiguousarray(pixels), shape, cover)
     if min(shape.shape) < 4 or not np.any(_template(mark, COARSE, 0.0).weight):
-        raise ValueError(f"{name}: too small, or without edges; it cannot be told from a picture")
+        raise ValueError(f"{name}: too small, or without edges; it cannot be distinguished from a picture")
     return mark
 
 

@@ -67,7 +67,7 @@ class OnnxDetector:
         self.form: Form = self._form(str(path))
 
     def _form(self, path: str) -> Form:
-        """Told from one run over a grey picture: the names and shapes of what comes out."""
+        """Learned from one run over a grey picture: the names and shapes of what comes out."""
         outputs = self._run(np.full((1, 3, *self._size), 0.5, np.float32))
         shapes = [out.shape for out in outputs]
         cells = sum((self._size[0] // s) * (self._size[1] // s) for s in STRIDES)

@@ -96,8 +96,8 @@ def open_session(model: Path | str | bytes, threads: int | None = None, device: 
             return _Flushed(runtime().InferenceSession(source, options, providers=providers(device)))
         except Exception as error:
             name = "the model" if isinstance(model, bytes) else str(model)
-            said = str(error).strip().partition("\n")[0]
-            raise ValueError(f"{name} is no ONNX file that can be opened: {said}") from error
+            message = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{name} is no ONNX file that can be opened: {message}") from error
 
 
 def on_gpu(session: Session) -> bool:

@@ -36,6 +36,7 @@ from cleanplate.models.detectors.lettering.reading import (
 )
 from cleanplate.models.detectors.lettering.strokes import text_mask
 from cleanplate.models.detectors.onnx_session import open_session
+from cleanplate.models.detectors.overlay.beside import with_beside
 from cleanplate.models.detectors.overlay.evidence import window
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
 from cleanplate.models.segmenters.masks import polygon_mask
@@ -90,7 +91,7 @@ class TextDetector:
         """The same detector, which also looks for lines where the U-Net of
         `cleanplate.models.detectors.unet` sees something laid over the
         picture. Its map is a drawing of letters without the ground they lie on, in which lines are found that the
-        ground hides; whether they are text is told by the map and, as of all others, by the picture itself."""
+        ground hides; whether they are text is decided by the map and, as of all others, by the picture itself."""
         found = copy.copy(self)
         found._overlay = overlay
         return found
@@ -106,15 +107,25 @@ class TextDetector:
         """Whether there is a recogniser."""
         return self._reader is not None
 
+    @property
+    def selects(self) -> bool:
+        """Whether only some of a line is wanted."""
+        return self._meaning is not None
+
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
-        looks = self._overlay(images) if self._overlay is not None else None
-        return self.regions(images, self.lines(images, looks, slanted=True))
+        return self._found(images, doubts=False)
 
     def with_doubts(self, images: list[Image]) -> list[list[Region]]:
         """As a call, and behind them, doubtful, the other lines that the network proposes."""
+        return self._found(images, doubts=True)
+
+    def _found(self, images: list[Image], doubts: bool) -> list[list[Region]]:
         looks = self._overlay(images) if self._overlay is not None else None
-        return self.regions(images, self.lines(images, looks, slanted=True), doubts=True)
+        found = self.regions(images, self.lines(images, looks, slanted=True), doubts)
+        if looks is None or self.selects:
+            return found
+        return [with_beside(*one) for one in zip(images, looks, found, strict=True)]
 
     def lines(
         self, images: list[Image], looks: Sequence[Looks] | None = None, slanted: bool = False
@@ -158,9 +169,9 @@ class TextDetector:
             {_key(line): line for some in wanted for line in some[number]} for number in range(len(images))
         ]
         read = self._reader(images, [list(lines.values()) for lines in fresh])
-        told = [dict(zip(lines, some, strict=True)) for lines, some in zip(fresh, read, strict=True)]
+        answers = [dict(zip(lines, some, strict=True)) for lines, some in zip(fresh, read, strict=True)]
         return [
-            [[done[_key(line)] for line in lines] for lines, done in zip(some, told, strict=True)]
+            [[done[_key(line)] for line in lines] for lines, done in zip(some, answers, strict=True)]
             for some in wanted
         ]
 

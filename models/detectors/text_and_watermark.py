@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cleanplate.models.detectors.overlay.beside import with_beside
 from cleanplate.models.detectors.text import TextDetector
 from cleanplate.models.detectors.watermark import WatermarkDetector
 from cleanplate.models.types import Image, Region
@@ -37,4 +38,7 @@ class WrittenDetector:
         few, all_lines = self.text.read_each(images, [level, proposed])
         marks = self.watermark.regions(images, looks, few)
         texts = self.text.regions(images, all_lines, doubts)
-        return [[*some, *more] for some, more in zip(texts, marks, strict=True)]
+        found = [[*some, *more] for some, more in zip(texts, marks, strict=True)]
+        if self.text.selects:
+            return found
+        return [with_beside(*one) for one in zip(images, looks, found, strict=True)]

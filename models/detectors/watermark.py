@@ -1,4 +1,4 @@
-"""Watermarks: what was laid over a picture after it was taken, told apart from lettering that was photographed.
+"""Watermarks: what was laid over a picture after it was taken, distinguished from lettering that was photographed.
 
 Candidates are the lines that the text detector proposes, in the picture and in the U-Net's map of it, and the pieces
 of what the U-Net calls overlay (`cleanplate.models.detectors.overlay.candidates`). The rule:
@@ -13,6 +13,7 @@ of what the U-Net calls overlay (`cleanplate.models.detectors.overlay.candidates
 3. The same words three times or more, equally high and at one angle, are a tiling, whatever the score (`repeated`).
 4. Any other line that can be read belongs to the scene, and what the U-Net saw inside it is dropped: shop signs stay.
    Not so a line that was found in the U-Net's map only.
+5. Beside a mark less is asked of what is of it (`cleanplate.models.detectors.overlay.beside`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cleanplate.models.detectors.lettering.lines import Line, turn_between
+from cleanplate.models.detectors.overlay.beside import with_beside
 from cleanplate.models.detectors.overlay.candidates import Candidate, candidates, parts
 from cleanplate.models.detectors.overlay.evidence import cut
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
@@ -61,7 +63,8 @@ class WatermarkDetector:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
         looks = self.overlay(images)
         lines = self.text.lines(images, looks) if self.text else [[] for _ in images]
-        return self.regions(images, looks, lines)
+        found = self.regions(images, looks, lines)
+        return [with_beside(*one) for one in zip(images, looks, found, strict=True)]
 
     def regions(
         self, images: list[Image], looks: Sequence[Looks], lines: Sequence[Sequence[Line]]
@@ -93,13 +96,13 @@ def judge(image: Image, looks: Looks, lines: Sequence[Line], rule: Rule) -> Prob
 def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> Probability:
     """As `judge`, from the candidates of a picture of this shape."""
     belief, scene = np.zeros(shape[:2], np.float32), np.zeros(shape[:2], np.bool_)
-    told = scores(found, rule, shape)
-    if max(told, default=0.0) < rule.first:
+    chances = scores(found, rule, shape)
+    if max(chances, default=0.0) < rule.first:
         return belief
-    for one, score in zip(found, told, strict=True):
+    for one, score in zip(found, chances, strict=True):
         if one.readable and score < rule.more and not (one.line is not None and one.line.drawn):
             cut(scene, one.box)[one.inside] = True
-    for one, score in zip(found, told, strict=True):
+    for one, score in zip(found, chances, strict=True):
         if score >= rule.more:
             part = cut(belief, one.box)
             mine = one.mask if one.line is not None else one.mask & ~cut(scene, one.box)
@@ -110,20 +113,20 @@ def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> P
 def scores(found: Sequence[Candidate], rule: Rule, shape: tuple[int, ...]) -> list[float]:
     """How sure it is that each is overlay, in a picture of this shape. What is repeated reaches `rule.first` in any
     case, a single letter never: specks are read as one. Likely pieces that cover LARGE together must be surer."""
-    told = [rule.score(one.line is not None, one.evidence) for one in found]
-    pieces = [n for n, one in enumerate(found) if one.line is None and told[n] > 0.5]
+    chances = [rule.score(one.line is not None, one.evidence) for one in found]
+    pieces = [n for n, one in enumerate(found) if one.line is None and chances[n] > 0.5]
     if _covered([found[n] for n in pieces], shape) > LARGE:
         for n in pieces:
-            told[n] = 1 / (1 + math.exp(SURER) * (1 - told[n]) / told[n])
+            chances[n] = 1 / (1 + math.exp(SURER) * (1 - chances[n]) / chances[n])
     tiled = repeated([one.line for one in found if one.line is not None and one.readable])
     number = 0
     for n, one in enumerate(found):
         if one.line is not None and one.line.letters == 1:
-            told[n] = min(told[n], math.nextafter(rule.first, 0))
+            chances[n] = min(chances[n], math.nextafter(rule.first, 0))
         if one.readable:
-            told[n] = max(told[n], rule.first) if number in tiled else told[n]
+            chances[n] = max(chances[n], rule.first) if number in tiled else chances[n]
             number += 1
-    return told
+    return chances
 
 
 def _covered(found: Sequence[Candidate], shape: tuple[int, ...]) -> float:

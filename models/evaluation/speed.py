@@ -65,17 +65,17 @@ def cases(*, quick: bool = False) -> list[Case]:
         for side in sides
         for share in (0.02, 0.1, 0.3)
     ]
-    made, unit = squares[:3], 8 if quick else 1
+    built, unit = squares[:3], 8 if quick else 1
     height, width = 1536 // unit, 2048 // unit
     hole = np.zeros((height, width), np.bool_)
     hole[600 // unit : 800 // unit, 900 // unit : 1200 // unit] = True
-    made.append(Case("2048x1536, one hole 300x200", _noise(rng, height, width), hole))
+    built.append(Case("2048x1536, one hole 300x200", _noise(rng, height, width), hole))
     side, mark = 1024 // unit, 40 // unit
     marks = np.zeros((side, side), np.bool_)
     for y, x in rng.integers(0, side - mark, (20, 2)):
         marks[y : y + mark, x : x + mark] = True
-    made.append(Case("1024x1024, twenty marks of 40", _noise(rng, side, side), marks))
-    return made + squares[3:]
+    built.append(Case("1024x1024, twenty marks of 40", _noise(rng, side, side), marks))
+    return built + squares[3:]
 
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> Image:

@@ -128,8 +128,8 @@ def cost(boxes: Boxes, large: Flags, settings: CropSettings) -> npt.NDArray[np.f
     shrunk = np.where(large, np.minimum(settings.max_side / _longest(boxes), 1.0), 1.0)
     seen = _area(boxes) * shrunk**2
     dearer = settings.growth * np.log2(np.maximum(seen / 256**2, 1.0))
-    made: npt.NDArray[np.float64] = settings.fixed + seen * (1 + dearer)
-    return made
+    total: npt.NDArray[np.float64] = settings.fixed + seen * (1 + dearer)
+    return total
 
 
 def _fits(boxes: Boxes, settings: CropSettings) -> Flags:

@@ -88,7 +88,7 @@ def refine(
 ) -> Tensor:
     """1x3xHxW in [0, 1] and 1x1xHxW in {0, 1} -> the composite 1x3xhxw, h*w at most px_budget.
 
-    on_loss is told (scale, loss) of every prediction after the coarsest scale. Raises ValueError where the
+    on_loss is called with (scale, loss) of every prediction after the coarsest scale. Raises ValueError where the
     coarsest scale is too small for the generator.
     """
     pairs = pyramid(image, mask, settings)

@@ -141,7 +141,7 @@ class SamSegmenter:
 
     model: from `build_sam` or `load_sam`. device: "cpu" or "cuda". precision "bf16" runs the image encoder
     under autocast; the decoder stays in fp32. multimask: the best of three masks by predicted IoU, else the
-    single mask. prompts: what the decoder is told of a region: its box, a point inside it (of its own mask the
+    single mask. prompts: what the decoder gets for a region: its box, a point inside it (of its own mask the
     deepest, else the box's middle), or both. A mask is cut to its box grown by 10 %, and is the box itself when it
     fills < 5 % of it.
     """
@@ -179,8 +179,8 @@ class SamSegmenter:
         busy = [i for i, some in enumerate(regions) if some]
         for start in range(0, len(busy), IMAGES_AT_ONCE):
             group = busy[start : start + IMAGES_AT_ONCE]
-            made = self._decode([images[i] for i in group], [regions[i] for i in group])
-            for i, some in zip(group, made, strict=True):
+            decoded = self._decode([images[i] for i in group], [regions[i] for i in group])
+            for i, some in zip(group, decoded, strict=True):
                 masks[i] = some
         return masks
 

@@ -1,7 +1,7 @@
 """The opacity and the colours of a mark, from windows of many images that carry it.
 
 `fields` gives both for each pixel, from neighbours alone. Where all of the mark has one colour, or one that changes
-slowly, that colour is told far more exactly by all of its pixels together; and with it, each pixel's opacity by the
+slowly, that colour is found far more exactly by all of its pixels together; and with it, each pixel's opacity by the
 mean picture as well (`_one_colour`). The second is taken where the images, once it is taken off, share no more than
 they do with the first (`in_common`).
 """
@@ -61,15 +61,15 @@ def _one_colour(found: Fields, mean: Floats, settings: MatteSettings) -> Fields 
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
     share, own = found.alpha[inside], found.over[inside] / found.alpha[inside][:, None]
-    weight, made = share, np.zeros((6, 3))
+    weight, composed = share, np.zeros((6, 3))
     for _ in range(8):
         root = np.sqrt(weight)[:, None]
-        made = np.linalg.lstsq(root * terms[inside], root * own, rcond=None)[0]
-        off = np.linalg.norm(own - terms[inside] @ made, axis=1)
+        composed = np.linalg.lstsq(root * terms[inside], root * own, rcond=None)[0]
+        off = np.linalg.norm(own - terms[inside] @ composed, axis=1)
         weight = share / (1 + (off / _ALIKE) ** 2)
     if float(share[off < _ALIKE / np.maximum(share, 0.5)].sum()) < _MOST_ALIKE * float(share.sum()):
         return None
-    colour = to_ycc(np.clip(to_rgb(terms @ made), 0, 255))
+    colour = to_ycc(np.clip(to_rgb(terms @ composed), 0, 255))
     # Where the mean picture below is known, it tells the opacity once the colour is known.
     under = found.below(mean[None])[0].reshape(height, width, 3)
     contrast = colour - under

@@ -114,8 +114,8 @@ def strength(image: Image, mark: Mark) -> float:
         _steps(fields, rim, slice(0, 1)),
         _steps([_halved(f) for f in fields], _halved(rim.astype(np.float32)), slice(1, 3)),
     ]
-    pairs = [(steps, made) for steps, made in pairs if len(steps)]
-    if sum(float((made * made).sum()) for _, made in pairs) < 1:
+    pairs = [(steps, attempt) for steps, attempt in pairs if len(steps)]
+    if sum(float((attempt * attempt).sum()) for _, attempt in pairs) < 1:
         return float("nan")
     fit, weights = 0.0, [np.ones((len(steps), 1), np.float32) for steps, _ in pairs]
     for _ in range(6):
@@ -131,8 +131,8 @@ def _steps(fields: Sequence[Floats], rim: npt.NDArray[Any], channels: slice) -> 
     without the mark, opacity, colour times opacity: HWC."""
     edges = edges_in(rim > 0)
     seen, under, alpha, over = (f.reshape(1, -1, f.shape[2]) for f in fields)
-    made = edges.differences(over) - edges.differences(alpha) * edges.levels(under)
-    return edges.differences(seen)[0, :, channels], made[0, :, channels]
+    predicted = edges.differences(over) - edges.differences(alpha) * edges.levels(under)
+    return edges.differences(seen)[0, :, channels], predicted[0, :, channels]
 
 
 def _halved(field: Floats) -> Floats:

@@ -140,8 +140,8 @@ def _sparse(plane: Floats, noise: Floats, gain: Floats) -> Floats:
             keep[0] = True
             # A window counts by how little noise it still holds.
             weight = 1 / (keep.sum(0, keepdim=True) * variance)
-            made = _WINDOWS.T @ (found * keep * weight)
-            total[at] += functional.fold(made[None], (rows, width), 8)[0, 0]
+            image = _WINDOWS.T @ (found * keep * weight)
+            total[at] += functional.fold(image[None], (rows, width), 8)[0, 0]
             share[at] += functional.fold(weight.expand(64, -1)[None], (rows, width), 8)[0, 0]
     return np.asarray((total / share)[pad:-pad, pad:-pad].numpy(), np.float32)
 

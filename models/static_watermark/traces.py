@@ -26,7 +26,7 @@ _STEP = 1.5
 _LEAST = 60
 """Edge pixels of a part; smaller ones count together."""
 _MOST_PARTS = 200
-_SURE, _TOLD, _SEEN = 5.0, 0.12, 6.0
+_SURE, _CERTAIN, _SEEN = 5.0, 0.12, 6.0
 """A trace in one picture is beyond so many of its standard errors (neighbouring pixels err together), which are below
 so much (else the picture's own edges run along the mark's), and of so many levels."""
 _LEVELS, _COARSE_LEVELS = 1.6, 4.0
@@ -66,20 +66,20 @@ def traces(image: Image, mark: Mark) -> tuple[Floats, Floats]:
         return np.zeros(0, np.float32), np.zeros(0, np.float32)
     x0, y0, x1, y1 = mark.box
     pairs = edges_in(mark.parts > 0)
-    seen, made = (
+    seen, result = (
         pairs.differences(to_ycc(field).reshape(1, -1, 3))[0] for field in (image[y0:y1, x0:x1], mark.relief)
     )
     part = mark.parts.reshape(-1)[pairs.p].astype(np.intp)
     count = int(mark.parts.max()) + 1
     fit, weight = np.zeros(count, np.float32), np.ones(len(seen), np.float32)
     for _ in range(5):
-        power = np.bincount(part, weight * (made * made).sum(axis=1), count) + 1e-6
-        fit = (np.bincount(part, weight * (seen * made).sum(axis=1), count) / power).astype(np.float32)
-        away = seen - fit[part, None] * made
+        power = np.bincount(part, weight * (result * result).sum(axis=1), count) + 1e-6
+        fit = (np.bincount(part, weight * (seen * result).sum(axis=1), count) / power).astype(np.float32)
+        away = seen - fit[part, None] * result
         off = np.sqrt((away * away).mean(axis=1))
         usual = np.bincount(part, weight * off, count) / (np.bincount(part, weight, count) + 1e-6)
         weight = (1 / (off**2 + (1.2 * usual[part] + 1) ** 2)).astype(np.float32)
-    noise = np.bincount(part, ((weight[:, None] * made * away) ** 2).sum(axis=1), count)
+    noise = np.bincount(part, ((weight[:, None] * result * away) ** 2).sum(axis=1), count)
     return fit[1:], (np.sqrt(noise) / power)[1:].astype(np.float32)
 
 
@@ -89,7 +89,7 @@ def showing(image: Image, mark: Mark, limit: float) -> float:
     if not len(fit):
         return 0.0
     size = np.abs(fit)
-    sure = (size > np.maximum(limit, _SURE * error)) & (error < _TOLD) & (size * _usual_step(mark) > _SEEN)
+    sure = (size > np.maximum(limit, _SURE * error)) & (error < _CERTAIN) & (size * _usual_step(mark) > _SEEN)
     return float(fit[sure][np.abs(fit[sure]).argmax()]) if sure.any() else 0.0
 
 
@@ -126,9 +126,9 @@ def _usual_step(mark: Mark) -> Floats:
     assert mark.relief is not None
     assert mark.parts is not None
     pairs = edges_in(mark.parts > 0)
-    made = pairs.differences(to_ycc(mark.relief).reshape(1, -1, 3))[0]
+    steps = pairs.differences(to_ycc(mark.relief).reshape(1, -1, 3))[0]
     part, count = mark.parts.reshape(-1)[pairs.p].astype(np.intp), int(mark.parts.max()) + 1
-    power = np.bincount(part, (made * made).sum(axis=1), count) / np.maximum(
+    power = np.bincount(part, (steps * steps).sum(axis=1), count) / np.maximum(
         np.bincount(part, minlength=count), 1
     )
     # Half of the pairs lie along the edge.

@@ -51,7 +51,7 @@ class PhotoBank:
         return np.asarray(rising / rising[-1])
 
     def draw(self, rng: np.random.Generator) -> Image:
-        """One photograph by the weights; another when the drawn one can no longer be read (said in the log)."""
+        """One photograph by the weights; another when the drawn one can no longer be read (logged)."""
         for _ in range(_TRIES):
             number = int(self._rising.searchsorted(rng.random(), side="right"))
             try:

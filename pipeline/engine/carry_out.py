@@ -92,7 +92,7 @@ def carry_out(run: runs.Run, options: Options, show: Show, report: Report) -> Ou
                 missed = recall.estimate(run.output, run.recipe, spread, size)
                 report("recall", recall=missed)
     if advice := runs.advice(run):
-        report("advice", said=advice)
+        report("advice", message=advice)
     tally = runs.finished(run)
     if labels := runs.labels(run):
         report("labels", **labels)
@@ -114,14 +114,14 @@ def _engine(options: Options, report: Report) -> Iterator[None]:
 
 
 def _execute(run: runs.Run, units: list[Unit], options: Options, counter: Counter) -> None:
-    told = counter if options.engine == "here" else _measured(counter, run.run_id)
+    on_receipt = counter if options.engine == "here" else _measured(counter, run.run_id)
     try:
-        runs.execute(run, units, options.engine, told)
+        runs.execute(run, units, options.engine, on_receipt)
     except (Exception, KeyboardInterrupt) as error:
         # The run's own history tells why it stopped, where the store still takes it: perhaps it is what stopped it.
         with suppress(StorageError):
-            said = redacted(str(error)) or "interrupted"
-            runs.event(run, "stopped", why=type(error).__name__, said=said, rows=counter.tally.rows)
+            message = redacted(str(error)) or "interrupted"
+            runs.event(run, "stopped", why=type(error).__name__, message=message, rows=counter.tally.rows)
         raise
 
 

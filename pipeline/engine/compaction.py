@@ -47,7 +47,7 @@ class _Large:
 
 
 @dataclass(frozen=True)
-class Made:
+class Compacted:
     """One large part that lies there now."""
 
     units: int
@@ -55,9 +55,9 @@ class Made:
     size: int
 
 
-def compact(output: Store, spread: Spread, *, rows: int = ROWS, size: int = BYTES) -> Iterator[Made]:
+def compact(output: Store, spread: Spread, *, rows: int = ROWS, size: int = BYTES) -> Iterator[Compacted]:
     """Copy every committed unit that no compaction holds yet into large parts of at most `rows` rows and `size`
-    bytes. Yields what was made; nothing where no two units fit together. Committed when it is exhausted.
+    bytes. Yields each large part; nothing where no two units fit together. Committed when it is exhausted.
 
     spread: runs a function over items, here or on a cluster. Raises RunStopped for a part that is not what was written.
     """
@@ -66,9 +66,9 @@ def compact(output: Store, spread: Spread, *, rows: int = ROWS, size: int = BYTE
         folder = f"{FOLDER}/{generation:04d}-{_digest(larges)}"
         tasks = [replace(large, key=f"{folder}/{n:05d}.parquet") for n, large in enumerate(larges)]
         places: list[Held] = []
-        for made in spread(_make, tasks):
-            places += made
-            yield Made(len(made), sum(place.rows for place in made), made[0].size)
+        for part in spread(_make, tasks):
+            places += part
+            yield Compacted(len(part), sum(place.rows for place in part), part[0].size)
         _check(output, places)
         if output.put_new(compactions.index_key(generation), compactions.index_bytes(places)):
             return
@@ -106,8 +106,8 @@ def _grouped(units: Sequence[_Small], rows: int, size: int) -> Iterator[list[_Sm
 
 def _digest(larges: Sequence[_Large]) -> str:
     """12 hex digits over which units go where, so that only equal compactions share names."""
-    told = "\n\n".join("\n".join(unit.name for unit in large.units) for large in larges)
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    text = "\n\n".join("\n".join(unit.name for unit in large.units) for large in larges)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _make(large: _Large) -> list[Held]:
@@ -116,7 +116,7 @@ def _make(large: _Large) -> list[Held]:
     if size is None:
         # Another may put it meanwhile, and not the same bytes (another version of Arrow): what lies there counts.
         large.output.put_new(large.key, part_file.joined_bytes(_tables(large)))
-        size = large.output.size(large.key)
+        size = large.output.stat(large.key).size
     places, first = [], 0
     for unit in large.units:
         places.append(Held(unit.name, large.key, first, unit.rows, size, unit.written))
@@ -134,7 +134,7 @@ def _size(large: _Large) -> int | None:
         raise DamagedError(
             f"{large.output.uri(large.key)} is not what a compaction wrote there: delete it and compact again"
         )
-    return large.output.size(large.key)
+    return large.output.stat(large.key).size
 
 
 def _tables(large: _Large) -> Iterator[pa.Table]:

@@ -96,8 +96,8 @@ def prepare(output: Store, recipe: Recipe, spread: Spread) -> dict[str, Any]:
     index: dict[str, dict[str, Any]] = {
         name: {"images": len(group), "marks": 0, "sha256": None} for name, group in groups.items()
     }
-    for name, told in spread(_estimate, todo):
-        index[name] |= told
+    for name, entry in spread(_estimate, todo):
+        index[name] |= entry
     output.put_new(INDEX, json.dumps(index, indent=1, sort_keys=True).encode())
     return dict(json.loads(output.get(INDEX)))
 
@@ -179,17 +179,17 @@ def _estimate(task: _Estimate) -> tuple[str, dict[str, Any]]:
     ]
     pictures = [pixels for data in datas if (pixels := _pixels(data)) is not None]
     marks = common_marks(pictures, sum(map(_coarse, datas)) * 2 > len(datas)) if pictures else []
-    told: dict[str, Any] = {"marks": len(marks), "sha256": None}
+    entry: dict[str, Any] = {"marks": len(marks), "sha256": None}
     if marks:
         data = packed(marks, len(pictures))
         digest = hashlib.sha256(data).hexdigest()
         # Named by content: two drivers, whose processors round differently, do not write over each other.
         task.output.put(key_of(task.group, digest), data)
         task.output.put(key_of(task.group, digest, "png"), _picture(marks))
-        told |= {"sha256": digest, "support": [mark.support for mark in marks]}
-        told |= {"boxes": [mark.box for mark in marks], "opacity": [float(m.alpha.max()) for m in marks]}
-        told |= {"frames": [mark.frame for mark in marks], "anchors": [mark.anchor for mark in marks]}
-    return task.group, told
+        entry |= {"sha256": digest, "support": [mark.support for mark in marks]}
+        entry |= {"boxes": [mark.box for mark in marks], "opacity": [float(m.alpha.max()) for m in marks]}
+        entry |= {"frames": [mark.frame for mark in marks], "anchors": [mark.anchor for mark in marks]}
+    return task.group, entry
 
 
 def _pixels(data: bytes) -> Image | None:

@@ -25,13 +25,13 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
-        told = {
+        fields = {
             "time": at.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
-        told |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
-        return redacted(json.dumps(told, ensure_ascii=True))
+        fields |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        return redacted(json.dumps(fields, ensure_ascii=True))
 
 
 def start(place: str | None = None) -> None:

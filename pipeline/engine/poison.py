@@ -1,4 +1,4 @@
-"""Which image ends its worker's process: how a poisoned image is told from a lost node and from a slow machine.
+"""Which image ends its worker's process: how a poisoned image is known from a lost node and a slow machine.
 
 A worker announces what it begins and what it has ended. What is begun again without an end has cost a process:
 

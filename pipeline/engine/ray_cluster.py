@@ -146,7 +146,7 @@ def _quiet() -> Iterator[None]:
 
 
 _PASSED_ON = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "CLEANPLATE_TLS_VERIFY")
-"""What the driver was told about its puts, and no secret, holds for the workers too."""
+"""What the driver learned about its puts, and no secret, holds for the workers too."""
 
 
 def _environment() -> dict[str, str]:

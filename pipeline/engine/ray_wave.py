@@ -104,11 +104,11 @@ def _why_it_ended(death: Death, patience: float) -> str:
     unit, _, stage = death.work.partition("/")
     where = f"unit {unit}: its worker ({stage}, ...) "
     if death.silent_s:
-        said = f"gave no sign of progress for {death.silent_s:.0f} s, and was ended (engine.patience: {patience:g})"
+        cause = f"gave no sign of progress for {death.silent_s:.0f} s, and was ended (engine.patience: {patience:g})"
     else:
-        said = "ended: a crash, killed for memory, or a lost node"
+        cause = "ended: a crash, killed for memory, or a lost node"
     images = f"; it was at {len(death.images)} image{'s' * (len(death.images) != 1)}" if death.images else ""
-    return f"{where}{said}{images}. The unit is begun again"
+    return f"{where}{cause}{images}. The unit is begun again"
 
 
 def attempts_actor() -> Any:

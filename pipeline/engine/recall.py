@@ -33,7 +33,7 @@ from cleanplate.pipeline.storage.connect import Store
 METHOD = "Anything any detector still sees counts as missed"
 _SHARE, _MOST = 0.01, 200
 ENOUGH = 50
-"""Images below which a sample says too little to be told as a share."""
+"""Images below which a sample is too small for a share."""
 _OVERLAP = 0.5
 
 
@@ -70,16 +70,16 @@ def estimate(output: Store, recipe: Recipe, spread: Spread, size: int) -> list[d
         looked += count
         removed.update(was_removed)
         missed.update(was_missed)
-    told = []
+    kinds = []
     for kind in recipe.remove:
         found, all_of_it = removed[kind], removed[kind] + missed[kind]
         if all_of_it:
             low, high = wilson(found, all_of_it)
-            told.append(
+            kinds.append(
                 {"kind": kind, "recall": found / all_of_it, "low": low, "high": high}
                 | {"removed": found, "missed": missed[kind], "images": looked, "method": METHOD}
             )
-    return told
+    return kinds
 
 
 def wilson(hits: int, tries: int) -> tuple[float, float]:

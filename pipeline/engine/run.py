@@ -42,7 +42,7 @@ class Run:
     stamp: Stamp
     run_id: str
     listing: Listing = field(default_factory=Listing)
-    """What the last listing of the source told besides its images."""
+    """What the last listing of the source found besides its images."""
     unmatched: dict[str, Any] = field(default_factory=dict)
     """What of `given.file` came to nothing, where the whole source was listed."""
 
@@ -67,9 +67,9 @@ def start(
     for store in (from_store, to_store):
         store.reach()
     # Fails now, not after an hour, when the source cannot be listed, or holds nothing.
-    told = Listing()
-    if not (any(plan.listed(from_store, recipe, 1, told)) or allow_empty or plan.generations(to_store)):
-        raise ConfigError(plan.none_under(from_store, told))
+    listing = Listing()
+    if not (any(plan.listed(from_store, recipe, 1, listing)) or allow_empty or plan.generations(to_store)):
+        raise ConfigError(plan.none_under(from_store, listing))
     digest = recipe.digest(weights)
     if new_run and _other_run(to_store, digest):
         to_store = open_store(f"{to_store.url}/run-{digest[:12]}")
@@ -91,7 +91,7 @@ def start(
     carried = stored.get(
         "columns"
     )  # As the first start found them, whatever the source's first table is now.
-    recipe = recipe.model_copy(update={"source": recipe.source.model_copy(update={"carried": carried})})
+    recipe = plan.with_carried(recipe, carried)
     recipe = static_watermark.placed(attachments.travelling(recipe, from_store, to_store), to_store)
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     names = tuple(columns.unpacked(carried).names)
@@ -139,7 +139,7 @@ def _watched(images: Iterator[plan.Planned], run: Run) -> Iterator[plan.Planned]
         count.see(image.uri)
         yield image
     count.end()
-    run.unmatched.update(count.told)
+    run.unmatched.update(count.summary)
 
 
 def planned(output: Store) -> list[plan.Unit]:
@@ -147,16 +147,16 @@ def planned(output: Store) -> list[plan.Unit]:
     return [unit for generation in plan.generations(output) for unit in plan.read_index(output, generation)]
 
 
-def _extend(run: Run, rows: Iterator[plan.Planned], told: Listing | None = None) -> None:
+def _extend(run: Run, rows: Iterator[plan.Planned], listing: Listing | None = None) -> None:
     generation = max(plan.generations(run.output), default=-1) + 1
-    cut.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest, told)
+    cut.cut(run.output, generation, rows, run.recipe, run.stamp.recipe_digest, listing)
 
 
 def execute(
     run: Run,
     units: list[plan.Unit],
     engine: Engine,
-    told: Callable[[Receipt], None],
+    on_receipt: Callable[[Receipt], None],
     stages: Stages = stages_of,
 ) -> None:
     """Do every unit that is not committed, telling of each receipt. Two passes: a unit that a dead node or an
@@ -176,7 +176,7 @@ def execute(
             return
         event(run, f"pass-{number}", units=len(todo), rows=sum(unit.rows for unit in todo))
         job = run.job(todo, number == PASSES, stages)
-        _listen(run, go(job), told)
+        _listen(run, go(job), on_receipt)
     if todo := missing(run.output, units):
         raise RunStopped(
             f"{len(todo)} of {len(units)} units are not committed ({todo[0].name}, ...); "
@@ -216,14 +216,14 @@ def missing(output: Store, units: list[plan.Unit]) -> list[plan.Unit]:
     return sorted((u for u in units if u.name not in done), key=lambda u: (-u.bytes, u.name))
 
 
-def _listen(run: Run, receipts: Iterator[Receipt], told: Callable[[Receipt], None]) -> None:
+def _listen(run: Run, receipts: Iterator[Receipt], on_receipt: Callable[[Receipt], None]) -> None:
     for receipt in receipts:
-        told(receipt)
+        on_receipt(receipt)
 
 
 def event(run: Run, name: str, **fields: Any) -> None:
     """One file in `events/`: the run's own history, for people. started, pass-1, pass-2, then complete or stopped
-    (with what was said); a start without an end was killed."""
+    (with the message); a start without an end was killed."""
     body = {"event": name, "run_id": run.run_id, "time": provenance.now(), **fields}
     run.output.put(f"events/{run.run_id}-{name}.json", json.dumps(body, indent=1, sort_keys=True).encode())
 

@@ -63,10 +63,10 @@ def _digest(data: bytes) -> str:
 
 
 def _listing_digest(store: Store) -> str:
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for item in sorted(store.list(), key=lambda item: item.key):
-        told.update(f"{item.key}\0{item.version}\n".encode("utf-8", "surrogateescape"))
-    return told.hexdigest()
+        digest.update(f"{item.key}\0{item.version}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def travelling(recipe: Recipe, source: Store, output: Store) -> Recipe:

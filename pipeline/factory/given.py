@@ -57,10 +57,10 @@ class Given:
         entries = self._lookup(name_of(uri, self._root), uri)
         if entries is None:
             return NO_ENTRY, []
-        told: Counter[str] = Counter()
-        found = [r for one in entries for r in regions_of(one, row["height"], row["width"], told)]
-        said = ", ".join(f"{count} {what}" for what, count in told.items())
-        return f"given: {said}" if said else "given", found
+        counts: Counter[str] = Counter()
+        found = [r for one in entries for r in regions_of(one, row["height"], row["width"], counts)]
+        summary = ", ".join(f"{count} {what}" for what, count in counts.items())
+        return f"given: {summary}" if summary else "given", found
 
 
 def name_of(uri: str, root: str) -> str:
@@ -179,8 +179,8 @@ def _mask_entry(data: bytes, key: str) -> Entry:
     return {"mask": levels > (127 if lossy else 0), "label": "mask"}
 
 
-def regions_of(one: Entry, height: int, width: int, told: Counter[str]) -> list[Region]:
-    """The regions of an entry in an image of this size. told: counts what was cut or ignored. Raises RowError for what
+def regions_of(one: Entry, height: int, width: int, counts: Counter[str]) -> list[Region]:
+    """The regions of an entry in an image of this size. counts: what was cut or ignored. Raises RowError for what
     does not fit it."""
     if one.get("size") and tuple(one["size"]) != (height, width):
         raise RowError(
@@ -201,15 +201,15 @@ def regions_of(one: Entry, height: int, width: int, told: Counter[str]) -> list[
             if len(polygon) < 6 or len(polygon) % 2:
                 raise RowError("given", f"a polygon of {len(polygon)} numbers")
             points = np.reshape(polygon, (-1, 2)) * scale
-            _inside(points, height, width, told)
+            _inside(points, height, width, counts)
             mask |= polygon_mask((height, width), np.clip(points, -_FAR, _FAR))  # Which cuts it right.
         return _parts(mask, name)
     if one["box"]:
         (left, top), (right, bottom) = (np.reshape(one["box"], (2, 2)) * scale).tolist()
         if left >= right or top >= bottom:
-            told["without area, ignored"] += 1
+            counts["without area, ignored"] += 1
             return []
-        box = _inside(np.array([[left, top], [right, bottom]]), height, width, told)
+        box = _inside(np.array([[left, top], [right, bottom]]), height, width, counts)
         (x0, y0), (x1, y1) = box.tolist()
         return [Region("given", name, 1.0, (x0, y0, x1, y1))]
     return []
@@ -217,12 +217,12 @@ def regions_of(one: Entry, height: int, width: int, told: Counter[str]) -> list[
 
 def _fitting(mask: Mask, height: int, width: int) -> Mask:
     if mask.shape != (height, width):
-        said = f"a mask of {mask.shape[1]} x {mask.shape[0]}, the picture is {width} x {height}"
-        raise RowError("given", said)
+        message = f"a mask of {mask.shape[1]} x {mask.shape[0]}, the picture is {width} x {height}"
+        raise RowError("given", message)
     return mask
 
 
-def _inside(points: Any, height: int, width: int, told: Counter[str]) -> Any:
+def _inside(points: Any, height: int, width: int, counts: Counter[str]) -> Any:
     """N x 2 points, cut to the picture. Raises RowError where one is not finite, or all lie outside: coordinates of a
     picture of another size are likelier than a thing that nobody can see."""
     most = np.array([width, height], np.float64)
@@ -234,15 +234,15 @@ def _inside(points: Any, height: int, width: int, told: Counter[str]) -> Any:
             f"{width} x {height}",
         )
     if (low < -_SLACK).any() or (high > most + _SLACK).any():
-        told["cut to the picture"] += 1
+        counts["cut to the picture"] += 1
     return np.clip(points, 0, most)
 
 
 class Unmatched:
-    """Counts the names of `given.file` that no image of a source has. told: empty while there is nothing to say."""
+    """Counts the names of `given.file` that no image of a source has. summary: empty while there is nothing to say."""
 
     def __init__(self) -> None:
-        self.told: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
         self._names: set[bytes] = set()
         self._root, self._form, self._named, self._without_area = "", "", 0, 0
 
@@ -275,8 +275,8 @@ class Unmatched:
         """After the last image."""
         if self._names or self._without_area:
             examples = [os.fsdecode(name) for name in heapq.nsmallest(3, self._names)]
-            self.told = {"named": self._named, "unmatched": len(self._names), "examples": examples}
-            self.told["without_area"] = self._without_area
+            self.summary = {"named": self._named, "unmatched": len(self._names), "examples": examples}
+            self.summary["without_area"] = self._without_area
 
 
 def _parts(mask: Mask, name: str) -> list[Region]:

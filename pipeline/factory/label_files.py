@@ -64,8 +64,8 @@ def table_of(data: bytes, form: str, shares: bool = False) -> pa.Table:
             entries = _coco(content) if is_coco and form != "rows" else _rows(content, shares)
         table = pa.Table.from_pylist(list(entries), schema=TABLE)
     except (ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
-        said = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ConfigError(f"given.file cannot be read: {said[:300]}") from error
+        message = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ConfigError(f"given.file cannot be read: {message[:300]}") from error
     return table.sort_by("name")
 
 
@@ -99,7 +99,7 @@ def _rows(rows: Any, shares: bool) -> Iterator[Entry]:
                 if column.endswith("_xywh") and isinstance(boxes, list)
                 for box in boxes
             ] or [row]
-        shapes = [made for region in regions if (made := shape_of(region))]
+        shapes = [drawn for region in regions if (drawn := shape_of(region))]
         if not shapes:
             yield entry(name)
         for region, shape in zip(regions, shapes, strict=False):

@@ -172,8 +172,8 @@ class Consensus:
 
         stored = np.ascontiguousarray(upright_to_stored(picture, orientation))
         turned = _turned(mark, picture.shape[:2], orientation)
-        made, rest = take_off_jpeg(stored, planes, turned, self.rule.max_opacity)
-        return np.ascontiguousarray(upright(made, orientation)), upright(rest, orientation)
+        restored, rest = take_off_jpeg(stored, planes, turned, self.rule.max_opacity)
+        return np.ascontiguousarray(upright(restored, orientation)), upright(rest, orientation)
 
     def _of(self, row: dict[str, Any]) -> Iterator[tuple[Mark, dict[str, Any]]]:
         """The marks that were found in the row, each with its region."""

@@ -140,9 +140,12 @@ def prompt(recipe: Recipe) -> Detector:
 @lru_cache(maxsize=2)
 def _words(model: str, words: tuple[str, ...], low: float | None, gpus: float) -> Detector:
     from cleanplate.models.detectors.objects.prompt import PromptDetector
+    from cleanplate.models.detectors.objects.sam3_words import Sam3Detector, is_sam3
     from cleanplate.models.weights.hub import folder_of
 
-    return PromptDetector(folder_of(model), words, low, pick(gpus), name=model.rpartition("/")[2])
+    folder = folder_of(model)
+    make = Sam3Detector if is_sam3(folder) else PromptDetector
+    return make(folder, words, low, pick(gpus), name=model.rpartition("/")[2])
 
 
 def everything(recipe: Recipe) -> Detector:

@@ -64,9 +64,9 @@ def carry(output: Store, rule: Rule, layout: str, source: str) -> dict[str, Any]
     for name, data in labels.files(verdicts, written):
         output.put(f"{FOLDER}/{name}", data)
     output.put(f"{FOLDER}/changes.csv", _changes(labels, verdicts))
-    told = _summary(labels, verdicts)
-    output.put(f"{FOLDER}/summary.json", (json.dumps(told, indent=1) + "\n").encode())
-    return told
+    summary = _summary(labels, verdicts)
+    output.put(f"{FOLDER}/summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    return summary
 
 
 def _pictures(output: Store, labels: Labels, layout: str, root: str) -> dict[str, _Picture]:

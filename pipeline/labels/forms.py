@@ -95,8 +95,8 @@ def read(rule: Rule) -> Labels:
             else Rows(name, _Text(data, content), rule.shares)
         )
     except (ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as error:
-        said = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ConfigError(f"labels.file cannot be read: {said[:300]}") from error
+        message = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ConfigError(f"labels.file cannot be read: {message[:300]}") from error
 
 
 class Coco:
@@ -260,8 +260,8 @@ class Rows:
                 what = label_files.label_of(region if isinstance(region, dict) else row)
                 where = None if shape is None else label_files.entry("", what, shares=shares, **shape)
                 ident = str(region.get("id", "")) if isinstance(region, dict) else ""
-                said = f"row {at + 1}" if column is None else f"row {at + 1}, {column} {n + 1}"
-                self.labels.append(Label(image, where, ident or said, what))
+                place = f"row {at + 1}" if column is None else f"row {at + 1}, {column} {n + 1}"
+                self.labels.append(Label(image, where, ident or place, what))
 
     def keys(self, name: str, uri: str) -> Iterable[str]:
         return given.spellings(name, uri)

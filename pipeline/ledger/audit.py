@@ -93,12 +93,12 @@ def audit(
     *,
     compare: bool = True,
     source: Store | None = None,
-    told: Callable[[int, int], None] = lambda done, parts: None,
+    on_part: Callable[[int, int], None] = lambda done, parts: None,
 ) -> Audit:
     """Read all of a run's output again and say what is wrong with it.
 
     compare: read each row's source again and compare. source: also list it, and look for a row for each object;
-    needs the run's own source. told: called after each part with parts read and parts there are.
+    needs the run's own source. on_part: called after each part with parts read and parts there are.
     Raises ConfigError for another source than the run's, StorageError where a store does not answer.
     """
     record = ledger.read_record(output)
@@ -121,7 +121,7 @@ def audit(
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for n, name in enumerate(names):
             seen.append(_part(output, name, inside[name], rules, found, threads))
-            told(n + 1, len(names))
+            on_part(n + 1, len(names))
     rows = np.sort(np.concatenate(seen)) if seen else np.zeros(0, _SEEN)
     found.rows = len(rows)
     _unique(rows, found)
@@ -136,7 +136,7 @@ def _planned(output: Store, found: Audit) -> dict[str, plan.Unit]:
         try:
             units |= {unit.name: unit for unit in plan.read_index(output, generation)}
         except (DamagedError, TypeError) as error:
-            found.add("planned", f"plan/{generation:04d}.index.parquet", f"cannot be read: {_said(error)}")
+            found.add("planned", f"plan/{generation:04d}.index.parquet", f"cannot be read: {_message(error)}")
     return units
 
 
@@ -171,7 +171,7 @@ def _part(
         table = part.read()
     except (pa.ArrowException, OSError, ValueError, KeyError, StorageError) as error:
         _pass_on(error)
-        found.add("readable", name, _said(error))
+        found.add("readable", name, _message(error))
         return nothing
     found.add("readable", name, None)
     found.add(
@@ -227,10 +227,10 @@ def _row(row: Row, source: Fetched | None, rules: _Rules, version: str) -> list[
             findings.append(("image there", None))
         except StorageError as error:
             _pass_on(error)
-            return [("image there", _said(error))]
+            return [("image there", _message(error))]
     findings += audit_rows.of_row(row, rules.digest)
     if isinstance(source, CleanplateError):
-        return [*findings, ("source there", _said(source))]
+        return [*findings, ("source there", _message(source))]
     if source is not None:
         findings += [("source there", None), *audit_rows.against_source(row, source, version)]
     return findings
@@ -241,7 +241,7 @@ def _as_planned(output: Store, unit: plan.Unit, table: pa.Table) -> str | None:
         planned = plan.read_unit(output, unit)
     except (DamagedError, StorageError, ContractError) as error:
         _pass_on(error)
-        return f"the plan of this unit cannot be read: {_said(error)}"
+        return f"the plan of this unit cannot be read: {_message(error)}"
     want, have = (
         sorted(zip(*(t[c].to_pylist() for c in schema.PLAN.names), strict=True), key=repr)
         for t in (planned, table)
@@ -261,7 +261,7 @@ def _short(image_id: str | None) -> bytes:
     try:
         return bytes.fromhex((image_id or "")[:32]) + b"."
     except ValueError:
-        return b"?"  # No id: told by the check "identity".
+        return b"?"  # No id: the check "identity" reports it.
 
 
 def _unique(rows: npt.NDArray[Any], found: Audit) -> None:
@@ -293,7 +293,7 @@ def _pass_on(error: BaseException) -> None:
         raise error
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 

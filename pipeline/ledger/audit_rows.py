@@ -47,11 +47,11 @@ def of_row(row: Row, digest: str) -> Iterator[Finding]:
     except encode.ImageError as error:
         yield "image", f"the output does not decode: {error}"
         return
-    told, is_so = (
+    stored, is_so = (
         _kind(row["output_format"], row),
         _kind(found.format, {"width": found.width, "height": found.height}),
     )
-    yield "image", None if told == is_so else f"the output is {is_so}, the row says {told}"
+    yield "image", None if stored == is_so else f"the output is {is_so}, the row says {stored}"
 
 
 def _kind(name: str | None, row: Row) -> str:
@@ -132,7 +132,7 @@ def against_source(row: Row, source: bytes, version: str = schema.VERSION) -> It
         before, after, mask = encode.decode(source), encode.decode(image), mask_of(row)
         _edited(row)
     except (encode.ImageError, ValueError, TypeError):
-        return  # Told by the checks of the row itself.
+        return  # The checks of the row itself report it.
     if before.orientation != 1 and (before.format, after.format, after.orientation) == ("jpeg", "jpeg", 1):
         turned = jpeg_rotate.turn(source, before.orientation)
         if turned is not None:  # The recipe had it stored upright: compare with the source turned likewise.

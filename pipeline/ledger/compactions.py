@@ -35,7 +35,7 @@ _INDEX = pa.schema(
 @dataclass(frozen=True)
 class Held:
     """Where a unit lies: `rows` rows from row `first` on of the large part with the key `part`, of `size` bytes.
-    written: when the unit's own part was, seconds since 1970, if its store told."""
+    written: when the unit's own part was, seconds since 1970, if its store reports it."""
 
     unit: str
     part: str

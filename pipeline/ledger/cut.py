@@ -39,17 +39,17 @@ def cut(
     rows: Iterable[Planned],
     recipe: Recipe,
     digest: str,
-    told: Listing | None = None,
+    listing: Listing | None = None,
 ) -> list[Unit]:
     """Write generation `generation` of the plan from `rows` and return its units; when another driver wrote
     it first, return what that one wrote. No rows: nothing is written and the list is empty.
 
-    told: of the listing that the rows come from; the index then says which containers it holds whole.
+    listing: of the listing that the rows come from; the index then says which containers it holds whole.
     """
     units = _cut(output, generation, rows, recipe, digest)
     if not units:
         return []
-    whole = json.dumps(told.whole if told else [])
+    whole = json.dumps(listing.whole if listing else [])
     layout = INDEX.with_metadata({CONTAINERS: whole})
     index = pa.Table.from_pylist([unit.__dict__ for unit in units], schema=layout)
     if not output.put_new(index_key(generation), _parquet([index])):

@@ -40,7 +40,7 @@ _MEANING = {
     "cleaned": "found, removed, and not found again",
     "hidden": "found; some of it is hidden, not removed: the column `hidden` says by what",
     "residual": "something was still found after the allowed passes: look at these",
-    "skipped": "a limit of the recipe said no; without a picture unless the recipe keeps them",
+    "skipped": "a limit of the recipe excluded it; without a picture unless the recipe keeps them",
     "failed": "could not be read or processed; without a picture",
 }
 
@@ -52,8 +52,8 @@ def write(output: Store) -> None:
     if facts.unreadable:
         raise DamagedError("; ".join(facts.unreadable[:3]))
     output.put(README, readme(output.url, record, facts, places).encode())
-    told = croissant(output.url, record, facts, places)
-    output.put(CROISSANT, (json.dumps(told, indent=1) + "\n").encode())
+    record_set = croissant(output.url, record, facts, places)
+    output.put(CROISSANT, (json.dumps(record_set, indent=1) + "\n").encode())
 
 
 def _places(output: Store) -> list[str]:
@@ -171,7 +171,7 @@ def _how(record: Mapping[str, Any], places: Sequence[str]) -> str:
     where = {
         "parquet": "Pictures are in `image.bytes` of the parts.",
         "files": "Pictures are files below `images/`, named like the source's; `image.path` of a row says which.",
-        "webdataset": "Pictures are in `shards/*.tar`, each beside a `.json` with its row; `image.path` says where.",
+        "webdataset": "Pictures are in `shards/*.tar`, each beside its row as JSON; `image.path` says where.",
     }[layout]
     shown = list(dict.fromkeys(place if "*" in place else _PARTS for place in places))
     beside = ""
@@ -258,7 +258,7 @@ def croissant(url: str, record: Mapping[str, Any], facts: Facts, places: Sequenc
                 "@type": "cr:RecordSet",
                 "@id": "rows",
                 "name": "rows",
-                "description": "One row per input image; nested columns are told in README.md's Parquet schema.",
+                "description": "One row per input image; nested columns are described in README.md's Parquet schema.",
                 "field": list(_fields(_layout(record) == "parquet")),
             }
         ],
@@ -266,8 +266,8 @@ def croissant(url: str, record: Mapping[str, Any], facts: Facts, places: Sequenc
 
 
 def _file_set(name: str, what: str, encoding: str, includes: Sequence[str]) -> dict[str, Any]:
-    told = {"@type": "cr:FileSet", "@id": name, "name": name, "description": what}
-    return told | {
+    fields = {"@type": "cr:FileSet", "@id": name, "name": name, "description": what}
+    return fields | {
         "encodingFormat": encoding,
         "includes": includes[0] if len(includes) == 1 else list(includes),
     }
@@ -288,8 +288,8 @@ def _fields(pictures: bool) -> Any:
 
 def _field(name: str, kind: str, doc: str, **extra: Any) -> dict[str, Any]:
     source = {"fileSet": {"@id": ledger.PARTS}, "extract": {"column": name}, **extra}
-    told = {"@type": "cr:Field", "@id": f"rows/{name}", "name": name, "description": doc}
-    return told | {"dataType": kind, "source": source}
+    fields = {"@type": "cr:Field", "@id": f"rows/{name}", "name": name, "description": doc}
+    return fields | {"dataType": kind, "source": source}
 
 
 # The context that Croissant 1.0 prescribes (its specification, appendix "JSON-LD context").

@@ -28,7 +28,7 @@ from cleanplate.pipeline.errors import DamagedError, RowError, StorageError
 from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.schema import Row
-from cleanplate.pipeline.storage import tar_file
+from cleanplate.pipeline.storage import columns, tar_file
 from cleanplate.pipeline.storage.address import Inner, inner_of, key_of
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.range_file import RangeFile
@@ -135,15 +135,19 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
     key = shard_key(unit)
     files: list[tuple[str, bytes]] = []
     rows = table.to_pylist()
+    members = columns.members_of(schema.carried_of(table.schema))
+    ours = columns.OUR_MEMBER if "json" in members else "json"
+    pictures = set()
     for row in rows:
         if row["image"] is not None:
-            told = {name: value for name, value in row.items() if name != "image"}
-            beside = json.dumps(told, ensure_ascii=False, default=_in_words).encode()
-            files.append((f"{row['image_id']}.json", beside))
-            files.append(
-                (f"{row['image_id']}.{FORMATS[row['output_format']].suffixes[0]}", row["image"]["bytes"])
-            )
-    lies = {m.name.partition(".")[0]: m for m in tar_file.make(files)[1] if not m.name.endswith(".json")}
+            fields = {name: value for name, value in row.items() if name not in ("image", *members)}
+            beside = json.dumps(fields, ensure_ascii=False, default=_in_words).encode()
+            picture = f"{row['image_id']}.{FORMATS[row['output_format']].suffixes[0]}"
+            pictures.add(picture)
+            files.append((f"{row['image_id']}.{ours}", beside))
+            files.append((picture, row["image"]["bytes"]))
+            files += [(f"{row['image_id']}.{m}", _bytes(row[m])) for m in members if row[m] is not None]
+    lies = {m.name.partition(".")[0]: m for m in tar_file.make(files)[1] if m.name in pictures}
     paths = [
         Inner("tar", key, at=m.at, size=m.size, member=m.name).uri
         if (m := lies.get(row["image_id"]))
@@ -153,6 +157,10 @@ def _shard(output: Store, unit: str, table: pa.Table) -> pa.Table:
     pointing = _pointing(table, paths)
     data, _ = tar_file.make([*files, (_ROWS, part_file.part_bytes(pointing))])
     return pointing if output.put_new(key, data) else _taken_over(output, key)
+
+
+def _bytes(member: str | bytes) -> bytes:
+    return member.encode() if isinstance(member, str) else member
 
 
 def _in_words(value: Any) -> Any:

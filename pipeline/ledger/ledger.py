@@ -42,7 +42,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What the driver hears of one unit: small, whatever the unit holds."""
+    """What the driver receives of one unit: small, whatever the unit holds."""
 
     unit: str
     rows: int
@@ -72,7 +72,7 @@ def done(output: Store) -> set[str]:
 def located(output: Store) -> dict[str, str]:
     """unit -> the name of the part that holds it, for every committed unit. What a compaction holds is read there,
     whatever `parts/` still lists (or lists again: a writer that woke up late)."""
-    # In this order: a unit whose part is swept between the two is told by the index, which came before.
+    # In this order: a unit whose part is swept between the two is in the index, which came before.
     listed = [item.key.removeprefix(f"{PARTS}/") for item in output.list(PARTS)]
     names = {n.removesuffix(".parquet"): n for n in listed if n.endswith(".parquet") and "/" not in n}
     return names | {unit: place.part for unit, place in compactions.held(output).items()}
@@ -95,7 +95,7 @@ def has(output: Store, unit: str) -> bool:
 
 def has_key(output: Store, key: str) -> bool:
     try:
-        return output.size(key) > 0
+        return output.stat(key).size > 0
     except StorageError as error:
         if error.kind == "missing":
             return False
@@ -113,7 +113,8 @@ def read_part(output: Store, name: str, columns: list[str] | None = None) -> pa.
     key = part_key(name)
     with part_file.reading(output, key):
         file = pa.BufferReader(output.get(key)) if columns is None else RangeFile(output, key)
-        return pq.read_table(file, columns=columns, page_checksum_verification=True)
+        with part_file.opened(file) as part:
+            return part.read(columns)
 
 
 @contextmanager
@@ -123,7 +124,7 @@ def open_part(output: Store, name: str) -> Iterator[pq.ParquetFile]:
     key = part_key(name)
     with (
         part_file.reading(output, key),
-        pq.ParquetFile(RangeFile(output, key), pre_buffer=True, page_checksum_verification=True) as file,
+        part_file.opened(RangeFile(output, key), pre_buffer=True) as file,
     ):
         yield file
 
@@ -226,7 +227,7 @@ def counts(table: pa.Table) -> tuple[int, dict[str, int], dict[str, int]]:
     return table.num_rows, dict(statuses), dict(causes)
 
 
-_PROBLEMS_TOLD = 3
+_PROBLEMS_SHOWN = 3
 
 
 def timings(table: pa.Table) -> dict[str, float]:
@@ -241,7 +242,7 @@ def timings(table: pa.Table) -> dict[str, float]:
 
 def problems(table: pa.Table) -> tuple[Problem, ...]:
     """The first failed and skipped rows of a part, for a person to read."""
-    bad = table.filter(pc.is_valid(table["error"])).slice(0, _PROBLEMS_TOLD).select(["source_uri", "error"])
+    bad = table.filter(pc.is_valid(table["error"])).slice(0, _PROBLEMS_SHOWN).select(["source_uri", "error"])
     return tuple(
         Problem(row["source_uri"], f"{row['error']['stage']}/{row['error']['kind']}", row["error"]["message"])
         for row in bad.to_pylist()
@@ -299,10 +300,10 @@ def _differing(stored: Mapping[str, Any], record: Mapping[str, Any], name: str) 
     """In what two runs differ: the keys of their recipes and their weights, where the records tell."""
     if name != "recipe_digest":
         return f"{stored.get(name)}, not {record[name]}"
-    told = differences(stored.get("recipe") or {}, record.get("recipe") or {})
-    told = told or differences(stored.get("weights") or {}, record.get("weights") or {}, "weights.")
-    rest = f" and {len(told) - 5} more" if len(told) > 5 else ""
-    return f"{', '.join(told[:5])}{rest}" if told else f"{stored.get(name)}, not {record[name]}"
+    changed = differences(stored.get("recipe") or {}, record.get("recipe") or {})
+    changed = changed or differences(stored.get("weights") or {}, record.get("weights") or {}, "weights.")
+    rest = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+    return f"{', '.join(changed[:5])}{rest}" if changed else f"{stored.get(name)}, not {record[name]}"
 
 
 def read_record(output: Store) -> dict[str, Any]:

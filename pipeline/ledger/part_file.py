@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import DamagedError
 from cleanplate.pipeline.storage.connect import Store
 
@@ -28,10 +29,22 @@ def reading(output: Store, key: str, remedy: str = MAKE_ANEW) -> Iterator[None]:
     except _BROKEN as error:
         if seal_holds(output.get(key)):
             raise
-        said = " ".join(str(error).split())[:160]
+        message = " ".join(str(error).split())[:160]
         raise DamagedError(
-            f"{output.uri(key)} is damaged ({said or type(error).__name__}): {remedy}"
+            f"{output.uri(key)} is damaged ({message or type(error).__name__}): {remedy}"
         ) from error
+
+
+def opened(file: Any, **how: Any) -> pq.ParquetFile:
+    """A part, open for reading. Raises ValueError where its columns are not those of its version: no checksum covers
+    the footer, where one flipped bit renames a column."""
+    part = pq.ParquetFile(file, page_checksum_verification=True, **how)
+    there = part.schema_arrow
+    if schema.version_of(there) == schema.VERSION and list(there) != list(
+        schema.part_schema(carried=schema.carried_of(there))
+    ):
+        raise ValueError("its footer names other columns")
+    return part
 
 
 def part_bytes(table: pa.Table) -> bytes:
@@ -79,7 +92,7 @@ def seal_holds(data: bytes, footer: pq.FileMetaData | None = None) -> bool:
     cannot be opened is not as it was made."""
     try:
         footer = footer or pq.read_metadata(pa.BufferReader(data))
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return False
     seal = (footer.metadata or {}).get(_SEAL.encode(), b"")
     at = data.rfind(seal)

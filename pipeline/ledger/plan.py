@@ -31,12 +31,14 @@ from cleanplate.pipeline.errors import ConfigError, ContractError
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.ledger.id_set import Ids
 from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.recipe.run_sections import Web
 from cleanplate.pipeline.storage import columns, containers
-from cleanplate.pipeline.storage.address import inner_of
+from cleanplate.pipeline.storage.address import identity_of, inner_of, key_of
 from cleanplate.pipeline.storage.columns import Carried
 from cleanplate.pipeline.storage.connect import Object, Store
 from cleanplate.pipeline.storage.containers import Listing
 from cleanplate.pipeline.storage.range_file import RangeFile
+from cleanplate.pipeline.storage.web import Manners
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Planned:
-    """One row to plan: what the listing said, and which attempt at it this is."""
+    """One row to plan: what the listing holds, and which attempt at it this is."""
 
     uri: str
     object: Object
@@ -66,28 +68,42 @@ class Planned:
 
 
 def image_id(uri: str, version: str) -> str:
-    """The row's identity: sha256 over uri and version. Never a rank, a counter or a block."""
-    return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()
+    """The row's identity: sha256 over uri (see `identity_of`) and version. Never a rank, a counter or a block."""
+    return hashlib.sha256(f"{identity_of(uri)}\n{version}".encode()).hexdigest()
 
 
 def listed(
-    source: Store, recipe: Recipe, limit: int | None = None, told: Listing | None = None
+    source: Store, recipe: Recipe, limit: int | None = None, listing: Listing | None = None
 ) -> Iterator[Planned]:
     """Every image of the source's objects that the recipe's globs choose; the first `limit` of the listing.
 
-    told: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
+    listing: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
     """
-    items = (item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude))
-    found = containers.images_of(
-        source, items, recipe.source.format, recipe.source.image_column, told or Listing()
+    items: Iterator[Object] = (
+        item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude)
     )
+    listing = listing or Listing()
+    web = recipe.source.web
+    if web.etags:
+        listing.ask = manners_of(web)
+    if recipe.source.format == "list":
+        items = iter(())  # The entries are what is chosen from.
+    listing.carried = frozenset(columns.members_of(columns.unpacked(recipe.source.carried)))
+    found = containers.images_of(source, items, recipe.source.format, recipe.source.image_column, listing)
+    if recipe.source.format == "list":
+        found = (one for one in found if chosen(key_of(one[0], ""), recipe.include, recipe.exclude))
     for uri, item in itertools.islice(found, limit):
         yield Planned(uri, item)
 
 
-def none_under(source: Store, told: Listing) -> str:
-    """The message where nothing was listed. told: of that listing."""
-    others = sum(told.left_out.values())
+def manners_of(web: Web) -> Manners:
+    """How a run asks hosts of the web."""
+    return Manners(web.per_host, web.rate, web.timeout, agent=web.agent, heed=not web.ignore_opt_out)
+
+
+def none_under(source: Store, listing: Listing) -> str:
+    """The message where nothing was listed. listing: of that listing."""
+    others = sum(listing.left_out.values())
     beside = f" ({others:,} other file{'s' * (others != 1)} left out)" if others else ""
     return (
         f"no images under {source.url}{beside}: correct the place, or what include and exclude choose; "
@@ -96,22 +112,37 @@ def none_under(source: Store, told: Listing) -> str:
 
 
 def carried(source: Store, recipe: Recipe) -> Carried:
-    """The columns that a run over this source carries: of the first table that is listed. Raises ConfigError."""
+    """The columns that a run over this source carries: of the first table that is listed; where the listing begins with
+    a tar, of the samples of the first pictures. Raises ConfigError."""
     rule = recipe.source.columns
     if rule == "none":
         return Carried(pa.schema([]))
-    for row in listed(source, recipe, _LOOKED_AT):
+    looked = Listing()
+    for row in listed(source, recipe, _LOOKED_AT, looked):
         inner = inner_of(row.uri)
-        if inner is not None and inner.row >= 0:
+        if inner is not None and inner.row >= 0 and not looked.beside:
             whole = columns.schema_of(inner)
             ours = b"cleanplate" in (whole.metadata or {})
             own = schema.carried_of(whole).names if ours else None
             return columns.of_table(row.uri, None if rule == "all" else rule, schema.COLUMNS.keys(), own)
-    if rule != "all":
+    asked = None if rule == "all" else rule
+    if asked and not looked.beside:
         raise ConfigError(
-            f"columns: {source.url} has no Parquet or Arrow file among its first {_LOOKED_AT:,} images"
+            f"columns: {source.url} has no Parquet or Arrow file, and no tar with samples, among its first "
+            f"{_LOOKED_AT:,} images"
         )
-    return Carried(pa.schema([]))
+    pictures = [name for name in looked.beside if containers.is_picture(name)]
+    if recipe.output.layout == "webdataset" and (wrong := [name for name in asked or () if name in pictures]):
+        raise ConfigError(
+            f"columns: {', '.join(wrong)} would stand beside the cleaned picture as it is, under a picture's name, in "
+            "every tar: leave it out, or use another --output-layout"
+        )
+    return columns.of_samples(looked.beside, asked, schema.COLUMNS.keys(), pictures)
+
+
+def with_carried(recipe: Recipe, packed: str | None) -> Recipe:
+    """The recipe of a run that carries these columns (`columns.packed`)."""
+    return recipe.model_copy(update={"source": recipe.source.model_copy(update={"carried": packed})})
 
 
 _LOOKED_AT = 1000

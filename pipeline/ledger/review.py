@@ -28,7 +28,7 @@ REDO_GROW = 0.25
 
 
 class Mark(BaseModel):
-    """What a person said of one attempt at one image. grow: of a redo, instead of REDO_GROW."""
+    """A person's decision on one attempt at one image. grow: of a redo, instead of REDO_GROW."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -102,34 +102,34 @@ def asked(output: Store, marks: Marks) -> Asked:
         )
     known = _planned(output, {mark.image_id for mark in marks.marks})
     _check(marks, known, ledger.done(output), output.url)
-    told = Asked()
+    decisions = Asked()
     open_marks = []
     for mark in marks.marks:
         after = known[mark.image_id].get(mark.attempt + 1)
         if mark.mark == "keep":
-            told.count("keep")
+            decisions.count("keep")
         elif after is None:
             open_marks.append(mark)
         else:
-            told.count("done" if (after.review or {}).get("mark") == mark.mark else "outdated")
+            decisions.count("done" if (after.review or {}).get("mark") == mark.mark else "outdated")
     judged = _judged(output, {known[mark.image_id][mark.attempt].unit for mark in open_marks}, open_marks)
     for mark in open_marks:
-        _ask(told, mark, known[mark.image_id][mark.attempt], *judged[mark.image_id])
-    return told
+        _ask(decisions, mark, known[mark.image_id][mark.attempt], *judged[mark.image_id])
+    return decisions
 
 
-def _ask(told: Asked, mark: Mark, row: _Known, status: str, sha256: str | None) -> None:
+def _ask(decisions: Asked, mark: Mark, row: _Known, status: str, sha256: str | None) -> None:
     if mark.mark == "wrong" and status == "failed":
         raise ConfigError(
             f"image {mark.image_id} failed, so nothing was removed that could be wrong: mark it redo, or leave it out"
         )
     if mark.mark == "wrong" and status == "unchanged":
-        return told.count("as it was")
+        return decisions.count("as it was")
     before = row.review["grow"] if row.review and row.review["mark"] == "redo" else 0.0
     grow = (mark.grow or before + REDO_GROW) if mark.mark == "redo" else None
     review = {"mark": mark.mark, "grow": grow, "attempt": mark.attempt, "source_sha256": sha256}
-    told.rows.append(plan.Planned(row.uri, row.object, mark.attempt + 1, review))
-    return told.count(mark.mark)
+    decisions.rows.append(plan.Planned(row.uri, row.object, mark.attempt + 1, review))
+    return decisions.count(mark.mark)
 
 
 def _check(marks: Marks, known: dict[str, dict[int, _Known]], done: set[str], url: str) -> None:

@@ -38,8 +38,8 @@ def explained(error: Any, model: type[BaseModel]) -> str:
         near = did_you_mean(str(got), [*words, *NAMES] if more else words)
         return f"{where}: {got!r} is none of {', '.join(words)}{near}{more}"
     message = error["msg"].removeprefix(_PREFIX)
-    told = "" if isinstance(got, dict) or error["type"] == "value_error" else f" (got {got!r})"
-    return f"{where}: {message}{told}" if where else f"{message}{told}"
+    value = "" if isinstance(got, dict) or error["type"] == "value_error" else f" (got {got!r})"
+    return f"{where}: {message}{value}" if where else f"{message}{value}"
 
 
 def keys_at(model: type[BaseModel], path: Iterable[Any]) -> list[str]:

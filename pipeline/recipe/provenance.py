@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-_TOLD = (
+_NAMES = (
     "ray",
     "torch",
     "pyarrow",
@@ -36,8 +36,8 @@ def code_version() -> str:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return version
-    said = _git(root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-    return f"{version}+g{said}" if said else version
+    commit = _git(root, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return f"{version}+g{commit}" if commit else version
 
 
 def _git(root: Path, *words: str) -> str:
@@ -53,7 +53,7 @@ def _git(root: Path, *words: str) -> str:
 def packages() -> dict[str, str]:
     """Versions of the packages that decide the output."""
     found = {}
-    for name in _TOLD:
+    for name in _NAMES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

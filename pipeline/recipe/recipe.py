@@ -165,19 +165,21 @@ class Recipe(Part):
             "logos": {"references"},
             "given": {"file", "root"},
         }
-        told = self.model_dump(mode="json", exclude=places)
-        if told["source"]["columns"] == "all":  # What digests without the key said already.
-            del told["source"]["columns"]
+        digested = self.model_dump(mode="json", exclude=places)
+        if digested["source"]["columns"] == "all":  # What digests without the key meant.
+            del digested["source"]["columns"]
+        if digested["source"].pop("web")["etags"]:
+            digested["source"]["etags"] = True
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.
-            told["persons"] = {"model": "blazepose", "classes": [0]}
+            digested["persons"] = {"model": "blazepose", "classes": [0]}
         if self.text == Text():
-            del told["text"]
+            del digested["text"]
         if not {"person", "vehicle", "object"} & set(self.remove):
             # It doubts animals' faces; runs of faces were named before it did, and go on.
             weights = {name: digest for name, digest in weights.items() if name != "nanodet"}
         body = {
-            "recipe": told,
+            "recipe": digested,
             "weights": dict(sorted(weights.items())),
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
@@ -199,9 +201,9 @@ def load(path: str | Path | None, overrides: dict[str, Any] | None = None) -> Re
     body = body or {}
     for dotted, value in (overrides or {}).items():
         _put(body, dotted, value)
-    if told := _credentials(body):
+    if secret := _credentials(body):
         raise ConfigError(
-            f"{told}: a recipe must not hold credentials, because outputs and rows repeat it. "
+            f"{secret}: a recipe must not hold credentials, because outputs and rows repeat it. "
             "Use the environment, a profile or a role"
         )
     try:
@@ -241,30 +243,30 @@ def changed(recipe: Recipe) -> str:
 
 def _apart(own: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """The keys of `own` whose values are not those of `usual`, mapping by mapping."""
-    told: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key, value in own.items():
         other = usual.get(key)
         if isinstance(value, dict) and isinstance(other, dict) and value:
             if inner := _apart(value, other):
-                told[key] = inner
+                fields[key] = inner
         elif value != other:
-            told[key] = value
-    return told
+            fields[key] = value
+    return fields
 
 
 def differences(stored: Mapping[str, Any], new: Mapping[str, Any], below: str = "") -> list[str]:
     """The keys in which two recipes, or two records' parts, differ: "inpaint.name: blur -> pixelate". `engine` is no
     part of a run's identity and left out."""
-    told = []
+    changed = []
     for key in dict.fromkeys((*new, *stored)):
         old, now, name = stored.get(key), new.get(key), f"{below}{key}"
         if old == now or name == "engine":
             continue
         if isinstance(old, Mapping) and isinstance(now, Mapping):
-            told += differences(old, now, f"{name}.")
+            changed += differences(old, now, f"{name}.")
         else:
-            told.append(f"{name}: {_short(old)} -> {_short(now)}")
-    return told
+            changed.append(f"{name}: {_short(old)} -> {_short(now)}")
+    return changed
 
 
 def _short(value: Any) -> str:

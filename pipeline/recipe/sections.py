@@ -117,7 +117,8 @@ class Masks(Part):
         "transformers saves it, or a hub id (name@revision)",
     )
     prompts: Literal["boxes", "points", "both"] = Field(
-        "boxes", description="what Segment Anything is told of a region: its box, a point inside it, or both"
+        "boxes",
+        description="the prompt of Segment Anything for a region: its box, a point inside it, or both",
     )
     grow: Share = Field(0.02, description="widen each mask by this share of its box's shorter side")
     grow_px: Annotated[int, Field(ge=0, le=256)] = Field(3, description="... and by at least so many pixels")
@@ -263,8 +264,8 @@ class Text(Part):
     @field_validator("only", "keep", mode="before")
     @classmethod
     def _known(cls, words: object) -> object:
-        told = (words,) if isinstance(words, str) else words
-        return checked(tuple(str(word) for word in told)) if isinstance(told, list | tuple) else told
+        chosen = (words,) if isinstance(words, str) else words
+        return checked(tuple(str(word) for word in chosen)) if isinstance(chosen, list | tuple) else chosen
 
 
 class Logos(Part):
@@ -292,7 +293,7 @@ class Given(Part):
         "a folder must be in sight of every worker",
     )
     form: Literal["auto", "rows", "coco", "yolo", "masks"] = Field(
-        "auto", description="auto = told by the content; docs/detectors.md tells the forms"
+        "auto", description="auto = by the content; docs/detectors.md lists the forms"
     )
     shares: bool = Field(
         False, description="coordinates of rows are shares of the sides, not pixels (YOLO's always)"
@@ -321,9 +322,9 @@ class Prompt(Part):
     words: tuple[str, ...] = Field((), description="what must go, in words: [lanyard, computer screen]")
     model: str | None = Field(
         None,
-        description="null = NanoDet (shipped), for COCO's 80 words only; or a folder with OWLv2 or Grounding DINO as "
-        "transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class numbers are "
-        "then the words",
+        description="null = NanoDet (shipped), for COCO's 80 words only; or a folder with OWLv2, Grounding DINO or "
+        "SAM 3 as transformers saves it, a hub id (name@revision), or an ONNX detector of your own, whose class "
+        "numbers are then the words",
     )
 
 

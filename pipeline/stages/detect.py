@@ -37,7 +37,7 @@ class Detect:
 
         def detect(table: pa.Table) -> pa.Table:
             rows = rows_of(table, _READS)
-            # A person said that there is nothing to remove: no detector is asked again.
+            # A person decided that there is nothing to remove: no detector is asked again.
             busy = [row for row in rows if not asked_for(row, "wrong")]
             # First, because what is given wrongly fails its row: the halving that finds it costs no detector then.
             looked = [look_up(row) if look_up else ("", []) for row in busy]
@@ -48,26 +48,26 @@ class Detect:
                 found_in = kinds.seen_by(detector, views)
                 for more, regions, picture, view in zip(seen, found_in, pictures, views, strict=True):
                     more += regions if view is picture else [enlarged(r, view, picture) for r in regions]
-            told = [[who] if who else [] for who, _ in looked]
-            for who, picture, view in zip(told, pictures, views, strict=True):
+            names_of = [[who] if who else [] for who, _ in looked]
+            for who, picture, view in zip(names_of, pictures, views, strict=True):
                 if view is not picture:
                     who.append(f"searched at {view.shape[1]}x{view.shape[0]}")
             if marks:
-                for row, picture, more, who in zip(busy, pictures, seen, told, strict=True):
+                for row, picture, more, who in zip(busy, pictures, seen, names_of, strict=True):
                     word, regions = marks.find(row, picture)
                     who.append(word)
                     more += regions
             sorted_out = [apart(*one, self.recipe) for one in zip(seen, pictures, strict=True)]
-            rest = iter(zip(sorted_out, told, strict=True))
-            made = [(([], None), None) if asked_for(row, "wrong") else next(rest) for row in rows]
-            structs = [[region_struct(r, r.mask) for r in found] for (found, _), _ in made]
+            rest = iter(zip(sorted_out, names_of, strict=True))
+            results = [(([], None), None) if asked_for(row, "wrong") else next(rest) for row in rows]
+            structs = [[region_struct(r, r.mask) for r in found] for (found, _), _ in results]
             later = [
                 bool(found) or looks_everywhere(row, self.recipe)
-                for ((found, _), _), row in zip(made, rows, strict=True)
+                for ((found, _), _), row in zip(results, rows, strict=True)
             ]
-            named: list[list[str]] = [[] if also is None else [*names, *also] for _, also in made]
+            named: list[list[str]] = [[] if also is None else [*names, *also] for _, also in results]
             table = without_pixels(table, later)
-            closed = [forbidden for (_, forbidden), _ in made]
+            closed = [forbidden for (_, forbidden), _ in results]
             values: dict[str, list[Any]] = {"found": structs, "detectors": named, "forbidden": closed}
             return schema.with_columns(table, _ADDS, values)
 

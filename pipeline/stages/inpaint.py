@@ -42,13 +42,15 @@ class Inpaint:
             rows = rows_of(table, _READS)
             busy = [n for n, row in enumerate(rows) if row["mask_rle"]]
             edited = edit([rows[n] for n in busy], fillers, marks)
-            made: list[dict[str, Any]] = [
+            results: list[dict[str, Any]] = [
                 {"patches": [], "inpainter": None, "passes": 0, "regions": row["regions"]} for row in rows
             ]
             for n, (picture, by) in zip(busy, edited, strict=True):
                 mask = rle.from_rle(rows[n]["mask_rle"], rows[n]["height"], rows[n]["width"])
-                made[n] |= {"patches": cut_patches(picture, mask), "inpainter": by, "passes": 1}
-            return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
+                results[n] |= {"patches": cut_patches(picture, mask), "inpainter": by, "passes": 1}
+            return schema.with_columns(
+                table, _ADDS, {name: [m[name] for m in results] for name in _ADDS.names}
+            )
 
         return inpaint
 

@@ -43,11 +43,13 @@ class Segment:
             busy = [n for n, regions in enumerate(found) if regions]
             drawn = segmenter([pixels_of(rows[n]) for n in busy], [found[n] for n in busy]) if busy else []
             cut = dict(zip(busy, drawn, strict=True))
-            made = [
+            results = [
                 mask_row(row, found[n], cut.get(n, []), self.recipe, segmenter.name)
                 for n, row in enumerate(rows)
             ]
-            return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
+            return schema.with_columns(
+                table, _ADDS, {name: [m[name] for m in results] for name in _ADDS.names}
+            )
 
         return segment
 
@@ -65,7 +67,7 @@ def mask_row(
     whole = together(grown, row, recipe.masks)
     coverage = float(np.count_nonzero(whole)) / whole.size
     filled = share_filled(regions, grown, row, recipe)
-    made: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "regions": [region_struct(region, mask) for region, mask in zip(regions, grown, strict=True)],
         "mask_rle": rle.to_rle(whole) if regions else None,
         "mask_coverage": coverage,
@@ -75,8 +77,11 @@ def mask_row(
     }
     if filled > recipe.masks.max_coverage:
         limit = f"the masks cover {filled:.0%} of the picture; masks.max_coverage is {recipe.masks.max_coverage:.0%}"
-        made |= {"status": "skipped", "error": {"stage": "segment", "kind": "max_coverage", "message": limit}}
-    return made
+        fields |= {
+            "status": "skipped",
+            "error": {"stage": "segment", "kind": "max_coverage", "message": limit},
+        }
+    return fields
 
 
 def share_filled(regions: Sequence[Region], grown: list[Mask], row: dict[str, Any], recipe: Recipe) -> float:

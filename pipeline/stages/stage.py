@@ -8,7 +8,8 @@ isolated to its own row, and the same rows must come out, with the promised colu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +31,7 @@ from cleanplate.pipeline.stages import rows
 
 Work = Callable[[pa.Table], pa.Table]
 """Healthy rows in; the same rows, in any order, with more columns out. A row may be given an `error`."""
-Told = Callable[[str, int, float, float], None]
+OnBatch = Callable[[str, int, float, float], None]
 
 _BUGS = (TypeError, KeyError, NameError, AttributeError, ImportError, AssertionError, NotImplementedError)
 _BUGS_IN_A_ROW = 8
@@ -64,11 +65,11 @@ class Worker:
     """One or more stages, opened, folded over batches so that a batch's pixels stay warm between them."""
 
     def __init__(
-        self, stages: Sequence[Stage], told: Told = lambda stage, rows, share, seconds: None
+        self, stages: Sequence[Stage], on_batch: OnBatch = lambda stage, rows, share, seconds: None
     ) -> None:
-        """told: called after each stage's batch with the stage's name, the rows it worked on, their share of
+        """on_batch: called after each stage's batch with the stage's name, the rows it worked on, their share of
         the largest batch, and the seconds."""
-        self.stages, self.told = tuple(stages), told
+        self.stages, self.on_batch = tuple(stages), on_batch
         self.works = [stage.open() for stage in self.stages]
         self.batch = min(stage.needs.batch for stage in self.stages)
         self._bugs = 0
@@ -77,6 +78,14 @@ class Worker:
         """A unit's table through every stage. Raises ContractError when a stage broke its promise, and
         passes on StorageError "unreachable" and ConfigError, which no single image can be blamed for."""
         return pa.concat_tables([self._fold(piece) for piece in self.batches(unit)])
+
+    def only(self, names: Collection[str]) -> Worker:
+        """A worker of some of these stages, which shares what they opened."""
+        some = copy(self)
+        chosen = [n for n, stage in enumerate(self.stages) if stage.name in names]
+        some.stages = tuple(self.stages[n] for n in chosen)
+        some.works = [self.works[n] for n in chosen]
+        return some
 
     def batches(self, unit: pa.Table) -> list[pa.Table]:
         """The slices in which a unit is worked on."""
@@ -103,7 +112,7 @@ class Worker:
             start = time.perf_counter()
             done = self._guarded(stage, work, good)
             seconds = time.perf_counter() - start
-            self.told(stage.name, good.num_rows, good.num_rows / self.batch, seconds)
+            self.on_batch(stage.name, good.num_rows, good.num_rows / self.batch, seconds)
             each_ms = seconds * 1000 / good.num_rows
             _check(stage, good, done, promised)
             pieces.append(_timed(done, stage.name, each_ms))

@@ -20,7 +20,7 @@ from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Image, Inpainter, Mask, Region, Segmenter
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.factory import inpainters, kinds, segmenters, static_watermark
-from cleanplate.pipeline.factory.detectors import Verifier
+from cleanplate.pipeline.factory.detectors import IMPRINT, LEFT, Verifier
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.recipe.sections import hidden_by
@@ -154,7 +154,8 @@ def look_again(
             _close_ups(verifier, rows, results) if verifier.close else _near(verifier, rows, results, recipe)
         )
         for found, regions, row, picture in zip(finds, seen, rows, results, strict=True):
-            found += [r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, recipe)]
+            left = [r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, recipe)]
+            found += [r for r in left if not verifier.inside or _is_left(r, row, verifier)]
     return finds
 
 
@@ -228,6 +229,17 @@ def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe)
     return wanted(region, picture, recipe) and not _stays_hidden(region, row, recipe)
 
 
+def _is_left(region: Region, row: dict[str, Any], verifier: Verifier) -> bool:
+    """True when most of a find lies in the edits that the verifier is owed, and it is a good part of them."""
+    owed = [edit for edit in row["regions"] or [] if verifier.owed(edit)]
+    if region.mask is None or not owed:
+        return False
+    height, width = row["height"], row["width"]
+    edited = rle.union((rle.from_rle(edit["rle"], height, width) for edit in owed), height, width)
+    inside = int(np.count_nonzero(edited & region.mask))
+    return bool(inside > max(0.5 * np.count_nonzero(region.mask), LEFT * np.count_nonzero(edited)))
+
+
 RECOGNISED = ("face", "person")
 """Kinds that are hidden when nobody can tell who it is. That a detector still sees a face in a mosaic is no residue;
 letters that are still found under one can be read."""
@@ -279,9 +291,10 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     ]
     old = [(r, rle.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
     again = tools.fallback(row["passes"] - 1)
+    seen = [region for region in found if not _is_imprint(region)]
     wider = [
         (_given_to(_unless_hidden(again, r, tools), r), _wider(mask, r, tools.recipe.verify.grow))
-        if any(_meets(mask, region.box, 0) for region in found)
+        if any(_meets(mask, region.box, 0) for region in seen)
         else (r, mask)
         for r, mask in old
     ]
@@ -296,6 +309,11 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     row["regions"] = kept + [_given_to(_unless_hidden(again, r, tools), r) for r in fresh]
     row |= {"mask_rle": rle.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
+
+
+def _is_imprint(region: Region) -> bool:
+    """True for what a fill left in the shape of a mark: known to the pixel, so that its edits need not be wider."""
+    return region.detector == IMPRINT
 
 
 def _unless_hidden(filler: str | None, region: dict[str, Any], tools: _Tools) -> str | None:

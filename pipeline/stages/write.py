@@ -43,8 +43,10 @@ class Write:
             sign = signer(self.output.c2pa_cert, self.output.c2pa_key, code_version())
 
         def write(table: pa.Table) -> pa.Table:
-            made = [_encode(row, self.output, sign) for row in table.select(_READS).to_pylist()]
-            return schema.with_columns(table, _ADDS, {name: [m[name] for m in made] for name in _ADDS.names})
+            encoded = [_encode(row, self.output, sign) for row in table.select(_READS).to_pylist()]
+            return schema.with_columns(
+                table, _ADDS, {name: [m[name] for m in encoded] for name in _ADDS.names}
+            )
 
         return write
 

@@ -118,7 +118,7 @@ def _messages(file: io.RawIOBase, at: int | None = None) -> Iterator[tuple[int, 
         length = struct.unpack_from("<i", head, 4)[0]
         if not 0 < length < 1 << 28:
             raise ValueError(f"a message of impossible length at byte {at}")
-        kind, body, rows = _told(_exactly(file, length))
+        kind, body, rows = _described(_exactly(file, length))
         size = 8 + length + body
         yield at, size, kind, rows
         at += size
@@ -131,7 +131,7 @@ def _exactly(file: IO[bytes] | io.RawIOBase, size: int) -> bytes:
     return data
 
 
-def _told(message: bytes) -> tuple[int, int, int]:
+def _described(message: bytes) -> tuple[int, int, int]:
     """Kind, body length and (of a record batch) rows, from the Message table of format/Message.fbs."""
     (root,) = struct.unpack_from("<I", message, 0)
     kind = _field(message, root, 1, "<B", 0)

@@ -3,7 +3,7 @@
 Listing reads footers and headers, never pictures (a tar of small members is read through, for want of an index).
 Fetching reads the row groups, record batches and member ranges that a unit's rows lie in, each once.
 
-A container that cannot be opened, or whose images cannot be told from its columns, is one row that fails and says
+A container that cannot be opened, or whose images cannot be found in its columns, is one row that fails and says
 why; a tar that breaks off is its good members and one such row for the rest. Nothing is dropped in silence.
 """
 
@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,7 +24,7 @@ import pyarrow as pa
 
 from cleanplate.models.devices import progressed
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
-from cleanplate.pipeline.storage import arrow_file, parquet_file, tar_file
+from cleanplate.pipeline.storage import address_list, arrow_file, parquet_file, samples, tar_file, web
 from cleanplate.pipeline.storage.address import Inner, Kind, inner_of
 from cleanplate.pipeline.storage.connect import Object, Store, place_of, read_uri
 from cleanplate.pipeline.storage.other_files import is_other
@@ -40,6 +41,8 @@ with a cause."""
 _COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _SAMPLE = 1000
 _THREADS = 16
+_HOSTS = 3
+_POLITE = web.Manners()
 
 
 @dataclass
@@ -56,10 +59,16 @@ class Listing:
     whole: list[str] = field(default_factory=list)
     tables: bool = False
     """Are Parquet and Arrow files without a column of images left out?"""
+    carried: frozenset[str] = frozenset()
+    """Members beside the pictures of tars that go into the rows: they are not left out."""
+    ask: web.Manners | None = None
+    """How the places of a list are asked for size and version; None: not before they are read."""
+    beside: Counter[str] = field(default_factory=Counter)
+    """What stands beside the pictures of tars: name in the sample -> samples."""
 
 
 def images_of(
-    store: Store, items: Iterator[Object], form: str, column: str | None, told: Listing
+    store: Store, items: Iterator[Object], form: str, column: str | None, listing: Listing
 ) -> Iterator[tuple[str, Object]]:
     """(uri, what the plan must know of it) of every image that the listing leads to.
 
@@ -68,6 +77,9 @@ def images_of(
     sample's caption) is left out and counted by its suffix. In any other source every object is a row, but for those
     that `other_files` knows to be no pictures; with format objects these too.
     """
+    if form == "list":
+        yield from _entries(store, column, listing)
+        return
     if form == "objects":
         yield from ((store.uri(item.key), item) for item in items)
         return
@@ -81,14 +93,33 @@ def images_of(
         if not any(_begins_like_one(store, item) for item in first):
             kinds = ()
         # A table without pictures is an error where it is all there is, and a companion beside other kinds.
-        told.tables = len({_kind(i.key) or _is_image(i.key) for i in first} - {False}) > 1 and column is None
+        listing.tables = (
+            len({_kind(i.key) or _is_image(i.key) for i in first} - {False}) > 1 and column is None
+        )
     for item in items:
         if (kind := _kind(item.key)) and kind in kinds:
-            yield from _inside(store, item, kind, column, told)
+            yield from _inside(store, item, kind, column, listing)
         elif not is_other(item.key) and (not kinds or (plain and _is_image(item.key))):
             yield store.uri(item.key), item
         else:
-            told.left_out[_suffix(item.key)] += 1
+            listing.left_out[_suffix(item.key)] += 1
+
+
+def _entries(store: Store, column: str | None, listing: Listing) -> Iterator[tuple[str, Object]]:
+    """The entries of a list, each address once."""
+    found = address_list.entries(store.uri("").rstrip("/"), column)
+    threads = ThreadPoolExecutor(_THREADS) if listing.ask else None
+    while some := list(itertools.islice(found, _SAMPLE)):
+        listing.left_out["listed twice"] += sum(again for _, again in some)
+        inners = [inner for inner, again in some if not again]
+        known: list[tuple[int, str]] = [(0, "")] * len(inners)
+        if threads and (manners := listing.ask):
+            known = list(threads.map(partial(address_list.version_of, manners=manners), inners))
+        for inner, (size, version) in zip(inners, known, strict=True):
+            yield inner.uri, Object(inner.url or f"{inner.row}", size, version)
+    listing.left_out = +listing.left_out
+    if threads:
+        threads.shutdown()
 
 
 def _kind(key: str) -> Kind | None:
@@ -114,39 +145,44 @@ def _is_image(name: str) -> bool:
     return _suffix(name).lstrip(".") in IMAGE_SUFFIXES
 
 
+def is_picture(name: str) -> bool:
+    """Is a member called so in its sample (`jpg`, `seg.png`) a picture, by its name?"""
+    return _is_image(f"x.{name}")
+
+
 def _suffix(name: str) -> str:
     path = PurePosixPath(name)
     return path.suffix.lower() or path.name
 
 
 def _inside(
-    store: Store, item: Object, kind: Kind, column: str | None, told: Listing
+    store: Store, item: Object, kind: Kind, column: str | None, listing: Listing
 ) -> Iterator[tuple[str, Object]]:
     whole = Inner(kind, store.uri(item.key), column=column or "")
     mark = _mark(whole.uri, item.version)
-    if mark in told.known:
+    if mark in listing.known:
         return
     try:
         for inner in _LISTERS[kind](
-            whole, RangeFile(store, item.key, item.size, item.version), column, told.left_out
+            whole, RangeFile(store, item.key, item.size, item.version), column, listing
         ):
             # Sizes of rows are averages of their row group: a footer knows no more.
             yield replace(inner, size=inner.size if kind == "tar" else -1).uri, replace(item, size=inner.size)
     except (RowError, StorageError) as error:
         if isinstance(error, StorageError) and error.kind == "unreachable":
             raise
-        if isinstance(error, NoImageColumn) and told.tables:
-            told.left_out[_suffix(item.key)] += 1
+        if isinstance(error, NoImageColumn) and listing.tables:
+            listing.left_out[_suffix(item.key)] += 1
         else:
             yield whole.uri, item
-    told.whole.append(mark)
+    listing.whole.append(mark)
 
 
 def _mark(uri: str, version: str) -> str:
     return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()[:32]
 
 
-def _parquet(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
+def _parquet(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
     with parquet_file.opened(file) as table:
         name, row = image_column(table.schema_arrow, column), 0
         for count, packed, _ in parquet_file.sizes(table, name):
@@ -155,7 +191,7 @@ def _parquet(whole: Inner, file: RangeFile, column: str | None, left_out: Counte
             row += count
 
 
-def _arrow(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
+def _arrow(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
     name = image_column(arrow_file.schema(file), column)
     for batch in arrow_file.batches(file):
         for row in range(batch.rows):
@@ -163,14 +199,21 @@ def _arrow(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[
             yield replace(whole, at=batch.at, row=row, column=name, size=size)
 
 
-def _tar(whole: Inner, file: RangeFile, column: str | None, left_out: Counter[str]) -> Iterator[Inner]:
-    for member in tar_file.members(file):
-        if member.what:
-            left_out[member.what] += 1
-        elif _is_image(member.name):
-            yield replace(whole, at=member.at, size=member.size, member=member.name)
-        else:
-            left_out[_suffix(member.name)] += 1
+def _tar(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
+    for sample in samples.of(tar_file.members(file)):
+        files = [member for member in sample if not member.what]
+        pictures = [member for member in files if _is_image(member.name)]
+        names = {m.at: (samples.split(m.name) or ("", ""))[1] for m in files}
+        for member in sample:
+            taken = pictures and names.get(member.at) in listing.carried
+            if member not in pictures and not taken:
+                listing.left_out[member.what or _suffix(member.name)] += 1
+        if pictures and len(files) > 1:
+            alone = pictures if len(pictures) == 1 else []
+            listing.beside.update({names[member.at] for member in files if member not in alone})
+        first, end = samples.window(files) if len(files) > 1 else (-1, -1)
+        for member in pictures:
+            yield replace(whole, at=member.at, size=member.size, member=member.name, first=first, end=end)
 
 
 _LISTERS: dict[Kind, Callable[..., Iterator[Inner]]] = {"parquet": _parquet, "arrow": _arrow, "tar": _tar}
@@ -184,14 +227,14 @@ def image_column(schema: pa.Schema, asked: str | None) -> str:
     """
     names: list[str] = schema.names
     fits = [field.name for field in schema if _holds_bytes(field.type)]
-    told = f"there are {', '.join(names)[:200]}"
+    columns = f"there are {', '.join(names)[:200]}"
     found = _chosen_column(schema, asked, fits)
     if found is None:
         if asked is not None:
-            raise RowError("container", f"no column {asked!r} of bytes; {told}")
-        raise NoImageColumn("container", f"no column looks like images; {told}")
+            raise RowError("container", f"no column {asked!r} of bytes; {columns}")
+        raise NoImageColumn("container", f"no column looks like images; {columns}")
     if names.count(found) > 1:
-        raise RowError("container", f"{names.count(found)} columns are called {found!r}; {told}")
+        raise RowError("container", f"{names.count(found)} columns are called {found!r}; {columns}")
     return found
 
 
@@ -234,6 +277,7 @@ def read_images(
     versions: Sequence[str] | None = None,
     most: int | None = None,
     give_up: bool = False,
+    manners: web.Manners = _POLITE,
 ) -> list[Fetched]:
     """The bytes behind each uri, or the StorageError or RowError that reading it gave. What lies in one row group
     or record batch is fetched together.
@@ -241,23 +285,27 @@ def read_images(
     versions: of each uri's object or container, as listed: one that is another by now is StorageError("replaced").
     most: bytes of a picture; larger cells of tables are RowError("too_large"), before they are copied.
     give_up: raise the first StorageError "unreachable"; else a store that is away is asked for each uri, minutes
-    each.
+    each. manners: how hosts of the web are asked.
     """
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     inners = [inner_of(uri) for uri in uris]
-    told = versions or [""] * len(uris)
+    expected = versions or [""] * len(uris)
     for n, inner in enumerate(inners):
-        together = inner is not None and inner.row >= 0
-        key = (inner.kind, inner.container, inner.column, inner.at, told[n]) if inner and together else (n,)
+        together = inner is not None and inner.in_table
+        key = (
+            (inner.kind, inner.container, inner.column, inner.at, expected[n]) if inner and together else (n,)
+        )
         groups[key].append(n)
     found: list[Fetched] = [b""] * len(uris)
 
     def fetch(numbers: list[int]) -> None:
-        inner, version = inners[numbers[0]], told[numbers[0]]
+        inner, version = inners[numbers[0]], expected[numbers[0]]
         try:
             if inner is None:
                 found[numbers[0]] = read_uri(uris[numbers[0]], version)
-            elif inner.row >= 0:
+            elif inner.kind == "list":
+                found[numbers[0]] = address_list.fetch(inner, most, manners, version)
+            elif inner.in_table:
                 rows = [i.row for n in numbers if (i := inners[n])]
                 for n, value in zip(numbers, _rows(inner, rows, version, most), strict=True):
                     found[n] = value
@@ -275,14 +323,26 @@ def read_images(
         list(threads.map(fetch, groups.values()))
     finally:
         threads.shutdown(cancel_futures=True)
+    if give_up:
+        _check_away(
+            [(inner.url, got) for inner, got in zip(inners, found, strict=True) if inner and inner.url]
+        )
     return found
+
+
+def _check_away(found: list[tuple[str, Fetched]]) -> None:
+    """Raise StorageError("unreachable") where no host at all answers: then it is our network, and not theirs."""
+    asked = [(web.host_of(url), got) for url, got in found if web.is_web(url)]
+    away = all(isinstance(got, RowError) and got.kind in web.AWAY for _, got in asked)
+    if away and (count := len({host for host, _ in asked})) >= _HOSTS:
+        raise StorageError("unreachable", f"none of {count} hosts can be reached: {asked[0][1]!s}")
 
 
 def _member(inner: Inner, version: str) -> bytes:
     store, key = place_of(inner.container)
     if not inner.listed:  # The row of what could not be listed: list again, to say why.
         for _ in _LISTERS[inner.kind](
-            inner, RangeFile(store, key, None, version), inner.column or None, Counter()
+            inner, RangeFile(store, key, None, version), inner.column or None, Listing()
         ):
             pass
         raise RowError("container", "it could not be listed when the run was planned")

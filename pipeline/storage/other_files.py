@@ -1,6 +1,6 @@
 """Files that lie among photographs and are none, by name: what a phone, a computer or a person puts beside them.
 
-Only names that no picture has. Whatever else a source holds is a row, told by its content: a picture without a suffix
+Only names that no picture has. Whatever else a source holds is a row, known by its content: a picture without a suffix
 or with a wrong one is cleaned, an archive of pictures or a camera's raw file fails with its cause. With
 `source.format: objects` these are rows too.
 """

@@ -87,8 +87,8 @@ def _group(
         and unfolded > most * (_MOST_UNFOLDED if count > 1 else 1)
         and unfolded > most * count
     ):
-        said = f"the row group unfolds to {unfolded} bytes for {count} rows; the limit is {most} a row"
-        yield from ((row, RowError("too_large", said)) for row in wanted)
+        message = f"the row group unfolds to {unfolded} bytes for {count} rows; the limit is {most} a row"
+        yield from ((row, RowError("too_large", message)) for row in wanted)
         return
     at_once = max(1, min(_AT_ONCE, _UNFOLDED // max(1, unfolded)))
     at, last = 0, max(wanted)

@@ -14,13 +14,13 @@ _TAIL = 64 * 1024
 class RangeFile(io.RawIOBase):
     """Read-only, for a Parquet reader that wants the footer and a few columns or one row group.
 
-    size: bytes of the object, where a listing has told; else it is asked. version: see Store.
+    size: bytes of the object, where a listing gave them; else it is asked. version: see Store.
     """
 
     def __init__(self, store: Store, key: str, size: int | None = None, version: str = "") -> None:
         super().__init__()
         self.store, self.key, self.at, self.version = store, key, 0, version
-        self.end = store.size(key) if size is None else size
+        self.end = store.stat(key).size if size is None else size
         self._tail: bytes | None = None
 
     def readable(self) -> bool:

@@ -19,7 +19,7 @@ from cleanplate.pipeline.storage.store import Object, replaced
 T = TypeVar("T")
 
 PATIENCE_S = 90.0
-"""How long a store that does not answer is asked again before the caller hears of it."""
+"""How long a store that does not answer is asked again before the caller gets the error."""
 FIRST_PATIENCE_S = 8.0
 """... when it is asked for the first time, before any work."""
 _HINTS = {
@@ -138,11 +138,12 @@ class S3Store:
             raise replaced(f"s3://{self.bucket}/{full}", version, "") from None
         return bytes(found["Body"].read()), str(found["ETag"]).strip('"')
 
-    def size(self, key: str) -> int:
+    def stat(self, key: str) -> Object:
         head = self._patiently(
             lambda: self._boto.head_object(Bucket=self.bucket, Key=self._full(key)), self.uri(key)
         )
-        return int(head["ContentLength"])
+        tag, modified = head["ETag"].strip('"'), head["LastModified"].timestamp()
+        return Object(key, int(head["ContentLength"]), tag, modified)
 
     def put(self, key: str, data: bytes) -> None:
         import obstore
@@ -227,11 +228,11 @@ class S3Store:
 
     def _client(self, silence: int) -> Any:
         if silence not in self._clients:
-            self._clients[silence] = self._made(silence)
+            self._clients[silence] = self._connected(silence)
         return self._clients[silence]
 
-    def _made(self, silence: int) -> Any:
-        """The obstore client, told what boto3's chain found: endpoint, region, and refreshing credentials. silence:
+    def _connected(self, silence: int) -> Any:
+        """The obstore client with what boto3's chain found: endpoint, region, and refreshing credentials. silence:
         seconds without a byte from the server after which a connection is dead."""
         from datetime import timedelta
 

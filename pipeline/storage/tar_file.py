@@ -21,12 +21,14 @@ READ_AHEAD = 4 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """name as stored; at, size: its bytes, from the file's start. what: "link" or "device" where it is no file."""
+    """name as stored; at, size: its bytes, from the file's start. what: "link" or "device" where it is no file.
+    header: where its first header begins."""
 
     name: str
     at: int
     size: int
     what: str = ""
+    header: int = 0
 
 
 def is_tar(head: bytes) -> bool:
@@ -48,13 +50,15 @@ def members(file: io.RawIOBase) -> Iterator[Member]:
                 for info in tar:
                     tar.members.clear()  # type: ignore[attr-defined]  # Flat in memory, however many there are.
                     if info.islnk() or info.issym() or info.isdev():
-                        yield Member(info.name, info.offset_data, 0, "device" if info.isdev() else "link")
+                        yield Member(
+                            info.name, info.offset_data, 0, "device" if info.isdev() else "link", info.offset
+                        )
                     elif info.issparse():
-                        yield Member(info.name, info.offset_data, 0)
+                        yield Member(info.name, info.offset_data, 0, header=info.offset)
                     elif info.isreg():
                         if info.offset_data + info.size > end:
                             raise RowError("container", f"the tar ends inside its member {info.name!r:.80}")
-                        yield Member(info.name, info.offset_data, info.size)
+                        yield Member(info.name, info.offset_data, info.size, header=info.offset)
                 _ended(buffered, tar.offset, end)
         except (tarfile.TarError, ValueError, OverflowError) as error:
             raise RowError("container", f"the tar cannot be read on: {error}") from error
@@ -70,14 +74,15 @@ def _ended(file: IO[bytes], at: int, end: int) -> None:
 
 
 def make(files: Iterable[tuple[str, bytes]]) -> tuple[bytes, list[Member]]:
-    """A tar of (name, bytes), the same for the same files, and where each lies. ValueError for a name of more
-    than 100 bytes."""
-    out, made = io.BytesIO(), []
+    """A tar of (name, bytes), the same for the same files, and where each lies. A name that ustar cannot hold gets a
+    pax header."""
+    out, archive = io.BytesIO(), []
     for name, data in files:
         info = tarfile.TarInfo(name)
         info.size = len(data)
-        out.write(info.tobuf(tarfile.USTAR_FORMAT))
-        made.append(Member(name, out.tell(), len(data)))
+        header = out.tell()
+        out.write(info.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape"))
+        archive.append(Member(name, out.tell(), len(data), header=header))
         out.write(data + bytes(-len(data) % _BLOCK))
     out.write(bytes(2 * _BLOCK))
-    return out.getvalue(), made
+    return out.getvalue(), archive

@@ -44,23 +44,23 @@ def page(
     *,
     sample: int = 60,
     seed: int = 0,
-    told: Callable[[str], None] = lambda damage: None,
+    on_damage: Callable[[str], None] = lambda damage: None,
 ) -> str:
     """The report of a run as an HTML document.
 
     record: ledger.read_record(output). sample: rows shown with pictures, chosen by risk; seed: for the random
-    ones among them. told: called with what is wrong with each part that cannot be read. Raises StorageError when the
-    output cannot be listed.
+    ones among them. on_damage: called with what is wrong with each part that cannot be read. Raises StorageError
+    when the output cannot be listed.
     """
     below = _root(record)
     facts = statistics.gather(output, below, sample, seed)
     for damage in facts.unreadable:
-        told(damage)
+        on_damage(damage)
     picks = statistics.chosen(facts, sample)
     cards = list(report_rows.cards(output, picks, below))
     data = summary(output, record, facts) | {
         "seed": seed,
-        "gallery": [card.told for card in cards],
+        "gallery": [card.fields for card in cards],
         "indexed": min(facts.rows, statistics.INDEX_ROWS),
     }
     blocks = [_block("data", data), _block("index", _columns(facts.index()))]
@@ -229,7 +229,7 @@ class _Events:
 
 
 def _events(output: Store) -> _Events:
-    told = _Events()
+    events = _Events()
     newest = 0.0
     for item in output.list("events"):
         try:
@@ -238,12 +238,12 @@ def _events(output: Store) -> _Events:
             at = datetime.fromisoformat(body["time"]).timestamp()
         except (ValueError, KeyError, TypeError, StorageError):
             continue  # A foreign or half-written file beside ours: the page does without its times.
-        told.times[run_id, name] = at
+        events.times[run_id, name] = at
         if name == "started" and item.modified is not None:
-            told.written[run_id] = item.modified
+            events.written[run_id] = item.modified
         if (recall := _recall(body.get("recall"))) and at >= newest:
-            told.recall, newest = recall, at
-    return told
+            events.recall, newest = recall, at
+    return events
 
 
 def _recall(estimates: Any) -> list[dict[str, Any]]:
@@ -253,9 +253,9 @@ def _recall(estimates: Any) -> list[dict[str, Any]]:
     for one in estimates if isinstance(estimates, list) else ():
         try:
             shares = {name: float(one[name]) for name in ("recall", "low", "high")}
-            images, said = int(one.get("images") or 0), str(one.get("method") or "")
+            images, method = int(one.get("images") or 0), str(one.get("method") or "")
             if 0 <= shares["low"] <= shares["recall"] <= shares["high"] <= 1:
-                usable.append({"kind": str(one["kind"]), **shares, "images": images, "method": said})
+                usable.append({"kind": str(one["kind"]), **shares, "images": images, "method": method})
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # Not in the form above: as if it were not there.
     return usable

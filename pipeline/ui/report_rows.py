@@ -1,4 +1,4 @@
-"""One row as a card of the report: what is said of it, and its pictures as data URIs.
+"""One row as a card of the report: its fields, and its pictures as data URIs.
 
 Nothing that is wrong with one row may keep the page from being made: what cannot be read, decoded or drawn is
 left out, and the card says so.
@@ -46,9 +46,9 @@ _STRIPPED: tuple[dict[str, None], ...] = (
 
 
 class Card(NamedTuple):
-    """told: what the page writes (JSON). pictures: name -> data URI, {} when nothing could be drawn."""
+    """fields: what the page writes (JSON). pictures: name -> data URI, {} when nothing could be drawn."""
 
-    told: dict[str, Any]
+    fields: dict[str, Any]
     pictures: dict[str, Any]
 
 
@@ -65,7 +65,7 @@ def cards(output: Store, picks: list[tuple[Pick, str]], below: str) -> Iterator[
 def card(row: dict[str, Any], why: str, below: str) -> Card:
     """row: the columns _COLUMNS. why: the risk that the row was chosen for."""
     story = _story(row)
-    told = {
+    fields = {
         "id": row["image_id"],
         "name": name_of(row["source_uri"] or "", below),
         "uri": row["source_uri"],
@@ -79,10 +79,10 @@ def card(row: dict[str, Any], why: str, below: str) -> Card:
         "passes": row["passes"],
         "note": row["note"],
         "error": row["error"],
-        "finds": _told(row["regions"]),
-        "left": _told(row["residual"]),
+        "finds": _findings(row["regions"]),
+        "left": _findings(row["residual"]),
     }
-    return Card(told, _pictures(row, story))
+    return Card(fields, _pictures(row, story))
 
 
 def _rows(output: Store, picks: list[Pick]) -> dict[str, dict[str, Any]]:
@@ -136,7 +136,7 @@ def _story(row: dict[str, Any]) -> SheetRow:
     return SheetRow(None, None, None, "", str(row["status"]))
 
 
-def _told(finds: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+def _findings(finds: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     """Finds for the page, surest first."""
     listed = sorted(finds or [], key=lambda find: -(find["score"] or 0))[:MAX_FINDS]
     return [

@@ -46,7 +46,7 @@ COLUMNS = [
 def run_on_images(uris: list[tuple[str, Object]], recipe: Recipe, weights: dict[str, str]) -> pa.Table:
     """The rows of a few images, through every stage, in this process; nothing is stored.
 
-    uris: (absolute uri, its listing). weights: what kit.check said. Returns a table as schema.part_schema().
+    uris: (absolute uri, its listing). weights: digests from `check`. Returns a table as schema.part_schema().
     """
     return pa.concat_tables(one_by_one(uris, recipe, weights))
 

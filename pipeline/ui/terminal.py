@@ -59,8 +59,8 @@ def panel(state: dict[str, Any], title: str, width: int | None = None, hint: str
     bar.add_column(ratio=1)
     bar.add_column(no_wrap=True)
     eta = "" if state["eta_s"] is None else f"   ETA {clock(state['eta_s'])}"
-    told = f"{state['done']:,} / {state['total']:,}   {state['images_per_s']:.1f} images/s{eta}"
-    bar.add_row(ProgressBar(max(1, state["total"]), state["done"]), told)
+    text = f"{state['done']:,} / {state['total']:,}   {state['images_per_s']:.1f} images/s{eta}"
+    bar.add_row(ProgressBar(max(1, state["total"]), state["done"]), text)
     counted = [(status, state["statuses"].get(status, 0)) for status in COLOURS]
     counts = Text("   ").join(
         Text(f"{count:,} {status}", style=COLOURS[status] if count else "dim")
@@ -100,15 +100,19 @@ def _stages(state: dict[str, Any], *, bars: bool) -> Table:
     names = [n for n in STAGES if n in state["stages"] or any(n in q["stages"] for q in state["queues"])]
     for name in names:
         speed, queue = state["stages"].get(name), starts.get(name)
-        told = ["", "", ""]
+        cells = ["", "", ""]
         if speed:
-            told = [f"{speed['ms_per_image']:,.1f}", f"{speed['images_per_s']:,.1f}", f"{speed['share']:.0%}"]
+            cells = [
+                f"{speed['ms_per_image']:,.1f}",
+                f"{speed['images_per_s']:,.1f}",
+                f"{speed['share']:.0%}",
+            ]
         if bars:
-            told.append("█" * round(12 * speed["share"]) if speed else "")
+            cells.append("█" * round(12 * speed["share"]) if speed else "")
         if queue:
             workers = f"{queue['workers']:,}" if queue["workers"] else ""
-            told += [f"{queue['waiting']:,}", f"{queue['running']:,}", *([workers] if bars else [])]
-        table.add_row(name, *told)
+            cells += [f"{queue['waiting']:,}", f"{queue['running']:,}", *([workers] if bars else [])]
+        table.add_row(name, *cells)
     return table
 
 

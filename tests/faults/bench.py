@@ -60,14 +60,14 @@ class Start:
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.kill()
-            raise AssertionError(f"still going after {timeout:.0f} s:\n{self.said()}")
+            raise AssertionError(f"still going after {timeout:.0f} s:\n{self.output()}")
         return int(self.process.exitcode)
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         self.process.join()
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")[-20000:]
 
 
@@ -103,7 +103,7 @@ class Bench:
         for name, flags in (("warm", ["--limit", "4"]), ("plain", [])):
             begun = time.monotonic()
             start = self.start(self.output(name), flags=flags)
-            assert start.wait() in (0, 1), start.said()
+            assert start.wait() in (0, 1), start.output()
             self.plain_s = time.monotonic() - begun
         self.plain = {row["image_id"]: row for row in comparable(rows_of(self.output("plain")))}
 
@@ -149,8 +149,8 @@ class Bench:
         """Until so many parts lie there, while the command goes on."""
         deadline = time.monotonic() + 600
         while sum(item.key.endswith(".parquet") for item in open_store(output).list(folder)) < count:
-            assert start.process.is_alive(), f"ended before the fault:\n{start.said()}"
-            assert time.monotonic() < deadline, f"no parts came:\n{start.said()}"
+            assert start.process.is_alive(), f"ended before the fault:\n{start.output()}"
+            assert time.monotonic() < deadline, f"no parts came:\n{start.output()}"
             time.sleep(0.02)
 
     def compare(self, output: str, expected: dict[str, str]) -> Verdict:
@@ -226,9 +226,9 @@ def _with_stages(words: list[str], stages: Stages) -> int:
     try:
         with (
             nullcontext() if args.here else ray_cluster.connected(args.address),
-            Progress(0, 0, shown="plain") as told,
+            Progress(0, 0, shown="plain") as progress,
         ):
-            runs.execute(run, units, "here" if args.here else "ray", told, stages)
+            runs.execute(run, units, "here" if args.here else "ray", progress, stages)
     except RunStopped as error:
         print(error)
         return 3

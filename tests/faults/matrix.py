@@ -36,7 +36,7 @@ class Outcome:
     starts: int
     lost_s: float
     verdict: Verdict | None
-    told: str
+    summary: str
     error: str = ""
 
     @property
@@ -46,12 +46,12 @@ class Outcome:
     @property
     def line(self) -> str:
         """While the matrix goes on; all that is known where something is wrong."""
-        said = (
-            f"ok, {self.lost_s:.1f} s lost; {self.told}"
+        result = (
+            f"ok, {self.lost_s:.1f} s lost; {self.summary}"
             if self.good
             else f"WRONG: {self.error or self.verdict}"
         )
-        return f"{self.scenario.name}: {said}"
+        return f"{self.scenario.name}: {result}"
 
 
 def chosen(engine: Engine, only: tuple[str, ...] = (), leave: tuple[str, ...] = ()) -> list[Scenario]:
@@ -67,7 +67,7 @@ def carry_out(bench: Bench, scenario: Scenario) -> Outcome:
     output = str(bench.folder / f"{bench.engine}-{name}") if scenario.local else bench.output(name)
     begun = time.monotonic()
     try:
-        told = scenario.do(bench, output)
+        result = scenario.do(bench, output)
     except AssertionError as error:
         return Outcome(bench.engine, scenario, len(bench.starts) - before, 0, None, "", str(error))
     finally:
@@ -76,22 +76,34 @@ def carry_out(bench: Bench, scenario: Scenario) -> Outcome:
                 start.kill()
     lost = time.monotonic() - begun - bench.plain_s
     verdict = bench.compare(output, scenario.expected)
-    return Outcome(bench.engine, scenario, len(bench.starts) - before, lost, verdict, told)
+    return Outcome(bench.engine, scenario, len(bench.starts) - before, lost, verdict, result)
 
 
 def table(outcomes: list[Outcome], images: int) -> Table:
-    made = Table(title=f"{images} images", title_justify="left")
-    for column in ("fault", "engine", "starts", "rows", "missing", "twice", "different", "time lost", "told"):
-        made.add_column(column, justify="left" if column in ("fault", "engine", "told") else "right")
+    result = Table(title=f"{images} images", title_justify="left")
+    for column in (
+        "fault",
+        "engine",
+        "starts",
+        "rows",
+        "missing",
+        "twice",
+        "different",
+        "time lost",
+        "summary",
+    ):
+        result.add_column(column, justify="left" if column in ("fault", "engine", "summary") else "right")
     for o in outcomes:
         v = o.verdict
         counts = (v.rows, v.lost, v.extra, len(v.different)) if v else ("-",) * 4
         style = "" if o.good else "red"
         lost = f"{o.lost_s:.1f} s" if v else "-"
         wrong = (v.different[0] if v and v.different else o.error).splitlines() or [""]
-        said = o.told if o.good else wrong[0][:80]
-        made.add_row(o.scenario.about, o.engine, str(o.starts), *map(str, counts), lost, said, style=style)
-    return made
+        outcome = o.summary if o.good else wrong[0][:80]
+        result.add_row(
+            o.scenario.about, o.engine, str(o.starts), *map(str, counts), lost, outcome, style=style
+        )
+    return result
 
 
 @contextmanager
@@ -113,19 +125,19 @@ def benches(
     rig = RayRig(proxy)
     bucket = Bucket(server, server.endpoint, f"faults-{uuid.uuid4().hex[:8]}")
     server.client().create_bucket(Bucket=bucket.bucket)
-    made = [Bench(e, server, proxy, bucket, folder, rows) for e in engines]
+    items = [Bench(e, server, proxy, bucket, folder, rows) for e in engines]
     try:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in aws_environment(server.endpoint).items():
                 patch.setenv(name, value)
-            made[0].fill(images, seed)
+            items[0].fill(images, seed)
             if "ray" not in engines:
-                yield made
+                yield items
                 return
             with rig.nodes(CPUS, QUICK if quick else {}, settings) as cluster:
                 yield [
                     dataclasses.replace(b, cluster=cluster, add_node=lambda: rig.add_node(cluster, CPUS))
-                    for b in made
+                    for b in items
                 ]
     finally:
         rig.remove_folder()

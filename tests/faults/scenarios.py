@@ -1,7 +1,7 @@
 """The faults, one function each: do it to a run, start the same command again where it ended, leave it complete.
 
 A scenario fails by an assertion when its fault could not be done (the run was over before). What it returns is
-said in the table: what was done, and how often.
+shown in the table: what was done, and how often.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Scenario:
 
 def complete(start: Start) -> None:
     code = start.wait()
-    assert code in (0, 1), f"exit code {code}:\n{start.said()}"
+    assert code in (0, 1), f"exit code {code}:\n{start.output()}"
 
 
 def driver_killed(bench: Bench, output: str) -> str:
@@ -116,14 +116,14 @@ def nodes_lost(bench: Bench, output: str) -> str:
     wait_for_workers(bench, 5, start)
     remove_a_node(bench)
     complete(start)
-    assert "too few for 5 workers" in start.said(), start.said()
+    assert "too few for 5 workers" in start.output(), start.output()
     second = f"{output}-2"
     start = bench.start(second, slow, flags=flags)
     wait_for_workers(bench, 1, start)
     remove_a_node(bench)
     code = start.wait()
-    assert code == 3, f"exit code {code}:\n{start.said()}"
-    assert "has 0 CPUs" in start.said(), start.said()
+    assert code == 3, f"exit code {code}:\n{start.output()}"
+    assert "has 0 CPUs" in start.output(), start.output()
     bench.add_node()
     bench.add_node()
     complete(bench.start(second))
@@ -136,8 +136,8 @@ def wait_for_workers(bench: Bench, count: int, start: Start) -> None:
     """Until so many workers with models are there, while the command goes on."""
     deadline = time.monotonic() + 300
     while len(workers(bench, "MapWorker")) < count:
-        assert start.process.is_alive(), f"ended before the fault:\n{start.said()}"
-        assert time.monotonic() < deadline, f"no workers came:\n{start.said()}"
+        assert start.process.is_alive(), f"ended before the fault:\n{start.output()}"
+        assert time.monotonic() < deadline, f"no workers came:\n{start.output()}"
         time.sleep(0.1)
 
 
@@ -276,8 +276,8 @@ def disk_full_for_the_plan(bench: Bench, output: str) -> str:
     """No room for the plan's temporary files; then there is."""
     start = bench.start(output, file_limit=1024)
     code = start.wait()
-    assert code == 3, f"exit code {code}:\n{start.said()}"
-    assert "Traceback" not in start.said()
+    assert code == 3, f"exit code {code}:\n{start.output()}"
+    assert "Traceback" not in start.output()
     complete(bench.start(output))
     return "files of 1 KiB at most (RLIMIT_FSIZE), exit code 3"
 
@@ -291,8 +291,8 @@ def disk_full_for_parts(bench: Bench, output: str) -> str:
     else:
         start = bench.start(output)
         code = _with_full_workers(bench, start, limit)
-    assert code == 3, f"exit code {code}:\n{start.said()}"
-    assert "Traceback" not in start.said()
+    assert code == 3, f"exit code {code}:\n{start.output()}"
+    assert "Traceback" not in start.output()
     before = len(bench.parts(output))
     complete(bench.start(output))
     assert before < len(bench.parts(output)), "every part had room"
@@ -332,7 +332,7 @@ def poison(bench: Bench, output: str) -> str:
 def hung_image(bench: Bench, output: str) -> str:
     """An image over which its worker never returns."""
     complete(bench.start(output, hanging, flags=["--set", "engine.patience=20"]))
-    assert "engine.patience" in bench.starts[-1].said(), bench.starts[-1].said()
+    assert "engine.patience" in bench.starts[-1].output(), bench.starts[-1].output()
     return "poison.jpg failed"
 
 
@@ -374,8 +374,8 @@ def killed_for_memory(bench: Bench, output: str) -> str:
 
 def _a_little_memory() -> dict[str, str]:
     """For nodes that have 3 GiB more than what is in use now."""
-    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total, free = (int(told[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, free = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
     share = (total - free + (3 << 30)) / total
     return {"RAY_memory_usage_threshold": f"{share:.4f}", "RAY_memory_monitor_refresh_ms": "100"}
 

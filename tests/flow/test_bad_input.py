@@ -21,10 +21,10 @@ def test_every_odd_file_is_one_row_and_bad_ones_say_why(tmp_path: Path) -> None:
     store = open_store(source)
     files, kinds = {}, {}
     for group in (GOOD, BAD):
-        for name, made in group.items():
-            key = f"{'good' if group is GOOD else 'bad'}/{made[0]}"
-            files[key] = made[1]()
-            kinds[key] = made[2] if len(made) == 3 else None
+        for name, one in group.items():
+            key = f"{'good' if group is GOOD else 'bad'}/{one[0]}"
+            files[key] = one[1]()
+            kinds[key] = one[2] if len(one) == 3 else None
             store.put(key, files[key])
             assert name
     clean(source, output, faces())
@@ -67,7 +67,7 @@ def exit_code(words: list[str]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--remove", "unicorns"], "unicorns"),
         (["--inpainter", "no-such-weights"], "no-such-weights"),
@@ -81,13 +81,13 @@ def exit_code(words: list[str]) -> int:
     ],
 )
 def test_wrong_use_is_one_message_and_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     source = folder(tmp_path / "in")
     (tmp_path / "in" / "a.png").write_bytes(GOOD["png"][1]())
     assert exit_code(["run", source, str(tmp_path / "out"), "--here", *flags]) == 2
     shown = capsys.readouterr().err
-    assert said in shown
+    assert message in shown
     assert "Traceback" not in shown
     assert not (tmp_path / "out" / "parts").exists(), "nothing was done"
 

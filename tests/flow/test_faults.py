@@ -36,11 +36,11 @@ def bench(s3_server: S3Server, s3_proxy: FaultProxy) -> Iterator[Bench]:
         s3_proxy.set()
         bucket = Bucket(s3_server, s3_server.endpoint, f"faults-{uuid.uuid4().hex[:8]}")
         s3_server.client().create_bucket(Bucket=bucket.bucket)
-        made = Bench("here", s3_server, s3_proxy, bucket, folder, ROWS)
-        made.fill(IMAGES, seed=1)
-        made.measure()
-        assert len(made.plain) == IMAGES
-        yield made
+        result = Bench("here", s3_server, s3_proxy, bucket, folder, ROWS)
+        result.fill(IMAGES, seed=1)
+        result.measure()
+        assert len(result.plain) == IMAGES
+        yield result
     shutil.rmtree(folder)
 
 

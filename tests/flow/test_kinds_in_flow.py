@@ -34,8 +34,8 @@ def run_one(tmp_path: Path, image: Image, recipe: dict[str, Any]) -> dict[str, A
     (tmp_path / "in").mkdir()
     Pil.fromarray(image).save(tmp_path / "in" / "a.png")
     data = (tmp_path / "in" / "a.png").read_bytes()
-    made = load(None, {"inpaint.name": "telea", **recipe})
-    clean(str(tmp_path / "in"), folder(tmp_path / "out"), made)
+    result = load(None, {"inpaint.name": "telea", **recipe})
+    clean(str(tmp_path / "in"), folder(tmp_path / "out"), result)
     (row,) = check_complete(str(tmp_path / "in"), str(tmp_path / "out"), {"a.png": data})
     return row
 
@@ -105,7 +105,7 @@ def test_words_are_looked_for_and_the_model_is_in_the_row(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "message"),
     [
         ({"remove": "prompt", "prompt": {"words": ["cup"], "model": "/none/such"}}, "none/such"),
         ({"masks": {"segmenter": "sam2"}}, "checkpoint"),
@@ -115,10 +115,10 @@ def test_words_are_looked_for_and_the_model_is_in_the_row(tmp_path: Path) -> Non
         else ({"remove": []}, "remove"),
     ],
 )
-def test_models_that_are_not_there_are_wrong_use(recipe: dict[str, Any], said: str) -> None:
+def test_models_that_are_not_there_are_wrong_use(recipe: dict[str, Any], message: str) -> None:
     from cleanplate.models.weights.registry import WeightsError
 
-    with pytest.raises((ConfigError, WeightsError), match=said):
+    with pytest.raises((ConfigError, WeightsError), match=message):
         check.check(load(None, recipe))
 
 

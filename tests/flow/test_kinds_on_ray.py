@@ -62,7 +62,7 @@ def test_every_kind_makes_the_same_rows_on_ray(tmp_path: Path, ray_local: None) 
         check_complete(source, str(tmp_path / engine), files)
     here, ray = (comparable(rows_of(str(tmp_path / engine))) for engine in ("here", "ray"))
     assert here == ray
-    told = {Path(row["source_uri"]).stem: row for row in ray}
-    assert told["broken"]["status"] == "failed"
+    fields = {Path(row["source_uri"]).stem: row for row in ray}
+    assert fields["broken"]["status"] == "failed"
     found = {region["kind"] for row in ray for region in row["regions"] or []}
     assert found == set(KINDS), "each kind found something to compare"

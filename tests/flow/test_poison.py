@@ -31,12 +31,12 @@ def test_an_image_that_kills_its_process_fails_alone(tmp_path: Path, ray_local: 
     different = [row for row, other in zip(hurt, clean, strict=True) if row != other]
     assert [(row["source_uri"][-10:], row["status"]) for row in different] == [("poison.jpg", "failed")]
     assert different[0]["error"]["kind"] == "crashed"
-    told = metrics_when('cleanplate_errors_total{cause="worker/crashed"}')
-    assert told['cleanplate_errors_total{cause="worker/crashed"}'] == 1
-    assert told['cleanplate_rows_total{status="failed"}'] >= 1
-    assert told['cleanplate_bytes_total{way="read"}'] > 0
-    assert told['cleanplate_stage_rows_total{stage="write"}'] > 0
-    assert told["cleanplate_unit_seconds_count{}"] > 0
+    result = metrics_when('cleanplate_errors_total{cause="worker/crashed"}')
+    assert result['cleanplate_errors_total{cause="worker/crashed"}'] == 1
+    assert result['cleanplate_rows_total{status="failed"}'] >= 1
+    assert result['cleanplate_bytes_total{way="read"}'] > 0
+    assert result['cleanplate_stage_rows_total{stage="write"}'] > 0
+    assert result["cleanplate_unit_seconds_count{}"] > 0
     the_dashboard_draws_what_is_exported()
 
 
@@ -52,8 +52,8 @@ def the_dashboard_draws_what_is_exported() -> None:
     deadline = time.monotonic() + 60
     while "ray_cleanplate_run_rows{" not in exported() and time.monotonic() < deadline:
         time.sleep(1)  # The driver's own gauges are passed on every few seconds.
-    for name, told in re.findall(r"^(\w+)(?:{(.*)})? \S+$", exported(), re.MULTILINE):
-        labels.setdefault(name, set()).update(re.findall(r'(\w+)="', told))
+    for name, one in re.findall(r"^(\w+)(?:{(.*)})? \S+$", exported(), re.MULTILINE):
+        labels.setdefault(name, set()).update(re.findall(r'(\w+)="', one))
     checked = 0
     for query in queries:
         grouped = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", query))))

@@ -79,9 +79,9 @@ def test_kill_9_of_the_driver_and_the_same_command_again(tmp_path: Path) -> None
     again = start(source, output)
     before = parts(output)
     assert 2 <= len(before) < 20, "killed in the middle"
-    said = again.communicate(timeout=280)[0].decode()
-    assert again.returncode == 0, said
-    assert "80 images in 20 units" in said
+    text = again.communicate(timeout=280)[0].decode()
+    assert again.returncode == 0, text
+    assert "80 images in 20 units" in text
     after = parts(output)
     assert {name: after[name] for name in before} == before, "finished parts are not done again"
     check_complete(source, output, files)
@@ -115,10 +115,10 @@ def test_ctrl_c_and_a_schedulers_stop_keep_what_is_committed_and_say_how_to_go_o
     process = start(source, output)
     wait_for_parts(output, 1, process)
     process.send_signal(number)
-    said = process.communicate(timeout=120)[0].decode()
-    assert process.returncode == 3, said
-    assert not any(word in said for word in ("Traceback", "SIGTERM received")), said
-    assert f"run the same command again to continue: cleanplate run {source} {output}" in said
+    text = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 3, text
+    assert not any(word in text for word in ("Traceback", "SIGTERM received")), text
+    assert f"run the same command again to continue: cleanplate run {source} {output}" in text
     kept = parts(output)
     assert kept
     assert len(kept) < 12

@@ -176,7 +176,7 @@ def test_marks_are_checked_before_any_work(
     command = ["run", source, output, "--here", *FLAGS, "--review", str(path)]
     face = row_of(output, FACE)
     good = {"image_id": face["image_id"], "attempt": 1, "mark": "redo"}
-    for body, said in (
+    for body, one in (
         (None, "cannot read"),
         ("{", "no marks"),
         ({"marks": [good | {"mark": "better"}]}, "marks.0.mark"),
@@ -191,8 +191,8 @@ def test_marks_are_checked_before_any_work(
     ):
         if body is not None:
             path.write_text(body if isinstance(body, str) else json.dumps(body))
-        assert main(command) == 2, said
-        assert said in capsys.readouterr().err
+        assert main(command) == 2, one
+        assert one in capsys.readouterr().err
     path.write_text(json.dumps({"marks": [good]}))
     assert main([*command, "--new-run"]) == 2
     assert main(["run", source, str(run / "nothing"), "--review", str(path)]) == 2
@@ -223,10 +223,10 @@ def test_the_report_tells_a_reviewed_run_as_it_is(cleaned: Path, run: Path) -> N
         record = ledger.read_record(store)
         return report.summary(store, record, statistics.gather(store, "", 10, 0))
 
-    told = summary()
-    assert told["planned"] == told["committed"] == 4
-    assert (told["rows"], told["statuses"]) == (3, {"unchanged": 2, "failed": 1})
-    assert told["recall"] == []
+    result = summary()
+    assert result["planned"] == result["committed"] == 4
+    assert (result["rows"], result["statuses"]) == (3, {"unchanged": 2, "failed": 1})
+    assert result["recall"] == []
     good = {"kind": "face", "recall": 0.9, "low": 0.85, "high": 0.94, "images": 400, "method": "by hand"}
     event = {"event": "recall", "run_id": "x", "time": "2026-11-24T08:00:00+00:00"}
     for n, estimates in enumerate(([good], [good | {"low": 0.95}, {"kind": "text"}, "?"], {"recall": 1})):

@@ -68,9 +68,9 @@ def test_a_location_with_credentials_is_refused_and_not_repeated(
     place: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", place, str(tmp_path / "out"), "--here"]) == 2
-    said = "".join(capfd.readouterr())
-    assert "must not hold credentials" in said
-    assert SECRET not in said
+    text = "".join(capfd.readouterr())
+    assert "must not hold credentials" in text
+    assert SECRET not in text
     assert not (tmp_path / "out").exists()
 
 
@@ -102,12 +102,12 @@ def test_nothing_that_a_run_writes_or_says_holds_a_credential(
     code = main(["run", s3.url("in"), s3.url("out"), "--here", "--remove", "faces", "--inpainter", "telea"])
     _forget_log()
     assert code == 1
-    said = "".join(capfd.readouterr()).encode() + (tmp_path / "log.jsonl").read_bytes()
+    printed = "".join(capfd.readouterr()).encode() + (tmp_path / "log.jsonl").read_bytes()
     written = {key: s3.get(key) for key in s3.list("out/")}
     assert {"out/run.json", "out/recipe.yaml"} <= written.keys()
     rows = json.dumps([{k: v for k, v in r.items() if k != "image"} for r in rows_of(s3.url("out"))])
     for secret in (SECRET_KEY, ACCESS_KEY):
-        assert secret.encode() not in said
+        assert secret.encode() not in printed
         assert secret not in rows
         assert not [key for key, body in written.items() if secret.encode() in body]
 

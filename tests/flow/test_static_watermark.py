@@ -56,16 +56,16 @@ def test_the_mark_of_a_collection_is_taken_off(tmp_path: Path, ray_local: None) 
     recipe = load(None, RECIPE | BY_SIZE)
     clean(source, output, recipe)
     rows = check_complete(source, output, files)
-    told = {row["source_uri"].rpartition("/in/")[2]: row for row in rows}
-    statuses = [told[f"m/{n:02}.png"]["status"] for n in range(40)]
+    fields = {row["source_uri"].rpartition("/in/")[2]: row for row in rows}
+    statuses = [fields[f"m/{n:02}.png"]["status"] for n in range(40)]
     assert statuses.count("cleaned") >= 38, statuses
-    assert {told[f"plain/{n}.png"]["status"] for n in range(4)} == {"unchanged"}
-    assert told["other/0.png"]["detectors"] == ["consensus: too few images alike"]
-    assert told["broken.png"]["status"] == "failed"
+    assert {fields[f"plain/{n}.png"]["status"] for n in range(4)} == {"unchanged"}
+    assert fields["other/0.png"]["detectors"] == ["consensus: too few images alike"]
+    assert fields["broken.png"]["status"] == "failed"
     alpha, _ = drawn("text", 0.5)
     errors = []
     for n in range(40):
-        row = told[f"m/{n:02}.png"]
+        row = fields[f"m/{n:02}.png"]
         if row["inpainter"] == "take-off":
             (region,) = row["regions"]
             assert region["by"] == "take-off"
@@ -77,7 +77,7 @@ def test_the_mark_of_a_collection_is_taken_off(tmp_path: Path, ray_local: None) 
     store = open_store(output)
     index = json.loads(store.get("consensus/index.json"))
     named = index["240x160"]["sha256"][:12]
-    assert told["m/00.png"]["detectors"] == [f"consensus of 44 images ({named})"]
+    assert fields["m/00.png"]["detectors"] == [f"consensus of 44 images ({named})"]
     assert index["240x160"]["marks"] == 1
     assert index["240x100"] == {"images": 2, "marks": 0, "sha256": None}
     pictured = [item.key for item in store.list("consensus") if item.key.endswith(".png")]
@@ -97,9 +97,9 @@ def assert_the_pass_ran_elsewhere(source: str, output: str, recipe: Recipe) -> N
     workers: set[int] = set()
 
     def spread(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        for pid, made in ray_cluster.spread_on_ray(lambda item: (os.getpid(), function(item)), items):
+        for pid, one in ray_cluster.spread_on_ray(lambda item: (os.getpid(), function(item)), items):
             workers.add(pid)
-            yield made
+            yield one
 
     estimate_watermarks.prepare(run.output, run.recipe, spread)
     assert workers
@@ -229,9 +229,9 @@ def test_a_run_whose_groups_are_too_small_says_what_to_set(tmp_path: Path) -> No
         run = runs.start(str(source), str(tmp_path / group), recipe)
         runs.plan_new(run)
         estimate_watermarks.prepare(run.output, run.recipe, spread_here)
-        said = runs.advice(run)
-        assert said is not None
-        assert word in said
+        result = runs.advice(run)
+        assert result is not None
+        assert word in result
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -46,13 +46,13 @@ def test_a_few_into_a_folder_and_a_broken_one_is_named(
         "face.jpg",
     ]
     assert Path("out/deep/coffee.jpg").read_bytes() == Path("album/deep/coffee.jpg").read_bytes()
-    told = capsys.readouterr().err
-    assert "broken.jpg: failed, nothing written (not_an_image: " in told
-    assert "coffee.jpg: unchanged (nothing found)" in told
+    printed = capsys.readouterr().err
+    assert "broken.jpg: failed, nothing written (not_an_image: " in printed
+    assert "coffee.jpg: unchanged (nothing found)" in printed
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["face.jpg", "face.jpg"], "would replace its own source"),
         (["face.jpg", "out.gif"], "write .jpg, .jpeg, .png, .webp"),
@@ -62,20 +62,20 @@ def test_a_few_into_a_folder_and_a_broken_one_is_named(
     ],
 )
 def test_wrong_use_writes_nothing(
-    folder: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty").mkdir()
     before = sorted(folder.rglob("*"))
     assert main(["clean", *words, *QUICK]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
 
 
 def test_a_picture_is_inspected(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "face.jpg", "-o", "look.jpg", *QUICK]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("face  score 0.")
-    assert "cleaned   inpainter telea" in told
+    printed = capsys.readouterr().out
+    assert printed.startswith("face  score 0.")
+    assert "cleaned   inpainter telea" in printed
     assert Pil.open("look.jpg").width > 256
     assert main(["inspect", "album/broken.jpg"]) == 1
     assert capsys.readouterr().out == "failed: not_an_image: no known image format starts like this\n"

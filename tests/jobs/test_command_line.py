@@ -51,7 +51,7 @@ def test_help_shows_examples_that_are_understood(one: argparse.ArgumentParser) -
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("rnu a b", "did you mean 'run'?"),
         ("run a b --removee text", "did you mean '--remove'?"),
@@ -67,13 +67,13 @@ def test_help_shows_examples_that_are_understood(one: argparse.ArgumentParser) -
     ],
 )
 def test_a_wrong_word_is_one_message_with_a_hint(
-    line: str, said: str, capsys: pytest.CaptureFixture[str]
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         main(shlex.split(line))
     assert caught.value.code == 2
     shown = capsys.readouterr().err
-    assert said in shown
+    assert message in shown
     assert len(shown.splitlines()) <= 2
     assert "--help" in shown
 
@@ -100,10 +100,10 @@ def test_plan_prints_what_differs_from_the_defaults(
         "ns",
     ]
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("remove:\n- face\ninpaint:\n  name: ns\nweights centerface, ")
-    assert "1 images" in told or "1 image" in told
-    assert len(told.splitlines()) < 10
+    printed = capsys.readouterr().out
+    assert printed.startswith("remove:\n- face\ninpaint:\n  name: ns\nweights centerface, ")
+    assert "1 images" in printed or "1 image" in printed
+    assert len(printed.splitlines()) < 10
     assert main([*words, "--full"]) == 0
     assert "max_coverage" in capsys.readouterr().out
 
@@ -114,8 +114,10 @@ def test_another_recipe_is_named_by_its_keys(tmp_path: Path, capsys: pytest.Capt
     run = ["run", str(tmp_path / "photos"), str(tmp_path / "out"), "--here", "--remove"]
     assert main([*run, "faces", "--inpainter", "blur"]) == 0
     assert main([*run, "plates", "--inpainter", "pixelate"]) == 2
-    said = capsys.readouterr().err
-    assert "holds a run of another recipe (remove: [face] -> [plate], inpaint.name: blur -> pixelate" in said
+    printed = capsys.readouterr().err
+    assert (
+        "holds a run of another recipe (remove: [face] -> [plate], inpaint.name: blur -> pixelate" in printed
+    )
 
 
 def test_a_folder_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,10 +176,10 @@ def test_no_command_repeats_a_secret(words: list[str], capsys: pytest.CaptureFix
         code = main(words)
     except SystemExit as stop:
         code = int(stop.code or 0)
-    said = "".join(capsys.readouterr())
+    text = "".join(capsys.readouterr())
     assert code == 2
-    assert said
-    assert "s3cret9" not in said
+    assert text
+    assert "s3cret9" not in text
 
 
 def test_a_source_without_images_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,9 +188,9 @@ def test_a_source_without_images_is_wrong_use(tmp_path: Path, capsys: pytest.Cap
     place = [str(tmp_path / "in"), str(tmp_path / "out"), "--remove", "face", "--inpainter", "fill"]
     for words in (["plan", *place], ["run", *place, "--here"], ["run", *place, "--dry-run"]):
         assert main(words) == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert f"no images under {tmp_path / 'in'} (1 other file left out)" in said
-        assert "--allow-empty" in said
+        text = " ".join(capsys.readouterr().err.split())
+        assert f"no images under {tmp_path / 'in'} (1 other file left out)" in text
+        assert "--allow-empty" in text
         assert not (tmp_path / "out").exists()
     assert main(["run", *place, "--here", "--allow-empty"]) == 0
     (tmp_path / "in" / "a.gif").write_bytes(b"no picture")

@@ -21,7 +21,7 @@ FREE = {"CC0-1.0", "CC-BY-4.0", "Public domain (NASA)"}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Mask]]:
+def demo_input(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Mask]]:
     folder = tmp_path_factory.mktemp("demo") / "input"
     return folder, demo.make_input(folder)
 
@@ -39,8 +39,8 @@ def test_every_photograph_is_credited_free_and_small() -> None:
             assert not image.getexif()
 
 
-def test_the_input_is_what_the_table_says(made: tuple[Path, dict[str, Mask]]) -> None:
-    folder, truth = made
+def test_the_input_is_what_the_table_says(demo_input: tuple[Path, dict[str, Mask]]) -> None:
+    folder, truth = demo_input
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert names == truth.keys() == {name for _, name, _ in demo.PHOTOS}
     assert {n.rpartition(".")[2] for n in names} == {"jpg", "JPG", "jpeg", "png", "webp"}
@@ -53,16 +53,16 @@ def test_the_input_is_what_the_table_says(made: tuple[Path, dict[str, Mask]]) ->
             np.testing.assert_array_equal(np.asarray(saved), mask)
 
 
-def test_clean_photographs_are_the_committed_bytes(made: tuple[Path, dict[str, Mask]]) -> None:
-    folder, _ = made
+def test_clean_photographs_are_the_committed_bytes(demo_input: tuple[Path, dict[str, Mask]]) -> None:
+    folder, _ = demo_input
     untouched = [(s, n) for s, n, mark in demo.PHOTOS if mark is None]
     assert len(untouched) == 4  # three clean ones and the astronaut, whose face is the mark
     for source, name in untouched:
         assert (folder / name).read_bytes() == (PHOTOS / source).read_bytes()
 
 
-def test_a_mark_changes_its_mask_and_nothing_else(made: tuple[Path, dict[str, Mask]]) -> None:
-    folder, truth = made
+def test_a_mark_changes_its_mask_and_nothing_else(demo_input: tuple[Path, dict[str, Mask]]) -> None:
+    folder, truth = demo_input
     lossless = [(s, n) for s, n, _ in demo.PHOTOS if n.endswith(".png")]
     assert len(lossless) == 2
     for source, name in lossless:
@@ -72,16 +72,16 @@ def test_a_mark_changes_its_mask_and_nothing_else(made: tuple[Path, dict[str, Ma
         assert change[~truth[name]].max() <= demo.VISIBLE
 
 
-def test_every_mark_is_a_sensible_share_of_its_picture(made: tuple[Path, dict[str, Mask]]) -> None:
-    shares = {name: float(m.mean()) for name, m in made[1].items() if m.any()}
+def test_every_mark_is_a_sensible_share_of_its_picture(demo_input: tuple[Path, dict[str, Mask]]) -> None:
+    shares = {name: float(m.mean()) for name, m in demo_input[1].items() if m.any()}
     assert len(shares) == 12
     assert all(0.001 < s < 0.2 for s in shares.values()), shares
 
 
 def test_a_second_demo_leaves_the_files_alone_and_another_seed_does_not(
-    made: tuple[Path, dict[str, Mask]], tmp_path: Path
+    demo_input: tuple[Path, dict[str, Mask]], tmp_path: Path
 ) -> None:
-    folder, first = made
+    folder, first = demo_input
     times = {p: p.stat().st_mtime_ns for p in folder.parent.rglob("*.*")}
     again = demo.make_input(folder)
     assert {p: p.stat().st_mtime_ns for p in folder.parent.rglob("*.*")} == times
@@ -107,13 +107,13 @@ def test_the_demo_draws_its_sheet_and_tells_the_share(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert demo.demo(tmp_path, half_cleaned) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     truth = {n: np.asarray(Pil.open(tmp_path / "truth" / f"{n}.png")) for _, n, _ in demo.PHOTOS}
     hit = sum(int((c.mask & truth[c.name]).sum()) for c in half_cleaned(tmp_path / "input", tmp_path))
     share = 100 * hit / sum(int(m.sum()) for m in truth.values())
     assert 30 < share < 70
-    assert f"{share:.1f} % of the known marks' pixels" in said
-    assert str(tmp_path / "sheet.jpg") in said
+    assert f"{share:.1f} % of the known marks' pixels" in printed
+    assert str(tmp_path / "sheet.jpg") in printed
     page = Pil.open(io.BytesIO((tmp_path / "sheet.jpg").read_bytes()))
     assert page.height > 15 * 200
 

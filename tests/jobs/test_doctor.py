@@ -19,9 +19,9 @@ def doctor(
     capsys: pytest.CaptureFixture[str], *flags: str
 ) -> tuple[int, dict[tuple[str, str], dict[str, Any]]]:
     code = main(["doctor", "--json", *flags])
-    told = json.loads(capsys.readouterr().out)
-    assert told["ready"] is (code == 0)
-    return code, {(check["area"], check["name"]): check for check in told["checks"]}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ready"] is (code == 0)
+    return code, {(check["area"], check["name"]): check for check in printed["checks"]}
 
 
 def test_a_machine_that_is_ready(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -39,11 +39,11 @@ def commit_rows(output: Store, source: str) -> None:
     rows = (plan.Planned(f"file://{source}/{name}", Object(name, 1000, "v")) for name in names)
     for unit in cut.cut(output, 0, rows, recipe, digest):
         planned = plan.read_unit(output, unit).select(schema.PLAN.names).to_pylist()
-        table = pa.Table.from_pylist([row | told(dice) for row in planned], schema=schema.part_schema())
+        table = pa.Table.from_pylist([row | measured(dice) for row in planned], schema=schema.part_schema())
         ledger.commit(output, unit.name, table)
 
 
-def told(dice: random.Random) -> dict[str, Any]:
+def measured(dice: random.Random) -> dict[str, Any]:
     (status,) = dice.choices(schema.STATUSES, (60, 35, 2, 1, 2))
     find = {
         "kind": dice.choice(("text", "face")),

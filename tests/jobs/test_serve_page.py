@@ -36,9 +36,9 @@ class Server:
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        said = self.process.stdout.readline()  # type: ignore[union-attr]
-        found = re.search(r"http\S+", said)
-        assert found, said
+        result = self.process.stdout.readline()  # type: ignore[union-attr]
+        found = re.search(r"http\S+", result)
+        assert found, result
         self.link = found[0]
         self.address = urlsplit(self.link).netloc
         self.cookie = self.ask("GET", "/?" + urlsplit(self.link).query)[1]["set-cookie"].split(";")[0]
@@ -50,9 +50,9 @@ class Server:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, named)
         answer = connection.getresponse()
-        said = answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        rows = answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
         connection.close()
-        return said
+        return rows
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
@@ -66,9 +66,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         (source / name).write_bytes((DEMO_PHOTOS / name).read_bytes())
     (source / "broken.jpg").write_bytes(BAD["truncated jpeg"][1]())
     words = ["--source", str(source), "--remove", "faces", "--inpainter", "telea", "--max-bytes", "3000000"]
-    made = Server(*words)
-    yield made
-    assert made.stop() == 0, "Ctrl-C ends it"
+    result = Server(*words)
+    yield result
+    assert result.stop() == 0, "Ctrl-C ends it"
 
 
 # --- who may talk to it ---
@@ -98,14 +98,14 @@ def test_only_who_has_the_link_and_only_this_page(server: Server) -> None:
 
 def test_bad_uploads_are_told_in_words(server: Server) -> None:
     def upload(body: bytes) -> tuple[int, str]:
-        status, _, said = server.ask("POST", "/api/pictures", body, cookie=server.cookie)
-        return status, json.loads(said).get("error", "")
+        status, _, result = server.ask("POST", "/api/pictures", body, cookie=server.cookie)
+        return status, json.loads(result).get("error", "")
 
     assert upload(b"")[0] == 415
     assert "not an image" in upload(b"#!/bin/sh")[1]
     for name in ("truncated jpeg", "animated gif"):
-        status, said = upload(BAD[name][1]())
-        assert (status, bool(said)) == (415, True), name
+        status, result = upload(BAD[name][1]())
+        assert (status, bool(result)) == (415, True), name
     assert upload(b"\xff" * 3_100_000) == (413, "3 MB; the limit here is 3 MB (--max-bytes)")
     assert server.ask("POST", "/api/pictures/none/find", b"{}", cookie=server.cookie)[0] == 400
     body = json.dumps({"recipe": load(None).model_dump(mode="json")}).encode()
@@ -223,8 +223,8 @@ def test_upload_find_toggle_brush_run_compare_and_save(page: Any) -> None:
         "telea",
         1.0,
     )
-    told = [error for error in errors(page) if "/thumb" not in error]  # broken.jpg has no preview.
-    assert told == []
+    rows = [error for error in errors(page) if "/thumb" not in error]  # broken.jpg has no preview.
+    assert rows == []
 
 
 @needs_chromium
@@ -276,14 +276,14 @@ def test_a_run_brings_its_recipe_and_its_rows(tmp_path: Path) -> None:
     source, output = str(tmp_path / "in"), str(tmp_path / "out")
     words = ["run", source, output, "--here", "--remove", "faces", "--inpainter", "ns", "--faces", "ns"]
     assert main(words) in (0, 1)
-    made = Server(output)
+    result = Server(output)
     try:
-        start = json.loads(made.ask("GET", "/api/start", cookie=made.cookie)[2])
+        start = json.loads(result.ask("GET", "/api/start", cookie=result.cookie)[2])
         assert (start["recipe"]["remove"], start["recipe"]["inpaint"]["name"]) == (["face"], "ns")
-        (item,) = json.loads(made.ask("GET", "/api/source", cookie=made.cookie)[2])["items"]
+        (item,) = json.loads(result.ask("GET", "/api/source", cookie=result.cookie)[2])["items"]
         assert item == {"n": 0, "name": "face.jpg", "status": "cleaned"}
     finally:
-        made.stop()
+        result.stop()
 
 
 @pytest.mark.parametrize(
@@ -302,10 +302,10 @@ def test_the_page_may_name_only_what_was_offered(server: Server, change: dict[st
     picture = json.loads(server.ask("POST", "/api/pictures", JPEG, cookie=server.cookie)[2])["id"]
     for what, more in (("find", {}), ("run", {"on": []})):
         body = json.dumps({"recipe": change, **more}).encode()
-        status, _, said = server.ask("POST", f"/api/pictures/{picture}/{what}", body, cookie=server.cookie)
+        status, _, result = server.ask("POST", f"/api/pictures/{picture}/{what}", body, cookie=server.cookie)
         assert status == 400
-        assert b"the page may not name files" in said
-        assert b"root:" not in said
+        assert b"the page may not name files" in result
+        assert b"root:" not in result
 
 
 def test_a_source_that_is_not_there_or_empty_is_told_at_once(

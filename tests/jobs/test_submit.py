@@ -68,10 +68,10 @@ def test_the_package_holds_our_source_and_the_recipe_and_runs(tmp_path: Path) ->
     }
     assert size < 12 * 2**20
     words = [sys.executable, *job.entrypoint]
-    said = subprocess.run(
+    done = subprocess.run(
         [*words, "--dry-run", "--help"], cwd=folder, capture_output=True, text=True, check=True
     )
-    assert "usage: cleanplate run" in said.stdout
+    assert "usage: cleanplate run" in done.stdout
 
 
 def test_nothing_of_the_environment_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_recipe_is_found_in_the_package(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "after --"),
         (["status", "s3://b/c"], "after --"),
@@ -137,8 +137,8 @@ def test_the_recipe_is_found_in_the_package(
         ([*PLACES, "--inpainter", "mine.safetensors"], "weights 'mine.safetensors'"),
     ],
 )
-def test_what_no_node_could_do_is_said_here(words: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_no_node_could_do_is_said_here(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         prepare(words)
 
 
@@ -364,9 +364,9 @@ def test_submit_to_two_nodes_started_by_hand(
     )
     capfd.readouterr()
     assert cleanplate("status", s3.url("nothing-yet"), "--address", nodes.address) == 3
-    told = capfd.readouterr()
-    assert "holds no run" in told.err
-    assert "2 nodes; taken by workers:" in told.out, "a job that waits for nodes has no output yet"
+    printed = capfd.readouterr()
+    assert "holds no run" in printed.err
+    assert "2 nodes; taken by workers:" in printed.out, "a job that waits for nodes has no output yet"
     assert cleanplate("status", output, "--address", nodes.address) == 1
     shown = capfd.readouterr().out
     assert "2 of 2 units committed" in shown

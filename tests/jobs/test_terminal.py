@@ -78,9 +78,9 @@ def stop_and_go_on(tmp_path: Path, where: list[str], photos: int) -> None:
     assert "ms/image" in seen
     assert "\x1b[?25l" in seen, "the cursor is hidden while the panel is drawn"
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l"), "... and given back"
-    told = seen[seen.rindex("cleanplate: stopped") :]
-    assert "What is committed stays" in told
-    assert "run the same command again to continue: cleanplate run" in told
+    result = seen[seen.rindex("cleanplate: stopped") :]
+    assert "What is committed stays" in result
+    assert "run the same command again to continue: cleanplate run" in result
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "parts").iterdir()}
     assert 2 <= len(before) < photos / 2, "some units are committed, not all"
 
@@ -107,13 +107,13 @@ def test_a_machine_reads_json_and_nothing_else(tmp_path: Path, capsys: pytest.Ca
     source, output = folder(tmp_path / "in"), str(tmp_path / "out")
     put_photos(source, 2)
     words = ["run", source, output, *FLAGS, "--here", "--json"]
-    told = []
+    rows = []
     for _ in range(2):
         assert main(words) == 0
         out, err = capsys.readouterr()
         assert err == "", "nothing but errors goes to stderr"
-        told.append([json.loads(line) for line in out.splitlines()])
-    assert [line["event"] for line in told[0]] == [
+        rows.append([json.loads(line) for line in out.splitlines()])
+    assert [line["event"] for line in rows[0]] == [
         "start",
         "planned",
         "engine",
@@ -121,8 +121,8 @@ def test_a_machine_reads_json_and_nothing_else(tmp_path: Path, capsys: pytest.Ca
         "progress",
         "end",
     ]
-    assert [line["event"] for line in told[1]] == ["start", "planned", "end"], "nothing was left to do"
-    assert told[1][1]["committed_before"] == told[1][2]["rows"] == 2
+    assert [line["event"] for line in rows[1]] == ["start", "planned", "end"], "nothing was left to do"
+    assert rows[1][1]["committed_before"] == rows[1][2]["rows"] == 2
     assert main(["status", output, "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert (status["event"], status["images_left"], status["rows"]) == ("status", 0, 2)

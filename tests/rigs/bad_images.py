@@ -66,9 +66,9 @@ def jpeg_sampled(factors: list[tuple[int, int]], width: int = 96, height: int = 
     """A JPEG with any (vertical, horizontal) sampling factors: 4:1:1 is [(1, 4), (1, 1), (1, 1)]."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "a.jpg")
-        made = jpeglib.from_spatial(scene(width, height))
-        made.samp_factor = np.array(factors)
-        made.write_spatial(path, qt=85)
+        result = jpeglib.from_spatial(scene(width, height))
+        result.samp_factor = np.array(factors)
+        result.write_spatial(path, qt=85)
         with open(path, "rb") as file:
             return file.read()
 
@@ -231,11 +231,11 @@ def telling_avif(orientation: int = 6) -> bytes:
 
 def telling_heic(orientation: int = 6) -> bytes:
     """A HEIC with EXIF, XMP, ICC, a thumbnail, and a box of a phone's own at its end."""
-    made = pillow_heif.from_pillow(picture(width=192, height=128))
+    result = pillow_heif.from_pillow(picture(width=192, height=128))
     out = io.BytesIO()
     block = b"Exif\0\0" + exif_block(orientation)
     pillow_heif.options.THUMBNAILS = True
-    made.save(out, quality=80, exif=block, xmp=XMP_NAME, icc_profile=icc(), thumbnails=[64])
+    result.save(out, quality=80, exif=block, xmp=XMP_NAME, icc_profile=icc(), thumbnails=[64])
     return out.getvalue() + struct.pack(">I", 8 + len(TAIL)) + b"mpvd" + TAIL
 
 
@@ -390,8 +390,8 @@ def tiff_float() -> bytes:
     return save(Image.fromarray(scene()[..., 0].astype(np.float32)), "TIFF")
 
 
-Made = Callable[[], bytes]
-BAD: dict[str, tuple[str, Made, str]] = {
+Maker = Callable[[], bytes]
+BAD: dict[str, tuple[str, Maker, str]] = {
     "zero bytes": ("zero.jpg", lambda: b"", "empty"),
     "text named .jpg": ("text.jpg", lambda: b"this is not a picture\n" * 20, "not_an_image"),
     "two bytes": ("two.jpg", lambda: b"\xff\xd8", "not_an_image"),
@@ -414,7 +414,7 @@ BAD: dict[str, tuple[str, Made, str]] = {
     "cut heic": ("cut.heic", lambda: telling_heic()[:-500], "truncated"),
     "jpeg 2000": ("a.jp2", lambda: save(picture(), "JPEG2000"), "unsupported"),
 }
-GOOD: dict[str, tuple[str, Made]] = {
+GOOD: dict[str, tuple[str, Maker]] = {
     "jpeg 4:4:4": ("444.jpg", lambda: jpeg(subsampling=0)),
     "jpeg 4:2:2": ("422.JPG", lambda: jpeg(subsampling=1)),
     "jpeg 4:2:0": ("420.jpeg", lambda: jpeg(subsampling=2)),

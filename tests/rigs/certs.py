@@ -32,7 +32,7 @@ def _certificate(
 ) -> x509.Certificate:
     is_root, start = subject == issuer, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     uses = ("key_cert_sign", "crl_sign") if is_root else ("digital_signature",)
-    made = (
+    result = (
         x509.CertificateBuilder(_name(issuer), _name(subject), key.public_key(), x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(start + datetime.timedelta(days=3650))
@@ -42,10 +42,10 @@ def _certificate(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signed_by.public_key()), False)
     )
     if not is_root:
-        made = made.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
-    return made.sign(signed_by, hashes.SHA256())
+        result = result.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
+    return result.sign(signed_by, hashes.SHA256())
 
 
 def _name(common: str) -> x509.Name:
-    told = ((NameOID.ORGANIZATION_NAME, "cleanplate's tests"), (NameOID.COMMON_NAME, common))
-    return x509.Name([x509.NameAttribute(oid, value) for oid, value in told])
+    rows = ((NameOID.ORGANIZATION_NAME, "cleanplate's tests"), (NameOID.COMMON_NAME, common))
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in rows])

@@ -24,8 +24,8 @@ FORMS = {
 
 def drawn(form: str, n: int, modules: int) -> Image:
     """HWC uint8 RGB: a code with its quiet zone, so many pixels a module."""
-    made: Any = zxingcpp.create_barcode(FORMS[form].format(n=n), getattr(zxingcpp.BarcodeFormat, form))
-    grey = np.array(made.to_image(scale=modules, add_quiet_zones=True))
+    result: Any = zxingcpp.create_barcode(FORMS[form].format(n=n), getattr(zxingcpp.BarcodeFormat, form))
+    grey = np.array(result.to_image(scale=modules, add_quiet_zones=True))
     return np.repeat(grey[..., None], 3, 2)
 
 

@@ -45,13 +45,13 @@ def tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", ".", *"abcdefghijklmnopqrstuvwxyz"]
-    made = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split("", "isolated")])
-    made.post_processor = processors.TemplateProcessing(
+    result = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    result.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split("", "isolated")])
+    result.post_processor = processors.TemplateProcessing(
         "[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+        tokenizer_object=result, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
     )
     fast.save_pretrained(folder)
 
@@ -106,5 +106,47 @@ def tiny_dino(folder: Path) -> Path:
     )
     torch.manual_seed(3)
     transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    tokenizer(folder)
+    return folder
+
+
+def tiny_sam3(folder: Path) -> Path:
+    """A SAM 3, as tiny_owl."""
+    import transformers
+
+    small = {"hidden_size": 32, "num_attention_heads": 2}
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    vit = {**small, "intermediate_size": 48, "num_hidden_layers": 2, "global_attn_indexes": [1]}
+    parts = {**small, "num_layers": 1, "intermediate_size": 48}
+    config = transformers.Sam3Config(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam3_vit_model",
+                **vit,
+                "image_size": 112,
+                "patch_size": 14,
+                "window_size": 4,
+                "pretrain_image_size": 56,
+            },
+            "fpn_hidden_size": 32,
+            "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        },
+        text_config={
+            **small,
+            **ends,
+            "model_type": "clip_text_model",
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "projection_dim": 16,
+            "vocab_size": 64,
+            "max_position_embeddings": 32,
+        },
+        geometry_encoder_config=parts,
+        detr_encoder_config=parts,
+        detr_decoder_config={**parts, "num_queries": 8},
+        mask_decoder_config=small,
+    )
+    torch.manual_seed(3)
+    transformers.Sam3Model(config).eval().save_pretrained(folder)
     tokenizer(folder)
     return folder

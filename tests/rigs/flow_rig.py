@@ -99,8 +99,8 @@ def check_image(row: dict[str, Any]) -> None:
 
 def comparable(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows without what differs between two starts, in one order."""
-    told = [{k: v for k, v in row.items() if k not in ("run_id", "timings_ms")} for row in rows]
-    return sorted(told, key=lambda row: str(row["image_id"]))
+    items = [{k: v for k, v in row.items() if k not in ("run_id", "timings_ms")} for row in rows]
+    return sorted(items, key=lambda row: str(row["image_id"]))
 
 
 def folder(path: Path) -> str:

@@ -13,7 +13,7 @@ from rigs.tiffs import DEFLATE, LZW, PACKBITS, tiff
 
 def whole_files() -> dict[str, bytes]:
     """One sound file of every form: all of `bad_images.GOOD`, and TIFF of further forms."""
-    files = {name: made[1]() for name, made in bad_images.GOOD.items()}
+    files = {name: one[1]() for name, one in bad_images.GOOD.items()}
     scene = bad_images.scene()
     deep = scene.astype(np.uint16) * 257
     files |= {

@@ -227,12 +227,12 @@ def test_a_scene_is_known_to_the_pixel() -> None:
 
 
 def test_photos_are_many_mixed_and_the_same_each_time() -> None:
-    made = scenes.photos(30)
-    assert made[:4] == scenes.photos(4)
-    assert made[0] != scenes.photos(1, seed=1)[0]
-    assert len({name.lower() for name, _ in made}) == len({body for _, body in made}) == 30
-    assert {name.rpartition(".")[2] for name, _ in made} == set(scenes.ENDINGS)
-    for name, body in made:
+    result = scenes.photos(30)
+    assert result[:4] == scenes.photos(4)
+    assert result[0] != scenes.photos(1, seed=1)[0]
+    assert len({name.lower() for name, _ in result}) == len({body for _, body in result}) == 30
+    assert {name.rpartition(".")[2] for name, _ in result} == set(scenes.ENDINGS)
+    for name, body in result:
         with PIL.Image.open(io.BytesIO(body)) as image:
             image.load()
             assert 160 <= max(image.size) <= 400

@@ -148,7 +148,7 @@ class StrokeFinder:
         of what the line's detector lost at its ends. What it does not reach, letters that stand out of their line, is
         as `seen`, what a call gave for the same lines.
 
-        Whether a line is lettering is told by the look with more of its surroundings, so that is not asked here.
+        Whether a line is lettering is decided by the view with more of its surroundings, so that is not asked here.
         """
         strips = [straightened(image, close_up(quad)) for quad in quads]
         turned = [replace(strip, pixels=np.ascontiguousarray(strip.pixels[::-1, ::-1])) for strip in strips]

@@ -33,7 +33,7 @@ def _window(quad: npt.NDArray[np.float64], rim: float, shape: tuple[int, ...]) -
 
 
 def line_strokes(image: Image, quad: npt.NDArray[np.float64]) -> Mask | None:
-    """HW bool of the whole image: the line's strokes, tight; None when they cannot be told from the ground.
+    """HW bool of the whole image: the line's strokes, tight; None when they cannot be separated from the ground.
 
     Strokes of one colour are taken again by that colour (`of_one_ink`): distance from the ground alone takes too
     much round large letters.
@@ -81,7 +81,7 @@ def of_one_ink(image: Image, found: Mask, inside: Mask, line: float) -> Mask | N
 
 
 def strokes(image: Image, quad: npt.NDArray[np.float64]) -> Mask | None:
-    """The strokes of one line, HW bool of `image`; None when they cannot be told from the background.
+    """The strokes of one line, HW bool of `image`; None when they cannot be separated from the background.
 
     The background is the median over windows of .9 line heights: letters cover less than half of such a
     window. The distance from it (RMS over channels, so dark, light and coloured strokes all count) is cut by
@@ -129,7 +129,7 @@ def _local_thresholds(
     """HW: a threshold for each piece of the line, one line height long, from the pixels of twice that.
 
     Never above the whole line's (a piece may hold only strokes), never below `least`; -1, which takes all of
-    the piece, where strokes and ground cannot be told apart.
+    the piece, where strokes and ground cannot be separated.
     """
     rise = float(np.linalg.norm(quad[3] - quad[0]))
     along = (quad[1] - quad[0]) / max(float(np.linalg.norm(quad[1] - quad[0])), 1e-6)

@@ -43,7 +43,7 @@ def open_litert(path: Path | str) -> Any:
 
 
 class PersonDetector:
-    """Detector of persons, kind 'person', with their pixels as `Region.mask` where they can be told.
+    """Detector of persons, kind 'person', with their pixels as `Region.mask` where they can be separated.
 
     pose, selfie: the two TFLite files. min_score: lowest that counts, and Region.score. offset: shift of the
     squares, in a third of them, for a second look. Not thread-safe; holds no state between calls. Raises

@@ -125,10 +125,10 @@ def _tokenized(
     """(ids, attention mask, where each thing's tokens are). apart: a row each (OWLv2), else one sentence in which a
     full stop ends each thing (Grounding DINO)."""
     if apart:
-        told = tokenizer(
+        tokens = tokenizer(
             [f"a photo of {word}" for word in words], padding="max_length", max_length=16, truncation=True
         )
-        return torch.tensor(told["input_ids"]), torch.tensor(told["attention_mask"]), []
+        return torch.tensor(tokens["input_ids"]), torch.tensor(tokens["attention_mask"]), []
     ids, spans = [], []
     start, *_, stop = tokenizer("a")["input_ids"]
     ids.append(start)

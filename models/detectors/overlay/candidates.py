@@ -19,7 +19,7 @@ from cleanplate.models.types import Image, Mask
 
 LOW, HIGH = 0.4, 0.8
 """A piece's pixels are above LOW and hang together with one above HIGH. Lower limits proposed more marks, but more
-that are none: of what could be told apart there was no more."""
+that are none: there were no more that could be distinguished."""
 LEAST = 2e-4
 """Share of the picture that a piece without a line covers at least."""
 FAINT = 0.25
@@ -80,14 +80,14 @@ def _of_line(
     if giant or not inside.any():
         return None
     strokes = line_strokes(image, line.quad)
-    told = strokes is not None and bool(strokes.any())
-    letters = strokes if strokes is not None and told else inside
+    known = strokes is not None and bool(strokes.any())
+    letters = strokes if strokes is not None and known else inside
     readable = is_text(line, height * width)
     turn = abs(angle_of(line)) % 90
     box = window(letters)
     numbers = evidence(image, chance, agreed, box, cut(letters, box)) | {
         "map": share,
-        "strokes": float(told),
+        "strokes": float(known),
         "readable": float(readable),
         "found": line.found,
         "read": line.read,
@@ -99,7 +99,7 @@ def _of_line(
         "sketch": line.sketch,
     }
     seen = inside & (chance > FAINT)
-    if told:
+    if known:
         seen |= letters
     if not (readable or seen.any()):
         return None

@@ -31,12 +31,12 @@ def capture(predict: Predict, example: Tensor) -> Predict:
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        made = predict(given)
+        output = predict(given)
 
     def replay(x: Tensor) -> Tensor:
         given.copy_(x)
         graph.replay()
-        return made.clone()  # The next replay overwrites it.
+        return output.clone()  # The next replay overwrites it.
 
     return replay
 

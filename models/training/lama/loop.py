@@ -233,7 +233,7 @@ class _Writer:
         self.saved = extras.saved or (lambda path: None)
         self.images_seen = 0
         self.saved_at = self.logged_at = time.monotonic()
-        self.said_at, self.said_step = -math.inf, run.step
+        self.shown_at, self.shown_step = -math.inf, run.step
 
     def after_step(self, number: int, phase: Phase, scalars: dict[str, float], *, last: bool) -> None:
         step, now = self.run.step, round(time.time(), 1)
@@ -260,15 +260,15 @@ class _Writer:
     def _say(self, number: int, scalars: dict[str, float], speed: float) -> None:
         """A line of progress, now and then."""
         now, step = time.monotonic(), self.run.step
-        if now - self.said_at < PROGRESS_S:
+        if now - self.shown_at < PROGRESS_S:
             return
         left = ""
-        if math.isfinite(self.said_at):
-            seconds = (now - self.said_at) / (step - self.said_step) * (self.recipe.steps - step)
+        if math.isfinite(self.shown_at):
+            seconds = (now - self.shown_at) / (step - self.shown_step) * (self.recipe.steps - step)
             left = f", {seconds / 60:.0f} min left"
         parts = ", ".join(f"{name} {scalars[name]:.3g}" for name in ("loss", "grad_norm", "lr"))
         log.info(
             "step %d of %d, phase %d: %s, %g images/s%s",
             *(step, self.recipe.steps, number, parts, speed, left),
         )
-        self.said_at, self.said_step = now, step
+        self.shown_at, self.shown_step = now, step

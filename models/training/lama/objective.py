@@ -71,8 +71,8 @@ def weave(predicted: Tensor, images: Tensor, masks: Tensor) -> Tensor:
     predicted, images: Bx3xHxW in [0, 1], masks: Bx1xHxW, 1 = hole; sides are multiples of PERIOD. In grey levels of
     [0, 1], a mean over places, channels, and images by their holes' areas.
     """
-    made, there = (_by_place(torch.lerp(images, x, masks), masks) for x in (predicted, images))
-    excess = (made.abs() - there.abs()).clamp_min(0).mean(dim=(1, 2, 3))
+    output, there = (_by_place(torch.lerp(images, x, masks), masks) for x in (predicted, images))
+    excess = (output.abs() - there.abs()).clamp_min(0).mean(dim=(1, 2, 3))
     area = masks.sum(dim=(1, 2, 3))
     return (excess * area).sum() / area.sum().clamp_min(1.0)
 

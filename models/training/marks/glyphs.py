@@ -183,33 +183,33 @@ def text(rng: np.random.Generator, fonts: Fonts, height: int, script: str | None
         latin = "latin" in fonts.of_script and (not others or rng.random() < 0.8)
         script = "latin" if latin or not others else str(rng.choice(others))
     face = fonts.draw(rng, script)
-    said = phrase(rng, script, most=max(4, 4000 // max(height, 1)))
+    line = phrase(rng, script, most=max(4, 4000 // max(height, 1)))
     spread = int(rng.integers(1, 1 + max(1, height // 3))) if rng.random() < 0.12 else 0
-    return set_line(face, said, height, spread)
+    return set_line(face, line, height, spread)
 
 
-def set_line(face: Face, said: str, height: int, spread: int = 0) -> Coverage:
+def set_line(face: Face, text: str, height: int, spread: int = 0) -> Coverage:
     """The words in one face; spread: extra pixels between the letters. One pixel when nothing is drawn."""
     if face.path.startswith("hershey:"):
-        return _hershey(int(face.path[8:]), said, height)
+        return _hershey(int(face.path[8:]), text, height)
     font = _font(face.path, max(6, round(height * 1.35)))
     if not spread:
-        left, top, right, bottom = font.getbbox(said)
+        left, top, right, bottom = font.getbbox(text)
         size = (max(1, math.ceil(right - left) + 2), max(1, math.ceil(bottom - top) + 2))
         canvas = PillowImage.new("L", size)
-        ImageDraw.Draw(canvas).text((1 - left, 1 - top), said, fill=255, font=font)
+        ImageDraw.Draw(canvas).text((1 - left, 1 - top), text, fill=255, font=font)
         return trimmed(_share(canvas))
-    width = round(sum(font.getlength(letter) + spread for letter in said)) + 2
+    width = round(sum(font.getlength(letter) + spread for letter in text)) + 2
     canvas = PillowImage.new("L", (max(1, width), height * 3))
     pen, x = ImageDraw.Draw(canvas), 1.0
-    for letter in said:
+    for letter in text:
         pen.text((x, height * 0.5), letter, fill=255, font=font)
         x += font.getlength(letter) + spread
     return trimmed(_share(canvas))
 
 
-def _hershey(number: int, said: str, height: int) -> Coverage:
-    plain = said.encode("ascii", "replace").decode()
+def _hershey(number: int, text: str, height: int) -> Coverage:
+    plain = text.encode("ascii", "replace").decode()
     scale, thick = height / 22, max(1, round(height / 9))
     (width, high), below = cv2.getTextSize(plain, number, scale, thick)
     canvas = np.zeros((high + below + 2 * thick, width + 2 * thick), np.uint8)

@@ -238,7 +238,7 @@ def train(
 
     bank, held: photographs to lay marks on, and those of the validation. renderers: processes that make samples;
     0 makes them here. compiled: fuse the network's steps by torch.compile, which needs a C++ compiler. initial:
-    where a new training starts. saved: told of every file that is written. out_dir gets last.pt, best.pt
+    where a new training starts. saved: called with every file that is written. out_dir gets last.pt, best.pt
     (averaged weights of the best validation score), train.csv, validation.csv, samples/*.jpg; the same call goes
     on from last.pt. Raises ValueError for a recipe that cannot be trained and
     for weights of another network, CheckpointError for a checkpoint of another recipe, TrainingDiverged.
@@ -351,6 +351,6 @@ class _Writer:
             best = {"average": run.average, **facts}
             write_whole(self.out_dir / "best.pt", best)
             self.saved(self.out_dir / "best.pt")
-        told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-        log.info("step %d: %s", run.step, told)
+        text = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+        log.info("step %d: %s", run.step, text)
         return scores

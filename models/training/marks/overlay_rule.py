@@ -79,8 +79,8 @@ def fit(
     # What stands repeated counts at any score, so the pixels may stay above their limit.
     while first < HIGHEST and measured(_at(clean, first)).get("pixels", 0.0) > harmed:
         first += 0.25
-    told = measured(_at(apart, first))
-    return replace(_weights(studies), first=_chance(first), more=_chance(first - MORE)), told
+    table = measured(_at(apart, first))
+    return replace(_weights(studies), first=_chance(first), more=_chance(first - MORE)), table
 
 
 def _apart(studies: Sequence[Study], parting: int) -> list[tuple[Study, Rule]]:
@@ -124,7 +124,7 @@ def _weights(studies: Sequence[Study]) -> Rule:
             if (one.line is not None) == line and not 0.2 < share < 0.5
         ]
         names = list(rows[0][0]) if rows else []
-        evidence = np.array([[told[name] for name in names] for told, _ in rows], np.float64)
+        evidence = np.array([[evidence_of[name] for name in names] for evidence_of, _ in rows], np.float64)
         fitted = fit_logistic(evidence, np.array([true for _, true in rows]), RIDGE) if rows else [-9.0]
         weights[line] = dict(zip(["bias", *names], (float(w) for w in fitted), strict=True))
     return Rule(weights[True], weights[False], 0.5, 0.5)
@@ -133,20 +133,20 @@ def _weights(studies: Sequence[Study]) -> Rule:
 def measured(studies: Sequence[tuple[Study, Rule]]) -> dict[str, float]:
     """Share of marks found at each level, of photographs without one that are edited, and of pixels harmed; "pixels":
     of all photographs as they are."""
-    told: dict[str, list[float]] = {}
+    table: dict[str, list[float]] = {}
     for one, rule in studies:
         mask = decided(one.found, one.shape, rule) > 0
         wide = grow(mask, MARGIN)
         true = _bits(one.visible, one.shape)
         if true.any():
-            told.setdefault(f"{one.level} recall", []).append(float(wide[true].mean() >= HIT))
+            table.setdefault(f"{one.level} recall", []).append(float(wide[true].mean() >= HIT))
         else:
-            told.setdefault(f"{one.level} edited", []).append(float(mask.any()))
+            table.setdefault(f"{one.level} edited", []).append(float(mask.any()))
         harm = float((wide & ~_bits(one.near, one.shape)).mean())
-        told.setdefault(f"{one.level} harm", []).append(harm)
+        table.setdefault(f"{one.level} harm", []).append(harm)
         if one.level in CLEAN:
-            told.setdefault("pixels", []).append(harm)
-    return {name: float(np.mean(some)) for name, some in sorted(told.items())}
+            table.setdefault("pixels", []).append(harm)
+    return {name: float(np.mean(some)) for name, some in sorted(table.items())}
 
 
 def _bits(packed: npt.NDArray[np.uint8], shape: tuple[int, int]) -> Mask:

@@ -82,7 +82,7 @@ def cases(
     kinds clean photographs only.
     """
     order = np.random.default_rng(seed).permutation(photos).tolist()
-    made: list[tuple[str, str, str]] = []
+    choices: list[tuple[str, str, str]] = []
     left = photos if clean is None else min(clean, photos)
     for kind in kinds:
         of_kind: dict[str, tuple[str, ...]] = {
@@ -93,10 +93,10 @@ def cases(
         marks = of_kind.get(kind, ())
         levels = ("opaque",) if kind == "text" else tuple(DIFFICULTY)
         levels = tuple(OPACITIES) if kind == "logo" else levels
-        made += [(kind, mark, level) for level in levels for mark in marks for _ in range(each)]
-        made += [(kind, "", "clean")] * left
-        made += [(kind, "", "lettered")] * (left if kind == "watermark" else 0)
-    return [Case(*one, photo=order[n % photos], number=n) for n, one in enumerate(made)]
+        choices += [(kind, mark, level) for level in levels for mark in marks for _ in range(each)]
+        choices += [(kind, "", "clean")] * left
+        choices += [(kind, "", "lettered")] * (left if kind == "watermark" else 0)
+    return [Case(*one, photo=order[n % photos], number=n) for n, one in enumerate(choices)]
 
 
 def trial(case: Case, photo: Image, fonts: Fonts, seed: int, references: References | None = None) -> Trial:
@@ -218,6 +218,6 @@ def run_trials(
 ) -> Iterator[tuple[Trial, Score, Mask]]:
     """Each case, its score, and the mask that would be edited. find: case, picture -> (masks, edited mask)."""
     for case in todo:
-        made = trial(case, photo_of(case.photo), fonts, seed, references)
-        masks, edited = find(case, made.image)
-        yield made, score(made, masks, edited), edited
+        drawn = trial(case, photo_of(case.photo), fonts, seed, references)
+        masks, edited = find(case, drawn.image)
+        yield drawn, score(drawn, masks, edited), edited

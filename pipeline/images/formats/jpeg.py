@@ -162,9 +162,9 @@ def _mark(data: bytes) -> bytes | None:
     if packet is None or len(XMP) + len(packet) > 65533:
         return None
     parts = [s.to_bytes() for s in segments]
-    made = struct.pack(">BBH", 0xFF, 0xE1, len(XMP) + len(packet) + 2) + XMP + packet
+    segment = struct.pack(">BBH", 0xFF, 0xE1, len(XMP) + len(packet) + 2) + XMP + packet
     if at is not None:
-        parts[at] = made
+        parts[at] = segment
     else:
         # JFIF wants to be first and Exif next.
         first = 0
@@ -172,7 +172,7 @@ def _mark(data: bytes) -> bytes | None:
             segments[first].marker == 0xE1 and segments[first].payload[:4] == b"Exif"
         ):
             first += 1
-        parts.insert(first, made)
+        parts.insert(first, segment)
     return b"\xff\xd8" + b"".join(parts) + b"\xff\xd9" + tail
 
 

@@ -163,11 +163,11 @@ def _mark(data: bytes) -> bytes | None:
     packet = marked(chunks[at][1][len(XMP_TEXT) :] if at is not None else None)
     if packet is None:
         return None
-    made = (b"iTXt", XMP_TEXT + packet)
+    text_chunk = (b"iTXt", XMP_TEXT + packet)
     if at is not None:
-        chunks[at] = made
+        chunks[at] = text_chunk
     else:
-        chunks.insert(next(i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT"), made)
+        chunks.insert(next(i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT"), text_chunk)
     return png_file(chunks)
 
 

@@ -206,8 +206,8 @@ def write_tiff(
     offsets = [0] * len(strips)
     for _ in range(2):  # the first pass measures the directories, the second knows where the strips lie
         layout[273] = (4, offsets)
-        made = [_entry(order, tag, kind, values) for tag, (kind, values) in layout.items()]
-        head = exif.build(order, entries + made, children)
+        laid_out = [_entry(order, tag, kind, values) for tag, (kind, values) in layout.items()]
+        head = exif.build(order, entries + laid_out, children)
         ends = np.cumsum([len(head)] + [len(strip) for strip in strips])
         offsets = [int(end) for end in ends[:-1]]
     return head + b"".join(strips), dropped

@@ -1,4 +1,4 @@
-"""The web server of `cleanplate serve`: routes between the page and the desk."""
+"""The web server of `cleanplate serve`: routes between the page and the workspace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.ui.serve import options, places, sources, views
 from cleanplate.pipeline.ui.serve.access import Guard
 from cleanplate.pipeline.ui.serve.sources import Item
-from cleanplate.pipeline.ui.serve.state import Office
+from cleanplate.pipeline.ui.serve.state import ServerState
 from cleanplate.pipeline.ui.serve.workspace import Wanted
 
 _LOG = logging.getLogger("cleanplate.serve")
@@ -58,14 +58,14 @@ class _Look(BaseModel):
     recipe: Recipe
 
 
-def app(office: Office, hosts: frozenset[str], token: str) -> Starlette:
+def app(state: ServerState, hosts: frozenset[str], token: str) -> Starlette:
     """The page as an ASGI application. hosts, token: see `guard`."""
-    made = Starlette(
+    server = Starlette(
         routes=[
             Route("/", _page),
             Route("/page/{name}", _file),
             Route("/api/start", _start),
-            Route("/api/state", _state),
+            Route("/api/state", _progress),
             Route("/api/source", _source),
             Route("/api/source/{n:int}/thumb", _thumb),
             Route("/api/recipe", _recipe, methods=["POST"]),
@@ -77,13 +77,13 @@ def app(office: Office, hosts: frozenset[str], token: str) -> Starlette:
             Route("/api/pictures/{key}/results/{result}/{what}", _result),
         ],
         middleware=[Middleware(Guard, hosts=hosts, token=token), Middleware(_InALine)],
-        exception_handlers=dict.fromkeys(_TOLD, _said),
+        exception_handlers=dict.fromkeys(_EXPECTED, _explained),
     )
-    made.state.office = office
-    return made
+    server.state.shared = state
+    return server
 
 
-_TOLD = (
+_EXPECTED = (
     ConfigError,
     WeightsError,
     StorageError,
@@ -104,19 +104,19 @@ class _InALine:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - told to the page and to the log
-            said = f"{type(error).__name__}: {redacted(str(error))[:300]}"
-            _LOG.error("%s %s: %s", scope.get("method"), scope.get("path"), said)
-            await JSONResponse({"error": f"this should not happen: {said}"}, 500)(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - sent to the page and to the log
+            message = f"{type(error).__name__}: {redacted(str(error))[:300]}"
+            _LOG.error("%s %s: %s", scope.get("method"), scope.get("path"), message)
+            await JSONResponse({"error": f"this should not happen: {message}"}, 500)(scope, receive, send)
 
 
-def _said(request: Request, error: Exception) -> Response:
+def _explained(request: Request, error: Exception) -> Response:
     """What went wrong, as words that the page shows."""
     status, text = 400, str(error)
     if isinstance(error, HTTPException):
         status, text = error.status_code, error.detail
     elif isinstance(error, KeyError):
-        status, text = 404, "this picture is no longer on the desk: open it again"
+        status, text = 404, "this picture is no longer open here: open it again"
     elif isinstance(error, RowError):
         status, text = 415, f"{error.kind.replace('_', ' ')}: {error}"
     elif isinstance(error, ValidationError):
@@ -124,9 +124,9 @@ def _said(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": text}, status)
 
 
-def _office(request: Request) -> Office:
-    office: Office = request.app.state.office
-    return office
+def _shared(request: Request) -> ServerState:
+    state: ServerState = request.app.state.shared
+    return state
 
 
 # --- the page ---
@@ -151,29 +151,31 @@ def _text(name: str) -> str:
 
 
 async def _start(request: Request) -> Response:
-    office = _office(request)
-    told = {
-        "recipe": office.recipe.model_dump(mode="json"),
-        "choices": await office.draw(partial(options.of, office.recipe)),
-        "source": office.source.url if office.source else None,
+    state = _shared(request)
+    fields = {
+        "recipe": state.recipe.model_dump(mode="json"),
+        "choices": await state.draw(partial(options.of, state.recipe)),
+        "source": state.source.url if state.source else None,
         "formats": options.formats(),
-        "max_bytes": office.max_bytes,
-        "max_pixels": office.max_pixels,
+        "max_bytes": state.max_bytes,
+        "max_pixels": state.max_pixels,
         "version": provenance.code_version(),
     }
-    return JSONResponse(told)
+    return JSONResponse(fields)
 
 
-async def _state(request: Request) -> Response:
-    office = _office(request)
-    seconds = time.monotonic() - office.since if office.desk.doing else 0.0
-    return JSONResponse({"doing": office.desk.doing, "seconds": round(seconds, 1), "waiting": office.waiting})
+async def _progress(request: Request) -> Response:
+    state = _shared(request)
+    seconds = time.monotonic() - state.since if state.workspace.doing else 0.0
+    return JSONResponse(
+        {"doing": state.workspace.doing, "seconds": round(seconds, 1), "waiting": state.waiting}
+    )
 
 
 async def _source(request: Request) -> Response:
     asked = request.query_params
     start = asked.get("start", "0")
-    items = await _office(request).listed()
+    items = await _shared(request).listed()
     found = sources.search(
         items, asked.get("q", ""), asked.get("status", ""), int(start) if start.isdecimal() else 0, 48
     )
@@ -181,7 +183,7 @@ async def _source(request: Request) -> Response:
 
 
 async def _item(request: Request) -> Item:
-    items = await _office(request).listed()
+    items = await _shared(request).listed()
     n = int(request.path_params["n"])
     if not 0 <= n < len(items):
         raise HTTPException(404, "there is no such picture in the source")
@@ -189,9 +191,9 @@ async def _item(request: Request) -> Item:
 
 
 async def _thumb(request: Request) -> Response:
-    office, item = _office(request), await _item(request)
-    _fits(item.size, office.max_bytes)
-    webp = await office.draw(lambda: views.thumb(sources.read(item), THUMB_SIDE, office.max_pixels))
+    state, item = _shared(request), await _item(request)
+    _fits(item.size, state.max_bytes)
+    webp = await state.draw(lambda: views.thumb(sources.read(item), THUMB_SIDE, state.max_pixels))
     return Response(webp, media_type="image/webp")
 
 
@@ -204,68 +206,68 @@ async def _recipe(request: Request) -> Response:
 
 
 async def _upload(request: Request) -> Response:
-    office = _office(request)
-    data = await _body(request, office.max_bytes)
+    state = _shared(request)
+    data = await _body(request, state.max_bytes)
     name = unquote(request.headers.get("x-name", "")).replace("\\", "/").rpartition("/")[2][:200] or "picture"
-    return await _laid(office, name, data)
+    return await _laid(state, name, data)
 
 
 async def _choose(request: Request) -> Response:
-    office, item = _office(request), await _item(request)
-    _fits(item.size, office.max_bytes)
-    return await _laid(office, item.name, await office.draw(partial(sources.read, item)))
+    state, item = _shared(request), await _item(request)
+    _fits(item.size, state.max_bytes)
+    return await _laid(state, item.name, await state.draw(partial(sources.read, item)))
 
 
-async def _laid(office: Office, name: str, data: bytes) -> Response:
-    # In the thread of the models: the desk is theirs, and a picture is decoded sooner than it is looked at.
+async def _laid(state: ServerState, name: str, data: bytes) -> Response:
+    # In the thread of the models: the workspace is theirs, and a picture is decoded sooner than it is looked at.
     loop = asyncio.get_running_loop()
-    key = await loop.run_in_executor(office.models, office.desk.put, name, data, office.max_pixels)
-    decoded = office.desk.pictures[key].decoded
-    told = {"id": key, "name": name, "bytes": len(data), "format": decoded.format}
-    return JSONResponse(told | {"width": decoded.width, "height": decoded.height})
+    key = await loop.run_in_executor(state.models, state.workspace.put, name, data, state.max_pixels)
+    decoded = state.workspace.pictures[key].decoded
+    fields = {"id": key, "name": name, "bytes": len(data), "format": decoded.format}
+    return JSONResponse(fields | {"width": decoded.width, "height": decoded.height})
 
 
 async def _view(request: Request) -> Response:
-    office = _office(request)
-    pixels = office.desk.pictures[request.path_params["key"]].decoded.pixels
-    return Response(await office.draw(lambda: views.webp(pixels, VIEW_SIDE)), media_type="image/webp")
+    state = _shared(request)
+    pixels = state.workspace.pictures[request.path_params["key"]].decoded.pixels
+    return Response(await state.draw(lambda: views.webp(pixels, VIEW_SIDE)), media_type="image/webp")
 
 
 async def _find(request: Request) -> Response:
-    office, key = _office(request), request.path_params["key"]
+    state, key = _shared(request), request.path_params["key"]
     wanted = await _read(request, _Look)
-    places.check(wanted.recipe, office.recipe)
+    places.check(wanted.recipe, state.recipe)
 
     def call() -> list[dict[str, Any]]:
-        return [views.find(one) for one in office.desk.find(key, wanted.recipe)]
+        return [views.find(one) for one in state.workspace.find(key, wanted.recipe)]
 
-    return JSONResponse({"finds": await office.work(request, call)})
+    return JSONResponse({"finds": await state.work(request, call)})
 
 
 async def _run(request: Request) -> Response:
-    office, key = _office(request), request.path_params["key"]
+    state, key = _shared(request), request.path_params["key"]
     wanted = await _read(request, Wanted)
-    places.check(wanted.recipe, office.recipe)
-    name = await office.work(request, partial(office.desk.run, key, wanted))
-    return JSONResponse({"id": name} | views.result(office.desk.pictures[key].results[name]))
+    places.check(wanted.recipe, state.recipe)
+    name = await state.work(request, partial(state.workspace.run, key, wanted))
+    return JSONResponse({"id": name} | views.result(state.workspace.pictures[key].results[name]))
 
 
 async def _result(request: Request) -> Response:
-    office, asked = _office(request), request.path_params
-    picture = office.desk.pictures[asked["key"]]
+    state, asked = _shared(request), request.path_params
+    picture = state.workspace.pictures[asked["key"]]
     result = picture.results[asked["result"]]
     if asked["what"] == "view":
         return Response(
-            await office.draw(lambda: views.webp(result.after, VIEW_SIDE)), media_type="image/webp"
+            await state.draw(lambda: views.webp(result.after, VIEW_SIDE)), media_type="image/webp"
         )
     if asked["what"] not in ("file", "mask"):
         raise HTTPException(404, "there is no such file")
     stem = picture.name.rpartition("/")[2].rpartition(".")[0] or picture.name
     kind = result.file.format if asked["what"] == "file" else "png"
-    data = result.file.data if asked["what"] == "file" else await office.draw(lambda: views.png(result.mask))
+    data = result.file.data if asked["what"] == "file" else await state.draw(lambda: views.png(result.mask))
     name = f"{stem}-{'clean' if asked['what'] == 'file' else 'mask'}.{'jpg' if kind == 'jpeg' else kind}"
-    said = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
-    return Response(data, media_type=_MIME[kind], headers={"content-disposition": said})
+    disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return Response(data, media_type=_MIME[kind], headers={"content-disposition": disposition})
 
 
 # --- bodies ---
@@ -280,8 +282,8 @@ def _fits(size: int, limit: int) -> None:
 
 async def _body(request: Request, limit: int) -> bytes:
     """The request's body. Stops reading where it grows beyond the limit, whatever its header promised."""
-    told = request.headers.get("content-length", "")
-    _fits(int(told) if told.isdecimal() else 0, limit)
+    length = request.headers.get("content-length", "")
+    _fits(int(length) if length.isdecimal() else 0, limit)
     data = bytearray()
     async for piece in request.stream():
         data += piece

@@ -59,5 +59,5 @@ def _lacks(recipe: Recipe, change: dict[str, Any]) -> str | None:
 
 def as_yaml(recipe: Recipe) -> str:
     """The recipe as a YAML file, without what is as it always is."""
-    said = "# cleanplate run SRC DST --recipe recipe.yaml   (what is not named has its default: docs/recipe.md)\n"
-    return said + changed(recipe)
+    header = "# cleanplate run SRC DST --recipe recipe.yaml   (what is not named has its default: docs/recipe.md)\n"
+    return header + changed(recipe)

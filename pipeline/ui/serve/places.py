@@ -1,7 +1,7 @@
 """Which files the page may name: those of the recipe that the server was started with, and known words.
 
 Whoever has the link may run recipes here. A recipe may name files of this machine, and what is wrong with a file is
-told with a piece of its content. So a page may not choose them: the person who starts the server does.
+repeated with a piece of its content. So a page may not choose them: the person who starts the server does.
 """
 
 from __future__ import annotations

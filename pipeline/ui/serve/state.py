@@ -1,4 +1,4 @@
-"""What the routes of the page share: the desk, the source, and the threads that work for them.
+"""What the routes of the page share: the workspace, the source, and the threads that work for them.
 
 One thread holds the models and does one thing at a time; decoding and drawing pictures have two of their own. The
 event loop only passes on, so that the page can ask at any time what is going on.
@@ -17,20 +17,20 @@ from starlette.requests import Request
 
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.ui.serve.sources import Item, Source
-from cleanplate.pipeline.ui.serve.workspace import Desk
+from cleanplate.pipeline.ui.serve.workspace import Workspace
 
 T = TypeVar("T")
 
 
 @dataclass
-class Office:
-    """What the routes share. max_bytes, max_pixels: of a picture that is laid on the desk."""
+class ServerState:
+    """What the routes share. max_bytes, max_pixels: of a picture that is opened."""
 
     recipe: Recipe
     source: Source | None
     max_bytes: int
     max_pixels: int
-    desk: Desk = field(default_factory=Desk)
+    workspace: Workspace = field(default_factory=Workspace)
     models: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "models"))
     pictures: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "pictures"))
     waiting: int = 0
@@ -49,7 +49,7 @@ class Office:
             try:
                 return call()
             finally:
-                self.desk.doing = ""
+                self.workspace.doing = ""
 
         task = asyncio.get_running_loop().run_in_executor(self.models, begin)
         try:

@@ -41,7 +41,7 @@ def png(mask: Mask) -> bytes:
 def find(found: Found) -> dict[str, Any]:
     """A find for the page. mask: where its box of pixels lies, and they as a white PNG with alpha; null when empty."""
     box = rle.box_of(found.mask)
-    told = _told(found.region) | {
+    fields = _region(found.region) | {
         "allowed": found.allowed,
         "area": int(np.count_nonzero(found.mask)),
         "mask": None,
@@ -52,14 +52,14 @@ def find(found: Found) -> dict[str, Any]:
         out = io.BytesIO()
         Pil.merge("LA", (Pil.new("L", (x1 - x0, y1 - y0), 255), Pil.fromarray(cut))).save(out, "png")
         data = base64.b64encode(out.getvalue()).decode()
-        told["mask"] = {"box": [x0, y0, x1, y1], "png": f"data:image/png;base64,{data}"}
-    return told
+        fields["mask"] = {"box": [x0, y0, x1, y1], "png": f"data:image/png;base64,{data}"}
+    return fields
 
 
 def result(done: Result) -> dict[str, Any]:
     file = done.file
     return {
-        "left": [_told(region) for region in done.left],
+        "left": [_region(region) for region in done.left],
         "coverage": float(done.mask.mean()),
         "inpainter": done.inpainter,
         "seconds": round(done.seconds, 2),
@@ -72,6 +72,6 @@ def result(done: Result) -> dict[str, Any]:
     }
 
 
-def _told(region: Region) -> dict[str, Any]:
+def _region(region: Region) -> dict[str, Any]:
     box = [round(float(v), 1) for v in region.box]
     return {"kind": region.kind, "detector": region.detector, "score": round(region.score, 4), "box": box}

@@ -1,7 +1,7 @@
-"""The desk behind the page of `cleanplate serve`: pictures that lie on it, and what a recipe does to one by hand.
+"""The pictures that are open in the page of `cleanplate serve`, and what a recipe does to one by hand.
 
 It speaks arrays and encoded bytes, no HTTP. Everything here blocks, and models are not safe to share: the page's
-server calls it from one thread. A picture keeps what its detectors said, so that a threshold, a toggle or another
+server calls it from one thread. A picture keeps what its detectors found, so that a threshold, a toggle or another
 inpainter does not ask them again.
 """
 
@@ -31,7 +31,7 @@ from cleanplate.pipeline.stages.segment import grow
 from cleanplate.pipeline.stages.verify import look_again
 
 KEPT_PICTURES, KEPT_PIXELS, KEPT_RESULTS = 12, 200_000_000, 8
-"""What stays on the desk: the newest pictures, and the newest results of each."""
+"""What is kept in memory: the newest pictures, and the newest results of each."""
 
 
 class Stroke(BaseModel):
@@ -79,7 +79,7 @@ class Result:
 
 @dataclass
 class Picture:
-    """A picture on the desk, and all that was asked of it."""
+    """An open picture and the results of every request for it."""
 
     name: str
     source: bytes
@@ -93,7 +93,7 @@ class Picture:
         return self.decoded.height, self.decoded.width
 
 
-class Desk:
+class Workspace:
     """Pictures by an id that cannot be guessed. Methods raise KeyError for one that is no longer there."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Desk:
         self._checked: set[tuple[str, ...]] = set()
 
     def put(self, name: str, source: bytes, max_pixels: int) -> str:
-        """Decode a file and lay it on the desk. Raises ImageError for what is no picture or too large."""
+        """Decode a file and keep it. Raises ImageError for what is no picture or too large."""
         decoded = decode(source, max_pixels=max_pixels)
         key = secrets.token_urlsafe(12)
         self.pictures[key] = Picture(name, source, decoded)

@@ -10,9 +10,9 @@ function ceiling(value) {
 
 /**
  * A bar chart that is redrawn to the width it has, so that its text keeps its size on a phone.
- * bars: [{from, to, value, tip}] on an axis 0..end. ticks: [{at, text}]. told: the chart in a sentence.
+ * bars: [{from, to, value, tip}] on an axis 0..end. ticks: [{at, text}]. caption: the chart in a sentence.
  */
-export function barChart({ bars, end, ticks, format, told, height = 200 }) {
+export function barChart({ bars, end, ticks, format, caption, height = 200 }) {
   const box = make("div", { class: "chart" });
   const top = ceiling(Math.max(...bars.map((bar) => bar.value)) || 1);
   function redraw(width) {
@@ -20,7 +20,7 @@ export function barChart({ bars, end, ticks, format, told, height = 200 }) {
     const [right, above, below] = [width - 6, 10, height - 26];
     const x = (at) => left + ((right - left) * at) / end;
     const y = (value) => below - ((below - above) * value) / top;
-    const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told });
+    const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": caption });
     for (const value of [0, top / 2, top]) {
       svg.append(draw("line", { x1: left, x2: right, y1: y(value), y2: y(value), class: value ? "grid" : "axis" }));
       svg.append(draw("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, value ? format(value) : "0"));
@@ -58,7 +58,7 @@ export function shares(rows) {
   for (const row of rows) {
     const bar = make("span", { class: "length", "aria-hidden": "true" });
     bar.style.width = `${Math.max(0.5, (100 * row.value) / most)}%`;
-    list.append(make("dt", {}, row.label), make("dd", {}, make("span", { class: "track" }, bar), make("b", {}, row.told)));
+    list.append(make("dt", {}, row.label), make("dd", {}, make("span", { class: "track" }, bar), make("b", {}, row.text)));
   }
   return list;
 }

@@ -49,7 +49,7 @@ export class Full {
         make("div", { class: "steps" }, button("←", "Previous picture", () => this.step(-1), { class: "quiet" }),
           make("span", {}, place ? `${place} of ${this.gallery.visible.length}` : ""), button("→", "Next picture", () => this.step(1), { class: "quiet" }))),
       this.facts(card, pictures));
-    this.told();
+    this.describe();
   }
 
   staged(card, pictures, view) {
@@ -81,7 +81,7 @@ export class Full {
     return make("dl", { class: "facts" }, ...pairs.filter(([, v]) => v).flatMap(([term, value]) => [make("dt", {}, term), make("dd", {}, value)]));
   }
 
-  told() {
+  describe() {
     if (this.n === null || !this.marks) return;
     const mark = this.gallery.marks.get(this.data.gallery[this.n].id);
     for (const button of this.marks.children) button.setAttribute("aria-pressed", button.dataset.mark === mark);

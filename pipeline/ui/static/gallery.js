@@ -70,7 +70,7 @@ export class Gallery {
       if (node) this.choose(this.cards[node.dataset.n]);
     });
     this.choose(this.current);
-    this.told();
+    this.describe();
   }
 
   card(card, n) {
@@ -134,7 +134,7 @@ export class Gallery {
     if (!markable(card, mark)) return;
     if (this.marks.get(id) === mark) this.marks.delete(id);
     else this.marks.set(id, mark);
-    this.told();
+    this.describe();
   }
 
   /** The marks as `cleanplate run --review` reads them. */
@@ -144,10 +144,10 @@ export class Gallery {
 
   forget() {
     this.marks.clear();
-    this.told();
+    this.describe();
   }
 
-  told() {
+  describe() {
     try {
       localStorage.setItem(this.key, JSON.stringify(this.listed()));
     } catch {
@@ -162,7 +162,7 @@ export class Gallery {
     const counts = Object.values(MARKS).map((mark) => [mark, [...this.marks.values()].filter((m) => m === mark).length]);
     into("marked", this.marks.size ? counts.filter(([, c]) => c).map(([mark, c]) => `${c} ${mark}`).join(", ") : "No marks yet");
     for (const id of ["export", "forget"]) document.getElementById(id).disabled = !this.marks.size;
-    this.dialog.told?.();
+    this.dialog.describe?.();
   }
 
   export() {

@@ -14,7 +14,7 @@ const control = (id) => document.getElementById(id);
 
 function refilter() {
   const limit = Number(control("by-score").value);
-  control("score-told").value = limit >= 1 ? "any" : limit.toFixed(2);
+  control("score-text").value = limit >= 1 ? "any" : limit.toFixed(2);
   gallery.filter({
     search: control("search").value, status: control("by-status").value, kind: control("by-kind").value,
     why: control("by-why").value, mark: control("by-mark").value, score: limit,

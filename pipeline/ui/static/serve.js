@@ -11,7 +11,7 @@ const element = (id) => document.getElementById(id);
 const state = { picture: null, running: false };
 let start, board, panel, chooser, looking;
 
-const button = (label, told, call, more = {}) => make("button", { type: "button", "aria-label": told, title: told, on: { click: call }, ...more }, label);
+const button = (label, title, call, more = {}) => make("button", { type: "button", "aria-label": title, title, on: { click: call }, ...more }, label);
 
 function places(work) {
   element("pictures").hidden = work;
@@ -31,7 +31,7 @@ async function open(asking, n = null, name = "") {
     board.reset(state.picture);
     panel.setResult(null, null);
     panel.setFinds([]);
-    into("found-told", "Looking …");
+    into("found-text", "Looking …");
     into("name", picture.name);
     element("name").title = picture.name;
     into("facts", `${count(picture.width)} × ${count(picture.height)} · ${picture.format}`);
@@ -55,9 +55,9 @@ const openFrom = (n) => open(() => ask(`/api/pictures/from/${n}`, { method: "POS
 
 function steps() {
   const { n } = state.picture;
-  const step = (label, told, by) => {
+  const step = (label, title, by) => {
     const to = n === null ? null : chooser.beside(n, by);
-    return button(label, told, () => openFrom(to), { disabled: to === null });
+    return button(label, title, () => openFrom(to), { disabled: to === null });
   };
   into("steps", ...(n === null ? [] : [step("←", "Previous picture", -1), step("→", "Next picture", 1)]));
 }
@@ -76,7 +76,7 @@ async function find() {
     panel.setFinds(finds);
     document.documentElement.dataset.found = String(finds.length);
   } catch (error) {
-    if (error.name !== "AbortError") into("found-told", "Nothing could be looked for.");
+    if (error.name !== "AbortError") into("found-text", "Nothing could be looked for.");
     problem(error);
   }
 }
@@ -135,17 +135,17 @@ function setSize(size) {
   const { min, max } = element("size");
   board.size = Math.min(Number(max), Math.max(Number(min), size));
   element("size").value = board.size;
-  element("size-told").value = `${board.size} px`;
+  element("size-text").value = `${board.size} px`;
   board.showCursor(!board.cursor.hidden);
 }
 
 function tools() {
   into("shows", button("Mask", "Show the mask (1)", () => show("mask"), { "data-show": "mask" }), button("Result", "Show the result (2)", () => show("result"), { "data-show": "result", disabled: true }));
-  into("brushes", ...[["hand", "Hand", "Hand: switch finds, move the picture (v)"], ["paint", "Paint", "Paint the mask (b)"], ["erase", "Erase", "Erase the mask (e)"]].map(([tool, label, told]) => button(label, told, () => choose(tool), { "data-tool": tool })));
+  into("brushes", ...[["hand", "Hand", "Hand: switch finds, move the picture (v)"], ["paint", "Paint", "Paint the mask (b)"], ["erase", "Erase", "Erase the mask (e)"]].map(([tool, label, title]) => button(label, title, () => choose(tool), { "data-tool": tool })));
   into("acts", button("↶", "Undo (Ctrl Z)", () => board.undo(), { id: "undo", disabled: true }), button("↷", "Redo (Ctrl Shift Z)", () => board.redo(), { id: "redo", disabled: true }), button("Clear", "Take all strokes away", () => board.clear(), { id: "clear", disabled: true }));
-  const told = make("span", { role: "status" });
-  into("zooms", button("−", "Zoom out (-)", () => board.zoomBy(0.7)), told, button("+", "Zoom in (+)", () => board.zoomBy(1 / 0.7)), button("Fit", "Fit (0)", () => board.zoomBy(0)));
-  board.zoomed = (screen) => (told.textContent = `${Math.round(100 * screen)} %`);
+  const zoom = make("span", { role: "status" });
+  into("zooms", button("−", "Zoom out (-)", () => board.zoomBy(0.7)), zoom, button("+", "Zoom in (+)", () => board.zoomBy(1 / 0.7)), button("Fit", "Fit (0)", () => board.zoomBy(0)));
+  board.zoomed = (screen) => (zoom.textContent = `${Math.round(100 * screen)} %`);
   element("size").addEventListener("input", () => setSize(Number(element("size").value)));
   choose(matchMedia("(pointer: coarse)").matches ? "hand" : "paint"); // A finger that scrolls must not paint.
 }

@@ -5,7 +5,7 @@ import { into, make } from "./elements.js";
 let pending = 0;
 let timer = 0;
 
-/** What a request said, as JSON. Throws an Error with the server's words. */
+/** The answer to a request, as JSON. Throws an Error with the server's words. */
 export async function ask(path, { body, headers, signal, method = body === undefined ? "GET" : "POST" } = {}) {
   pending += 1;
   watch();
@@ -14,7 +14,7 @@ export async function ask(path, { body, headers, signal, method = body === undef
     const answer = await fetch(path, { method, headers, signal, body: raw ? body : JSON.stringify(body) });
     const text = await answer.text();
     if (answer.ok) return JSON.parse(text);
-    throw new Error(said(text) ?? `${answer.status} ${answer.statusText}`);
+    throw new Error(errorOf(text) ?? `${answer.status} ${answer.statusText}`);
   } catch (error) {
     if (error instanceof TypeError) throw new Error("The server does not answer. Is `cleanplate serve` still running?");
     throw error;
@@ -24,7 +24,7 @@ export async function ask(path, { body, headers, signal, method = body === undef
   }
 }
 
-function said(text) {
+function errorOf(text) {
   try {
     return JSON.parse(text).error;
   } catch {

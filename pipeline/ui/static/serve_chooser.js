@@ -35,14 +35,14 @@ export class Chooser {
       this.found.push(...page.items);
       this.total = page.found;
       element("grid").append(...page.items.map((item) => this.card(item)));
-      into("counted", ...this.told(page));
+      into("counted", ...this.describe(page));
       element("more").hidden = this.found.length >= page.found;
     } catch (error) {
       problem(error);
     }
   }
 
-  told(page) {
+  describe(page) {
     const words = element("q").value.trim();
     if (!page.of) return ["The source holds no pictures."];
     if (page.found || !words) return [`${count(page.found)} of ${many(page.of, "picture")}`];

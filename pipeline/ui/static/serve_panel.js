@@ -35,11 +35,11 @@ export class Panel {
   kind(name) {
     const check = make("input", { type: "checkbox", checked: this.recipe.remove.includes(name), "data-kind": name });
     const least = this.recipe.detect[name]?.min_score ?? 0;
-    const told = make("output", {}, least ? score(least) : "auto");
+    const output = make("output", {}, least ? score(least) : "auto");
     const range = make("input", { type: "range", min: 0, max: 1, step: 0.01, value: least, "aria-label": `Lowest score of ${kindName(name)}`, "data-threshold": name });
     range.addEventListener("input", () => {
       const value = Number(range.value);
-      told.value = value ? score(value) : "auto";
+      output.value = value ? score(value) : "auto";
       this.recipe.detect[name] = { ...(this.recipe.detect[name] ?? {}), min_score: value || null };
       this.settle();
       this.changed();
@@ -55,7 +55,7 @@ export class Panel {
       this.changed();
       return this.calls.find();
     });
-    return make("div", { class: "kind" }, make("label", {}, check, kindName(name)), range, told);
+    return make("div", { class: "kind" }, make("label", {}, check, kindName(name)), range, output);
   }
 
   // --- what was found ---
@@ -65,7 +65,7 @@ export class Panel {
       this.finds.forEach((_, n) => this.touched.set(n, on));
       this.settle();
     };
-    return section("found", "Found", make("p", { id: "found-told", class: "quiet-text", role: "status" }, "…"), make("ul", { id: "finds" }), make("div", { class: "row", id: "found-all", hidden: true }, button("All", all(true)), button("None", all(false))));
+    return section("found", "Found", make("p", { id: "found-text", class: "quiet-text", role: "status" }, "…"), make("ul", { id: "finds" }), make("div", { class: "row", id: "found-all", hidden: true }, button("All", all(true)), button("None", all(false))));
   }
 
   setFinds(finds) {
@@ -84,7 +84,7 @@ export class Panel {
       return make("li", {}, label);
     });
     into("finds", ...rows);
-    into("found-told", finds.length ? `${many(finds.length, "detection")}. Switch off what should stay.` : "Nothing was found. Paint what should be removed.");
+    into("found-text", finds.length ? `${many(finds.length, "detection")}. Switch off what should stay.` : "Nothing was found. Paint what should be removed.");
     document.getElementById("found-all").hidden = finds.length < 2;
     this.settle();
   }
@@ -116,9 +116,9 @@ export class Panel {
 
   masks() {
     const { masks } = this.recipe;
-    const told = make("output", {}, percent(masks.grow, 1));
+    const output = make("output", {}, percent(masks.grow, 1));
     const range = make("input", { type: "range", min: 0, max: 0.6, step: 0.01, value: masks.grow, "data-choice": "grow" });
-    range.addEventListener("input", () => (told.value = percent(Number(range.value), 1)));
+    range.addEventListener("input", () => (output.value = percent(Number(range.value), 1)));
     range.addEventListener("change", () => {
       masks.grow = Number(range.value);
       this.changed();
@@ -130,7 +130,7 @@ export class Panel {
       this.changed();
       this.calls.find();
     });
-    return section("masks", "Mask", segmenter, make("label", { class: "line", title: "A share of each box's shorter side" }, make("span", {}, "Widen by"), range, told));
+    return section("masks", "Mask", segmenter, make("label", { class: "line", title: "A share of each box's shorter side" }, make("span", {}, "Widen by"), range, output));
   }
 
   fill() {

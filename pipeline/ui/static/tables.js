@@ -72,27 +72,27 @@ function tile(data, status, filterBy) {
 function verdict(data) {
   if (!data.rows) return "Nothing is committed yet: the run has not finished its first part.";
   const has = (status) => data.statuses[status] ?? 0;
-  const said = [];
-  if (has("cleaned")) said.push(`${count(has("cleaned"))} were cleaned and checked`);
-  if (has("hidden")) said.push(`in ${count(has("hidden"))} something is hidden, not removed${data.hidden?.length ? ` (${data.hidden.join(", ")})` : ""}`);
-  if (has("unchanged")) said.push(`${count(has("unchanged"))} had nothing to remove`);
-  if (has("residual")) said.push(`${count(has("residual"))} still show something`);
-  if (has("skipped")) said.push(`${count(has("skipped"))} were skipped`);
-  if (has("failed")) said.push(`${count(has("failed"))} failed`);
-  const last = said.pop();
-  return `Of ${many(data.rows, "image")}, ${said.length ? `${said.join(", ")} and ${last}` : last ?? "none has a known status"}.`;
+  const parts = [];
+  if (has("cleaned")) parts.push(`${count(has("cleaned"))} were cleaned and checked`);
+  if (has("hidden")) parts.push(`in ${count(has("hidden"))} something is hidden, not removed${data.hidden?.length ? ` (${data.hidden.join(", ")})` : ""}`);
+  if (has("unchanged")) parts.push(`${count(has("unchanged"))} had nothing to remove`);
+  if (has("residual")) parts.push(`${count(has("residual"))} still show something`);
+  if (has("skipped")) parts.push(`${count(has("skipped"))} were skipped`);
+  if (has("failed")) parts.push(`${count(has("failed"))} failed`);
+  const last = parts.pop();
+  return `Of ${many(data.rows, "image")}, ${parts.length ? `${parts.join(", ")} and ${last}` : last ?? "none has a known status"}.`;
 }
 
 function notices(data) {
-  const said = [];
+  const parts = [];
   const left = data.planned - data.committed;
   if (left > 0) {
-    said.push(`The run is not complete: ${count(data.committed)} of ${many(data.planned, "planned row")} are committed. Run the same command again to continue.`);
+    parts.push(`The run is not complete: ${count(data.committed)} of ${many(data.planned, "planned row")} are committed. Run the same command again to continue.`);
   }
   if (data.unreadable.length) {
-    said.push(`${many(data.unreadable.length, "part")} could not be read, rows not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
+    parts.push(`${many(data.unreadable.length, "part")} could not be read, rows not counted: ${data.unreadable.slice(0, 5).join("; ")}`);
   }
-  return said.map((text) => make("p", { class: "notice" }, text));
+  return parts.map((text) => make("p", { class: "notice" }, text));
 }
 
 export function findings(data) {
@@ -113,10 +113,10 @@ export function findings(data) {
   const range = (n) => (n ? `${tidy(edges[n])} to ${tidy(edges[n + 1])}` : `up to ${tidy(edges[1])}`);
   const bars = counts.map((value, n) => ({ from: n, to: n + 1, value, tip: `${range(n)} of the picture: ${many(value, "image")}` }));
   const most = counts.indexOf(Math.max(...counts));
-  const told = `${many(masked, "image")} with a mask; most often ${range(most)} of the picture.`;
-  const chart = barChart({ bars, end: counts.length, ticks: edges.map((at, n) => ({ at: n, text: tidy(at) })), format: (v) => (Number.isInteger(v) ? count(v) : ""), told });
+  const caption = `${many(masked, "image")} with a mask; most often ${range(most)} of the picture.`;
+  const chart = barChart({ bars, end: counts.length, ticks: edges.map((at, n) => ({ at: n, text: tidy(at) })), format: (v) => (Number.isInteger(v) ? count(v) : ""), caption });
   const numbers = table([{ title: "Masked share" }, { title: "Images", number: true }], counts.map((c, n) => [range(n), count(c)]));
-  return into("coverage", chart, quiet(told), numbersOf(numbers));
+  return into("coverage", chart, quiet(caption), numbersOf(numbers));
 }
 
 export function speed(data) {
@@ -145,18 +145,18 @@ export function speed(data) {
   ticks.push({ at: start, text: lasting(start) });
   const images = timed.reduce((sum, s) => sum + s.rows, 0);
   const seconds = timed.reduce((sum, s) => sum + s.seconds, 0);
-  const told = `${rate(images / seconds)} on average: ${many(images, "image")} in ${lasting(seconds)}${timed.length > 1 ? `, over ${timed.length} starts` : ""}.`;
+  const caption = `${rate(images / seconds)} on average: ${many(images, "image")} in ${lasting(seconds)}${timed.length > 1 ? `, over ${timed.length} starts` : ""}.`;
   const slow = Math.max(...bars.map((bar) => bar.value)) < 0.5;
   const scaled = slow ? bars.map((bar) => ({ ...bar, value: 60 * bar.value })) : bars;
-  const chart = barChart({ bars: scaled, end: start, ticks, format: (v) => `${+v.toPrecision(3)}${slow ? "/min" : "/s"}`, told });
-  return into("speed", chart, quiet(told), numbersOf(table(columns, rows, "Starts of the command")));
+  const chart = barChart({ bars: scaled, end: start, ticks, format: (v) => `${+v.toPrecision(3)}${slow ? "/min" : "/s"}`, caption });
+  return into("speed", chart, quiet(caption), numbersOf(table(columns, rows, "Starts of the command")));
 }
 
 export function stages(data) {
   const spent = Object.entries(data.stages).filter(([, ms]) => ms > 0);
   if (!spent.length) return into("stages", quiet("No stage has a time yet."));
   const sum = spent.reduce((total, [, ms]) => total + ms, 0);
-  const rows = spent.map(([stage, ms]) => ({ label: STAGES[stage] ?? stage, value: ms, told: `${lasting(ms / data.rows / 1000)}, ${percent(ms, sum)}` }));
+  const rows = spent.map(([stage, ms]) => ({ label: STAGES[stage] ?? stage, value: ms, text: `${lasting(ms / data.rows / 1000)}, ${percent(ms, sum)}` }));
   return into("stages", shares(rows), quiet(`A worker's time per image, ${lasting(sum / data.rows / 1000)} in all. Workers run side by side.`));
 }
 

@@ -4,7 +4,7 @@ export function theme() {
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const told = () => document.getElementById("theme").setAttribute("aria-pressed", String(isDark()));
+  const update = () => document.getElementById("theme").setAttribute("aria-pressed", String(isDark()));
   try {
     const kept = localStorage.getItem("cleanplate theme");
     if (kept === "dark" || kept === "light") root.dataset.theme = kept;
@@ -18,8 +18,8 @@ export function theme() {
     } catch {
       // The choice lasts as long as the page is open.
     }
-    told();
+    update();
   });
-  system.addEventListener("change", told);
-  told();
+  system.addEventListener("change", update);
+  update();
 }

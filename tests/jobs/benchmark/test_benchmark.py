@@ -52,8 +52,8 @@ def test_the_flow_is_measured(results: dict) -> None:
 
 
 def test_memory_is_of_a_process_of_its_own(results: dict) -> None:
-    for told in results["memory"]["processes"].values():
-        assert 50 < told["loaded_mb"] <= told["peak_mb"]
+    for one in results["memory"]["processes"].values():
+        assert 50 < one["loaded_mb"] <= one["peak_mb"]
 
 
 def test_what_there_is_no_time_for_is_left_out_and_the_rest_kept() -> None:

@@ -103,7 +103,7 @@ def test_the_picture_of_masks(tmp_path, capsys):
 
 
 def test_instances_of_a_coco_file(tmp_path):
-    told = {
+    fields = {
         "images": [{"id": 7, "file_name": "val/a.jpg", "height": 20, "width": 30}],
         "annotations": [
             {"image_id": 7, "segmentation": [[2, 2, 12, 2, 12, 10, 2, 10]]},
@@ -112,7 +112,7 @@ def test_instances_of_a_coco_file(tmp_path):
         ],
     }
     path = tmp_path / "instances.json"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(fields))
     objects = load_instances(str(path))
     polygon, column = objects("a.jpg")()
     assert polygon.shape == (20, 30)

@@ -28,11 +28,11 @@ def test_text_is_measured_as_table_parquet_and_picture(tmp_path, photos, capsys)
     out = tmp_path / "out"
     command = ["evaluate", "detect", str(photos), str(out), "--remove", "text", "--each", "2", "--clean", "2"]
     assert main(command) == 0
-    told = capsys.readouterr().out
-    assert "| text   | opaque |" in told
-    assert "| text   | clean  |" in told
-    assert "## By standing out" in told
-    assert (out / "table.md").read_text(encoding="utf-8") in told
+    printed = capsys.readouterr().out
+    assert "| text   | opaque |" in printed
+    assert "| text   | clean  |" in printed
+    assert "## By standing out" in printed
+    assert (out / "table.md").read_text(encoding="utf-8") in printed
     table = pq.read_table(out / "trials.parquet")
     assert table.num_rows == 3 * 2 + 2
     assert table.schema.metadata[b"seed"] == b"2026"

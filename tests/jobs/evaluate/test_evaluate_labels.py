@@ -48,9 +48,9 @@ def test_plates_are_counted_by_size_and_turn(tmp_path, photos, capsys):
     )
     out = tmp_path / "out"
     assert evaluate(photos, labels, out, "--scales", "1,0.1", "--turns", "0,180") == 0
-    told = capsys.readouterr().out
-    assert "| plate | 32-64 px | 2 |" in told
-    assert "| plate | 0-16 px  | 2 |" in told
+    printed = capsys.readouterr().out
+    assert "| plate | 32-64 px | 2 |" in printed
+    assert "| plate | 0-16 px  | 2 |" in printed
     rows = [row for row in pq.read_table(out / "boxes.parquet").to_pylist() if row["label"]]
     assert len(rows) == 2 * 3
     by_view = {(row["scale"], row["turn"]): row for row in rows}

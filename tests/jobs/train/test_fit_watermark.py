@@ -26,9 +26,9 @@ def test_a_rule_is_fitted_and_written_into_the_weights(tmp_path, capsys):
     shutil.copy(resolve("marks"), weights)
     before = read_rule(weights)
     assert main([str(photos), str(weights), "--marks", "6", "--clean", "2"]) == 0
-    told = capsys.readouterr().out
-    assert "clean edited" in told
-    assert "rule of 10 pictures" in told
+    printed = capsys.readouterr().out
+    assert "clean edited" in printed
+    assert "rule of 10 pictures" in printed
     after = read_rule(weights)
     assert after != before
     assert set(after.lines) <= set(before.lines), "the evidence has the names that the shipped rule asks for"

@@ -179,9 +179,9 @@ def test_a_loss_that_is_no_number_ends_with_its_own_exit_code(tmp_path, photos, 
     assert main([*command, "--stop-after", "1"]) == 0
     phases = "[{steps: 3, crop: 32, batch: 2, lr_from: 1.0e+30, lr_to: 1.0e+30, fill: {hole_l1: 1.0}}]"
     assert main([*command, "--set", f"phases={phases}", "--allow-changed-recipe"]) == 3
-    said = capsys.readouterr().err
-    assert "not finite at step" in said
-    assert "last checkpoint is kept" in said
+    printed = capsys.readouterr().err
+    assert "not finite at step" in printed
+    assert "last checkpoint is kept" in printed
     assert main([*command, "--allow-changed-recipe"]) == 0
 
 

@@ -12,7 +12,7 @@ from cleanplate.pipeline.factory.detectors import animals
 from rigs.scenes import DEMO_PHOTOS
 
 
-class Told:
+class Fake:
     """Gives these regions for every picture, and counts what it was shown."""
 
     def __init__(self, name: str, regions: list[Region]) -> None:
@@ -48,11 +48,11 @@ def test_the_rule(score: float, seen: list[tuple[str, float]], animal: bool) -> 
 
 def test_only_pictures_with_a_weak_face_are_shown_to_the_second_network() -> None:
     picture = np.zeros((100, 100, 3), np.uint8)
-    cat = Told("nanodet", [region("animal", 0.6, (0, 0, 100, 100))])
-    sure = HumanFaces(Told("faces", [region("face", 0.8, (40, 40, 60, 60))]), cat)
+    cat = Fake("nanodet", [region("animal", 0.6, (0, 0, 100, 100))])
+    sure = HumanFaces(Fake("faces", [region("face", 0.8, (40, 40, 60, 60))]), cat)
     assert len(sure([picture])[0]) == 1
     assert cat.shown == 0
-    weak = HumanFaces(Told("faces", [region("face", 0.5, (40, 40, 60, 60))]), cat)
+    weak = HumanFaces(Fake("faces", [region("face", 0.5, (40, 40, 60, 60))]), cat)
     assert weak([picture]) == [[]]
     assert [r.doubtful for r in weak.with_doubts([picture])[0]] == [True]
 
@@ -62,7 +62,7 @@ def test_a_face_that_was_seen_in_a_cat() -> None:
     (seen,) = animals(0)([cat])
     box = next(r.box for r in seen if r.kind == "animal")
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    faces = Told("faces", [region("face", 0.5, (x - 20, y - 20, x + 20, y + 20))])
+    faces = Fake("faces", [region("face", 0.5, (x - 20, y - 20, x + 20, y + 20))])
     assert HumanFaces(faces, animals(0))([cat]) == [[]]
     woman = np.ascontiguousarray(cv2.imread(str(DEMO_PHOTOS / "astronaut.jpg"))[..., ::-1])
     assert len(HumanFaces(faces, animals(0))([woman])[0]) == 1

@@ -47,13 +47,13 @@ def test_owl_s_scores_are_the_models_own(owl: Path, photo: Callable[[str], Image
     image = np.ascontiguousarray(photo("astronaut.jpg")[:96, :96])
     detector = PromptDetector(owl, ["cup"], min_score=0.0)
     model = transformers.Owlv2ForObjectDetection.from_pretrained(owl).eval()
-    told = transformers.AutoTokenizer.from_pretrained(owl)(
+    result = transformers.AutoTokenizer.from_pretrained(owl)(
         ["a photo of cup"], padding="max_length", max_length=16
     )
     with torch.inference_mode():
         out = model(
-            input_ids=torch.tensor(told["input_ids"]),
-            attention_mask=torch.tensor(told["attention_mask"]),
+            input_ids=torch.tensor(result["input_ids"]),
+            attention_mask=torch.tensor(result["attention_mask"]),
             pixel_values=(
                 torch.from_numpy(image).permute(2, 0, 1)[None] / 255
                 - torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]

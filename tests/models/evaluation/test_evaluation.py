@@ -150,9 +150,9 @@ def test_lpips_is_measured_where_its_weights_are(tmp_path, monkeypatch):
 
 
 def pair(seed=0, kind="wide"):
-    made = make_pair("p.jpg", noise(seed), kind, 64, (seed,))
-    assert made is not None
-    return made
+    result = make_pair("p.jpg", noise(seed), kind, 64, (seed,))
+    assert result is not None
+    return result
 
 
 @pytest.mark.parametrize(
@@ -178,16 +178,16 @@ def test_pairs_follow_from_their_seed_and_keep_to_half_the_area():
 def test_segm_takes_the_given_objects_and_crops_them_as_the_photograph():
     image, mask = np.zeros((128, 256, 3), np.uint8), np.zeros((128, 256), bool)
     mask[40:80, 100:140] = True
-    made = make_pair("p", image, "segm", 64, (0,), lambda: [mask])
-    assert made is not None
-    ys = np.flatnonzero(made.mask.any(1))
+    result = make_pair("p", image, "segm", 64, (0,), lambda: [mask])
+    assert result is not None
+    ys = np.flatnonzero(result.mask.any(1))
     assert np.ptp(ys) + 1 == pytest.approx(
         20, rel=0.3
     )  # 40 px at half the size, moved and scaled by a quarter
     assert make_pair("p", image, "segm", 64, (0,), list) is None
-    larger = enlarged(made, image, 2)
+    larger = enlarged(result, image, 2)
     assert larger.size == 128
-    assert larger.coverage == pytest.approx(made.coverage, abs=0.01)
+    assert larger.coverage == pytest.approx(result.coverage, abs=0.01)
 
 
 def test_tables_are_means_with_the_best_in_bold_and_fid_over_the_group():
@@ -252,9 +252,9 @@ def test_the_ablation_table_has_a_line_a_variant():
         torch.manual_seed(0)
         filler = inpainter_of(recipe, build_generator(recipe.params).state_dict())
         for kind in ("narrow", "wide"):
-            made = pair(1, kind)
-            (fill,) = filler([made.image], [made.mask])
-            scores.add("ablation", made, {variant.name: (fill, 0.0)})
+            result = pair(1, kind)
+            (fill,) = filler([result.image], [result.mask])
+            scores.add("ablation", result, {variant.name: (fill, 0.0)})
     rows = scores.summary("ablation", "masks", "inpainter")
     text = as_tables(chosen, 2, rows, scores.columns(), (4,))
     assert text.count("\n| ") == 1 + len(chosen)

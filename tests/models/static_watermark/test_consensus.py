@@ -215,9 +215,9 @@ def test_a_part_that_was_not_understood_is_seen_and_left_to_an_inpainter() -> No
     cleaned = [take_off(m, wrong)[0] for m in marked]
     assert np.mean([showing(c, wrong, 0.35) > 0.6 for c in cleaned]) > 0.6
     assert max(abs(showing(take_off(m, mark)[0], mark, 0.35)) for m in marked) == 0
-    told = with_unsure(wrong, marked, coarse=False)
-    assert told.unsure is not None
-    assert told.unsure[red].mean() > 0.95
-    assert told.unsure.sum() < 3 * red.sum(), "the ring and the word are known"
-    _, rest = take_off(marked[0], told)
+    result = with_unsure(wrong, marked, coarse=False)
+    assert result.unsure is not None
+    assert result.unsure[red].mean() > 0.95
+    assert result.unsure.sum() < 3 * red.sum(), "the ring and the word are known"
+    _, rest = take_off(marked[0], result)
     assert rest[y0:y1, x0:x1][red].mean() > 0.95

@@ -14,8 +14,8 @@ SHAPE = (40, 50)
 def study(name, level, evidence, *, marked=False, side=4):
     """A picture with one candidate, `side` pixels wide and high."""
     mask = np.ones((side, side), np.bool_)
-    told = {"sign": evidence, "area": float(np.log10(mask.size / (SHAPE[0] * SHAPE[1])))}
-    one = Candidate((5, 5, 5 + side, 5 + side), mask, None, np.zeros_like(mask), False, told)
+    fields = {"sign": evidence, "area": float(np.log10(mask.size / (SHAPE[0] * SHAPE[1])))}
+    one = Candidate((5, 5, 5 + side, 5 + side), mask, None, np.zeros_like(mask), False, fields)
     visible = np.zeros(SHAPE, np.bool_)
     if marked:
         visible[5 : 5 + side, 5 : 5 + side] = True
@@ -33,10 +33,10 @@ def pictures():
 
 
 def test_each_level_of_clean_pictures_keeps_its_limit(pictures):
-    rule, told = fit(pictures, {"clean": 0.02, "trained": 0.02}, harmed=1.0)
-    assert told["clean edited"] <= 0.02
-    assert told["trained edited"] <= 0.02
-    assert told["semi recall"] > 0.4
+    rule, result = fit(pictures, {"clean": 0.02, "trained": 0.02}, harmed=1.0)
+    assert result["clean edited"] <= 0.02
+    assert result["trained edited"] <= 0.02
+    assert result["semi recall"] > 0.4
     strict, fewer = fit(pictures, {"clean": 0.02, "trained": 0.0}, harmed=1.0)
     assert fewer["trained edited"] == 0.0
     assert strict.first >= rule.first
@@ -47,21 +47,21 @@ def test_photographs_held_out_tell_more_than_those_that_the_network_knows(pictur
     unlike = [study(f"h{n}", "clean", 4.0 if n % 10 == 0 else 0.0) for n in range(50)]
     easy, _ = fit(known, harmed=1.0)
     assert measured([(one, easy) for one in unlike])["clean edited"] == pytest.approx(0.1)
-    _, told = fit(known + unlike, harmed=1.0)
-    assert told["clean edited"] <= 0.02
+    _, result = fit(known + unlike, harmed=1.0)
+    assert result["clean edited"] <= 0.02
 
 
 def test_pictures_a_tenth_of_which_would_go_raise_the_limit(pictures):
     walls = [study(f"w{n}", "clean", 2.2, side=14) for n in range(2)]
-    loose, told = fit(pictures + walls, {"clean": 0.05}, harmed=1.0)
-    assert told["pixels"] > 0.001
+    loose, result = fit(pictures + walls, {"clean": 0.05}, harmed=1.0)
+    assert result["pixels"] > 0.001
     tight, fewer = fit(pictures + walls, {"clean": 0.05}, harmed=0.001)
     assert fewer["pixels"] <= 0.001
     assert tight.first > loose.first
-    assert 0 < fewer["semi recall"] < told["semi recall"]
+    assert 0 < fewer["semi recall"] < result["semi recall"]
 
 
 def test_a_limit_that_cannot_be_kept_ends_the_search(pictures):
-    rule, told = fit(pictures[::10], {"clean": 0.05}, harmed=-1.0)
+    rule, result = fit(pictures[::10], {"clean": 0.05}, harmed=-1.0)
     assert rule.first > 0.999
-    assert told["pixels"] == 0
+    assert result["pixels"] == 0

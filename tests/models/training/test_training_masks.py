@@ -38,13 +38,13 @@ def test_statistics_are_the_reference_generators(name):
     rng = np.random.default_rng(1)
     masks = [random_mask(rng, side, side, MASKS[name]) for _ in range(500)]
     areas = np.array([mask.mean() for mask in masks])
-    told = statistics(masks[:250])
+    result = statistics(masks[:250])
     # Both means are estimates: 4 standard errors of their difference.
     assert areas.mean() == pytest.approx(mean, abs=4 * deviation * np.sqrt(1 / 500 + 1 / 1000))
     assert areas.std() == pytest.approx(deviation, rel=0.12)
-    assert told.radius == pytest.approx(radius, rel=0.12)
-    assert told.mean == pytest.approx(areas[:250].mean())
-    assert told.low < told.median < told.high
+    assert result.radius == pytest.approx(radius, rel=0.12)
+    assert result.mean == pytest.approx(areas[:250].mean())
+    assert result.low < result.median < result.high
 
 
 def test_the_two_shapes_of_the_large_recipe_match_apart():

@@ -67,10 +67,10 @@ class Wrapped(torch.nn.Module):
 @pytest.fixture
 def generator() -> Generator:
     torch.manual_seed(7)
-    made = Generator().eval()
-    made.model[2].running_mean.normal_()
-    made.model[2].num_batches_tracked.fill_(12345)
-    return made
+    result = Generator().eval()
+    result.model[2].running_mean.normal_()
+    result.model[2].num_batches_tracked.fill_(12345)
+    return result
 
 
 def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
@@ -124,7 +124,7 @@ def test_parameters_come_out_as_plain_tensors(tmp_path: Path, generator: Generat
 @pytest.fixture
 def framework(monkeypatch: pytest.MonkeyPatch) -> dict[str, type]:
     """The classes that the official checkpoint names, in modules of those names, for this test only."""
-    made: dict[str, type] = {}
+    fields: dict[str, type] = {}
     for full in (
         "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
         "omegaconf.base.ContainerMetadata",
@@ -139,18 +139,18 @@ def framework(monkeypatch: pytest.MonkeyPatch) -> dict[str, type]:
             package = ".".join(parts[:depth])
             if package not in sys.modules:
                 monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
-        made[name] = type(name, (), {"__module__": module})
-        monkeypatch.setattr(sys.modules[module], name, made[name], raising=False)
-    return made
+        fields[name] = type(name, (), {"__module__": module})
+        monkeypatch.setattr(sys.modules[module], name, fields[name], raising=False)
+    return fields
 
 
 def lightning_checkpoint(framework: dict[str, type], state: dict[str, torch.Tensor]) -> dict[str, Any]:
     """As Lightning 1.2 wrote Big LaMa: configuration objects, a class as a key, evaluators' weights."""
 
     def config(kind: str, **attributes: object) -> object:
-        made = framework[kind]()
-        made.__dict__.update(attributes)
-        return made
+        result = framework[kind]()
+        result.__dict__.update(attributes)
+        return result
 
     metadata = config("ContainerMetadata", ref_type=typing.Any, object_type=dict, key_type=int, flags={})
     node = config("AnyNode", _val=0.75, _metadata=config("Metadata", ref_type=typing.Any, optional=True))
@@ -338,12 +338,12 @@ def test_the_oldest_form_a_tar_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("saved", "said"),
+    ("saved", "message"),
     [({"epoch": 3, "lr": 0.1}, "holds no tensors"), ([torch.zeros(2)], "holds a list")],
 )
-def test_a_file_without_a_state_dict(tmp_path: Path, saved: object, said: str) -> None:
+def test_a_file_without_a_state_dict(tmp_path: Path, saved: object, message: str) -> None:
     torch.save(saved, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         load_tensors(tmp_path / "w.pt")
 
 

@@ -89,12 +89,12 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+    result = Server()
+    thread = threading.Thread(target=result.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    yield result
+    result.shutdown()
+    result.server_close()
     thread.join()
 
 
@@ -234,13 +234,13 @@ def test_without_network_the_ways_out_are_named(server: Server, cache: Path) -> 
     server.server_close()
     with pytest.raises(WeightsError) as caught:
         resolve(entry(server.url("a.pt")), progress=silent)
-    said = str(caught.value)
-    assert "no connection" in said
-    assert "cleanplate weights fetch tiny" in said
-    assert str(cache) in said
-    assert "cleanplate weights add tiny" in said
-    assert "s3://" in said
-    assert "--inpainter telea" in said
+    message = str(caught.value)
+    assert "no connection" in message
+    assert "cleanplate weights fetch tiny" in message
+    assert str(cache) in message
+    assert "cleanplate weights add tiny" in message
+    assert "s3://" in message
+    assert "--inpainter telea" in message
 
 
 def test_resolve_without_download_asks_nobody(server: Server, cache: Path) -> None:
@@ -320,9 +320,9 @@ def test_a_local_source(tmp_path: Path, cache: Path, form: str) -> None:
 
 def test_a_member_of_an_archive(tmp_path: Path, server: Server, cache: Path) -> None:
     archive = tmp_path / "big-lama.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
-        made.writestr("big-lama/config.yaml", "generator: {}")
-        made.writestr("big-lama/models/best.ckpt", CONTENT)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("big-lama/config.yaml", "generator: {}")
+        file.writestr("big-lama/models/best.ckpt", CONTENT)
     server.files["big-lama.zip"] = archive.read_bytes()
     server.cuts = [1000]
     weights = entry(server.url("big-lama.zip!big-lama/models/best.ckpt"))
@@ -345,11 +345,11 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "wheels"
     folder.mkdir()
     info = "cleanplate_tiny-1.2.0.dist-info"
-    with zipfile.ZipFile(folder / "cleanplate_tiny-1.2.0-py3-none-any.whl", "w") as made:
-        made.writestr("cleanplate_tiny/face.onnx", CONTENT)
-        made.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: cleanplate-tiny\nVersion: 1.2.0\n")
-        made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        made.writestr(f"{info}/RECORD", "")
+    with zipfile.ZipFile(folder / "cleanplate_tiny-1.2.0-py3-none-any.whl", "w") as file:
+        file.writestr("cleanplate_tiny/face.onnx", CONTENT)
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: cleanplate-tiny\nVersion: 1.2.0\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     return folder
@@ -427,7 +427,7 @@ def test_describe_needs_no_file(cache: Path) -> None:
 def test_weights_of_the_users_own(tmp_path: Path, server: Server, cache: Path) -> None:
     server.files["mine.pt"] = CONTENT
     digest = hashlib.sha256(CONTENT).hexdigest()
-    made = add(
+    result = add(
         "mine",
         server.url("mine.pt"),
         kind="lama",
@@ -436,8 +436,8 @@ def test_weights_of_the_users_own(tmp_path: Path, server: Server, cache: Path) -
         sha256=digest.upper(),
         progress=silent,
     )
-    assert made == find("mine")
-    assert made.bytes == len(CONTENT)
+    assert result == find("mine")
+    assert result.bytes == len(CONTENT)
     assert resolve("mine").read_bytes() == CONTENT
     assert describe("mine") == ("mine", digest, "CC-BY-4.0")
     # The folder is all there is: copied to a machine without network it serves there.
@@ -453,9 +453,9 @@ def test_add_pins_what_it_finds_and_keeps_a_copy(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.pt").write_bytes(CONTENT)
-    made = add("mine", "mine.pt", kind="sam", model="vit_b", progress=silent)
-    assert made.sha256 == hashlib.sha256(CONTENT).hexdigest()
-    assert made.sources == (str(tmp_path / "mine.pt"),)
+    result = add("mine", "mine.pt", kind="sam", model="vit_b", progress=silent)
+    assert result.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert result.sources == (str(tmp_path / "mine.pt"),)
     Path("mine.pt").unlink()
     assert resolve("mine").read_bytes() == CONTENT
 
@@ -466,8 +466,8 @@ def test_add_does_not_glue_two_files_into_one(server: Server, cache: Path) -> No
     with pytest.raises(WeightsError, match="connection ended"):
         add("mine", server.url("a.pt"), kind="lama", progress=silent)
     server.cuts = []
-    made = add("mine", server.url("b.pt"), kind="lama", progress=silent)
-    assert made.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    result = add("mine", server.url("b.pt"), kind="lama", progress=silent)
+    assert result.sha256 == hashlib.sha256(CONTENT).hexdigest()
 
 
 def test_add_refuses(tmp_path: Path, cache: Path) -> None:
@@ -506,8 +506,8 @@ def test_a_built_in_name_takes_a_further_place_for_the_same_file(
     monkeypatch.setitem(WEIGHTS, "built-in", built_in)
     mirror = tmp_path / "other-name.bin"
     mirror.write_bytes(CONTENT)
-    made = add("built-in", str(mirror), progress=silent)
-    assert made == replace(built_in, sources=(str(mirror), *built_in.sources))
+    result = add("built-in", str(mirror), progress=silent)
+    assert result == replace(built_in, sources=(str(mirror), *built_in.sources))
     assert resolve("built-in", progress=silent) == cached_path(built_in)
 
 

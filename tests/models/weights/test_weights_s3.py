@@ -22,8 +22,8 @@ def test_weights_from_a_bucket(s3: Any, tmp_path: Path) -> None:
     assert path.name == f"{digest[:16]}-tiny one.safetensors"
     assert path.read_bytes() == content
 
-    made = add("mine", source, kind="lama", cache_dir=tmp_path / "other", progress=silent)
-    assert made.sha256 == digest
+    result = add("mine", source, kind="lama", cache_dir=tmp_path / "other", progress=silent)
+    assert result.sha256 == digest
     assert resolve("mine", cache_dir=tmp_path / "other").read_bytes() == content
 
     none = Weights("none", "lama", "", (f"s3://{s3.bucket}/none",), "0" * 64, None, "MIT", "")

@@ -14,7 +14,7 @@ import pytest
 
 from cleanplate.jobs.cli.app import main
 from cleanplate.pipeline.engine import recall
-from cleanplate.pipeline.engine.compaction import Made, compact
+from cleanplate.pipeline.engine.compaction import Compacted, compact
 from cleanplate.pipeline.engine.job import spread_here
 from cleanplate.pipeline.errors import RunStopped
 from cleanplate.pipeline.ledger import compactions, dataset_card, ledger, part_file, plan, statistics
@@ -48,14 +48,14 @@ def output(finished: Path, tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "out")
 
 
-def done(output: Store, rows: int = 5, **more: Any) -> list[Made]:
+def done(output: Store, rows: int = 5, **more: Any) -> list[Compacted]:
     return list(compact(output, more.pop("spread", spread_here), rows=rows, **more))
 
 
 def test_the_same_rows_lie_in_fewer_parts(finished: Path, output: LocalStore) -> None:
     before, units = comparable(rows_of(output)), ledger.done(output)
-    made = done(output)
-    assert [(m.units, m.rows) for m in made] == [(2, 4), (2, 4), (3, 6)], "5 rows at most; the last joins"
+    result = done(output)
+    assert [(m.units, m.rows) for m in result] == [(2, 4), (2, 4), (3, 6)], "5 rows at most; the last joins"
     names = ledger.part_keys(output)
     assert [name.rpartition("/")[2] for name in names] == ["00000.parquet", "00001.parquet", "00002.parquet"]
     assert comparable(rows_of(output)) == before
@@ -70,10 +70,10 @@ def test_the_same_rows_lie_in_fewer_parts(finished: Path, output: LocalStore) ->
 
 def test_a_part_is_as_large_as_asked(output: LocalStore) -> None:
     sizes = [item.size for item in output.list(ledger.PARTS)]
-    made = done(output, rows=1000, size=sum(sizes) // 2)
-    assert 2 <= len(made) <= 4
-    assert all(m.size < sum(sizes) for m in made)
-    assert sum(m.rows for m in made) == IMAGES
+    result = done(output, rows=1000, size=sum(sizes) // 2)
+    assert 2 <= len(result) <= 4
+    assert all(m.size < sum(sizes) for m in result)
+    assert sum(m.rows for m in result) == IMAGES
 
 
 def test_row_groups_are_filled_across_units() -> None:
@@ -151,7 +151,7 @@ def test_of_two_at_once_one_counts(output: LocalStore) -> None:
         done(output, rows=9)
 
     first = compact(output, overtaken, rows=5)
-    assert sum(made.rows for made in first) == IMAGES
+    assert sum(one.rows for one in first) == IMAGES
     assert compactions.generations(output) == [0]
     assert len(ledger.part_keys(output)) == 2, "as the second one had it"
     assert comparable(rows_of(output)) == before
@@ -221,8 +221,8 @@ def test_the_command_and_what_other_tools_read(
     pattern = f"{output.root}/{compactions.FOLDER}/*/*.parquet"
     for swept in (False, True):
         assert duckdb.sql(f"select count(*) from '{pattern}'").fetchall() == [(IMAGES,)]
-        told = json.loads(output.get("croissant.json"))["distribution"][0]["includes"]
-        assert duckdb.sql(f"select count(*) from '{output.root}/{told}'").fetchall() == [(IMAGES,)]
+        record = json.loads(output.get("croissant.json"))["distribution"][0]["includes"]
+        assert duckdb.sql(f"select count(*) from '{output.root}/{record}'").fetchall() == [(IMAGES,)]
         if not swept:
             list(sweep(output, 0))
     assert main(["compact", str(output.root), "--rows", "0"]) == 2
@@ -239,15 +239,15 @@ def test_a_card_names_each_part_while_replaced_ones_lie_beside(finished: Path, o
     finally:
         (finished / "in" / "more.jpg").unlink()
     dataset_card.write(output)
-    told = json.loads(output.get("croissant.json"))["distribution"][0]["includes"]
-    assert [t.rpartition("/")[0] for t in told] == [told[0].rpartition("/")[0], "parts"]
-    assert "*" not in told[1]
+    record = json.loads(output.get("croissant.json"))["distribution"][0]["includes"]
+    assert [t.rpartition("/")[0] for t in record] == [record[0].rpartition("/")[0], "parts"]
+    assert "*" not in record[1]
     assert "rows come twice" in output.get("README.md").decode()
     list(sweep(output, 0))
     dataset_card.write(output)
-    told = json.loads(output.get("croissant.json"))["distribution"][0]["includes"]
-    assert told[1] == "parts/*.parquet"
-    files = ", ".join(f"'{output.root}/{place}'" for place in told)
+    record = json.loads(output.get("croissant.json"))["distribution"][0]["includes"]
+    assert record[1] == "parts/*.parquet"
+    files = ", ".join(f"'{output.root}/{place}'" for place in record)
     assert duckdb.sql(f"select count(*) from read_parquet([{files}])").fetchall() == [(IMAGES + 1,)]
 
 
@@ -255,8 +255,8 @@ def test_a_review_and_a_recall_find_rows_in_large_parts(output: LocalStore) -> N
     done(output, rows=100)
     list(sweep(output, 0))
     row = next(row for row in rows_of(output) if row["status"] == "cleaned")
-    told = asked(output, Marks(marks=(Mark(image_id=row["image_id"], attempt=1, mark="redo"),)))
-    assert [r.review["mark"] for r in told.rows if r.review] == ["redo"]
+    result = asked(output, Marks(marks=(Mark(image_id=row["image_id"], attempt=1, mark="redo"),)))
+    assert [r.review["mark"] for r in result.rows if r.review] == ["redo"]
     assert recall.estimate(output, faces(), spread_here, 3) is not None
     assert plan.generations(output) == [0]
 

@@ -1,4 +1,4 @@
-"""A group of stages in a worker, with deaths that a real `Attempts` hears of: no Ray, no processes."""
+"""A group of stages in a worker, with deaths reported to a real `Attempts`: no Ray, no processes."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Counter:
     """The engine's object for a metric; sums what it is told."""
 
     def __init__(self) -> None:
-        self.told: dict[tuple[str, ...], float] = {}
+        self.values: dict[tuple[str, ...], float] = {}
 
     def inc(self, value: float, tags: dict[str, str]) -> None:
         key = tuple(tags.values())
-        self.told[key] = self.told.get(key, 0) + value
+        self.values[key] = self.values.get(key, 0) + value
 
     observe = inc
 
@@ -99,8 +99,8 @@ def test_a_healthy_unit_goes_through_at_once(tmp_path: Path) -> None:
     assert deaths == 0
     assert list(rows) == IMAGES
     assert stage.seen == [IMAGES[0:4], IMAGES[4:8], IMAGES[8:12]]
-    assert counters["cleanplate_stage_rows"].told == {("detect",): 12}
-    assert not counters["cleanplate_deaths"].told
+    assert counters["cleanplate_stage_rows"].values == {("detect",): 12}
+    assert not counters["cleanplate_deaths"].values
 
 
 def test_the_poisoned_image_fails_alone_and_other_batches_stay_whole(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_poisoned_image_fails_alone_and_other_batches_stay_whole(tmp_path: P
     assert all(row["status"] == "unchanged" for name, row in rows.items() if name not in failed)
     last = stage.seen[-5:]
     assert last == [IMAGES[0:4], IMAGES[4:5], IMAGES[6:7], IMAGES[7:8], IMAGES[8:12]]
-    assert counters["cleanplate_deaths"].told == {(): 4}
+    assert counters["cleanplate_deaths"].values == {(): 4}
 
 
 def test_several_poisoned_images_are_all_found(tmp_path: Path) -> None:

@@ -195,8 +195,8 @@ def test_names_that_no_image_has_are_counted(tmp_path: Path, capsys: pytest.Capt
         f"given.file={place}",
     ]
     assert main(["run", source, str(tmp_path / "out"), *words]) == 0
-    said = " ".join(capsys.readouterr().err.split())
-    assert "2 of 3 named images are not in the source (x.png, y/z.png, ...); 1 boxes without area" in said
+    text = " ".join(capsys.readouterr().err.split())
+    assert "2 of 3 named images are not in the source (x.png, y/z.png, ...); 1 boxes without area" in text
     assert main(["run", source, str(tmp_path / "out"), *words]) == 0
     assert "named images" not in capsys.readouterr().err, "told once, when the source was listed whole"
 
@@ -238,7 +238,7 @@ def test_a_mask_of_another_size_fails_its_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("[1, 2", "cannot be read"),
         ([{"box": BOX}], "names no image"),
@@ -247,8 +247,8 @@ def test_a_mask_of_another_size_fails_its_row(tmp_path: Path) -> None:
         ([{"image": "train/c.png", "box": BOX}], r"given\.root"),
     ],
 )
-def test_files_that_cannot_be_are_refused_before_any_work(tmp_path: Path, content: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_files_that_cannot_be_are_refused_before_any_work(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         run(tmp_path, write(tmp_path / "boxes.json", content))
 
 

@@ -44,8 +44,8 @@ def test_outputs_open_in_chromium(tmp_path: Path) -> None:
                 height, width = decoded.pixels.shape[:2]
                 if out.format == "webp" and decoded.orientation >= 5:
                     height, width = width, height  # Chromium does not turn WebP by its EXIF: nor the source
-                said = "as it was" if edited is None else "edited"
-                shown.append((f"{name}, {said}", out.data, (width, height)))
+                result = "as it was" if edited is None else "edited"
+                shown.append((f"{name}, {result}", out.data, (width, height)))
     tags = "".join(f'<img src="data:;base64,{base64.b64encode(data).decode()}">' for _, data, _ in shown)
     page = tmp_path / "page.html"
     page.write_text(f"<!doctype html><title></title><body>{tags}<script>{_SCRIPT}</script>")

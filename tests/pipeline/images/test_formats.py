@@ -71,14 +71,14 @@ def test_fill_bytes_between_segments_are_skipped() -> None:
 
 
 @lru_cache
-def made(name: str) -> bytes:
+def encoded(name: str) -> bytes:
     return bad_images.GOOD[name][1]()
 
 
 @given(st.sampled_from(["heic rotated, telling", "avif rotated, telling"]), st.data())
 @settings(max_examples=150, deadline=None)
 def test_spoilt_boxes_are_an_error_of_the_image(name: str, data: st.DataObject) -> None:
-    spoilt = bytearray(made(name))
+    spoilt = bytearray(encoded(name))
     for _ in range(data.draw(st.integers(1, 6))):
         spoilt[data.draw(st.integers(8, 1300))] = data.draw(st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFF]))
     for call in (

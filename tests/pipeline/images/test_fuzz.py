@@ -60,11 +60,11 @@ def row_of(name: str, data: bytes) -> dict[str, Any]:
     return row
 
 
-def written(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def written(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     fields = schema.columns(*COLUMNS, "timings_ms")
     table = pa.table(
         {
-            name: pa.array([row.get(name) for row in made], type=fields.field(name).type)
+            name: pa.array([row.get(name) for row in rows], type=fields.field(name).type)
             for name in fields.names
         }
     )

@@ -326,11 +326,11 @@ def test_one_limit_of_pixels_holds_and_it_is_ours(name: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_grey_of_few_bits_is_named_in_the_note(depth: int) -> None:
-    made: dict[int, Callable[[], bytes]] = {1: lambda: save(picture("1"), "PNG")}
+    fields: dict[int, Callable[[], bytes]] = {1: lambda: save(picture("1"), "PNG")}
     rows = np.random.default_rng(0).integers(0, 256, (64, 96 * depth // 8)).astype(np.uint8)
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 96, 64, depth, 0, 0, 0, 0))
     body = png_chunk(b"IDAT", zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes()))
-    data = made.get(depth, lambda: b"\x89PNG\r\n\x1a\n" + head + body + png_chunk(b"IEND", b""))()
+    data = fields.get(depth, lambda: b"\x89PNG\r\n\x1a\n" + head + body + png_chunk(b"IEND", b""))()
     assert re.match(r"(bilevel|[24]-bit grey) pixels written as L, 8 bits", str(edited(data).note))
 
 

@@ -140,14 +140,14 @@ def test_cleaning_a_cleaned_file_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
-@pytest.mark.parametrize("made", ["jpeg", "png", "webp", "tiff"])
-def test_a_rotated_file_is_edited_where_the_mask_says(made: str, orientation: int) -> None:
+@pytest.mark.parametrize("source", ["jpeg", "png", "webp", "tiff"])
+def test_a_rotated_file_is_edited_where_the_mask_says(source: str, orientation: int) -> None:
     make = {
         "jpeg": bad_images.telling_jpeg,
         "png": bad_images.telling_png,
         "webp": bad_images.telling_webp,
         "tiff": bad_images.telling_tiff,
-    }[made]
+    }[source]
     data = make(orientation=orientation)
     decoded, mask, _, out = edit(data)
     again = encode.decode(out.data)

@@ -179,8 +179,8 @@ def test_the_measurement_sees_one_changed_coefficient() -> None:
     old = jpeg_blocks.read(source)
     changed = [c.blocks.copy() for c in old.components]
     changed[1][1, 2, 5] += 1
-    made = [Component(c.number, c.h, c.v, b) for c, b in zip(old.components, changed, strict=True)]
-    other = jpeg_blocks.write(source, jpeg_blocks.replace(old, components=made))  # type: ignore[attr-defined]
+    rows = [Component(c.number, c.h, c.v, b) for c, b in zip(old.components, changed, strict=True)]
+    other = jpeg_blocks.write(source, jpeg_blocks.replace(old, components=rows))  # type: ignore[attr-defined]
     grids = [np.zeros(c.blocks.shape[:2], bool) for c in old.components]
     assert jpeg_blocks.blocks_equal(old, source, grids) is True
     assert jpeg_blocks.blocks_equal(old, other, grids) is False
@@ -218,15 +218,15 @@ def test_any_coefficients_survive_any_scan(data: st.DataObject) -> None:
         source = source.replace(b"\xff\xc0", b"\xff\xc2", 1)
     old = jpeg_blocks.read(_SOURCES[name])
     density = data.draw(st.sampled_from([0.0, 0.002, 0.1, 1.0]))
-    made = []
+    rows = []
     for c in old.components:
         values = rng.integers(-1023, 1024, c.blocks.shape) * (rng.random(c.blocks.shape) < density)
-        made.append(Component(c.number, c.h, c.v, values.astype(np.int16)))
+        rows.append(Component(c.number, c.h, c.v, values.astype(np.int16)))
     segments, _ = jpeg_segments(source)
     start = b"".join(s.to_bytes() for s in segments if s.marker not in (0xC4, 0xDA, 0xDD))
     dri = bad_images.segment(0xDD, restart.to_bytes(2, "big")) if restart else b""
-    body = jpeg_huffman.scans(made, progressive=progressive, restart=restart)
-    for one, other in zip(made, blocks(b"\xff\xd8" + start + dri + body + b"\xff\xd9"), strict=True):
+    body = jpeg_huffman.scans(rows, progressive=progressive, restart=restart)
+    for one, other in zip(rows, blocks(b"\xff\xd8" + start + dri + body + b"\xff\xd9"), strict=True):
         assert (one.blocks == other.reshape(one.blocks.shape)).all()
 
 
@@ -237,8 +237,8 @@ def test_a_long_run_of_empty_blocks_is_cut_at_its_limit() -> None:
     values[0, 0, 3], values[-1, -1, 3] = 7, -7
     source = bad_images.save(Image.new("L", (1600, 1600)), "JPEG", progressive=True)
     component = Component(old.components[0].number, 1, 1, values)
-    made = dataclasses.replace(jpeg_blocks.read(source), components=[component])
-    written = jpeg_blocks.write(source, made)
+    result = dataclasses.replace(jpeg_blocks.read(source), components=[component])
+    written = jpeg_blocks.write(source, result)
     assert (blocks(written)[0].reshape(values.shape) == values).all()
 
 

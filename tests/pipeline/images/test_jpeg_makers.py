@@ -45,14 +45,14 @@ def by_pillow(draw: st.DrawFn, width: int, height: int) -> bytes:
 
 
 def by_opencv(draw: st.DrawFn, width: int, height: int) -> bytes:
-    told = {
+    fields = {
         cv2.IMWRITE_JPEG_QUALITY: draw(st.integers(1, 100)),
         cv2.IMWRITE_JPEG_PROGRESSIVE: draw(st.integers(0, 1)),
         cv2.IMWRITE_JPEG_RST_INTERVAL: draw(st.sampled_from([0, 1, 5])),
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR: draw(st.sampled_from(_CV_SAMPLINGS)),
     }
     done, out = cv2.imencode(
-        ".jpg", scene(width, height)[..., ::-1], [n for pair in told.items() for n in pair]
+        ".jpg", scene(width, height)[..., ::-1], [n for pair in fields.items() for n in pair]
     )
     assert done
     return out.tobytes()
@@ -114,17 +114,17 @@ def by_pil(data: bytes) -> np.ndarray | None:
 
 
 @st.composite
-def made(draw: st.DrawFn, maker: Callable[[st.DrawFn, int, int], bytes]) -> bytes:
+def encoded(draw: st.DrawFn, maker: Callable[[st.DrawFn, int, int], bytes]) -> bytes:
     return maker(draw, draw(st.integers(1, 130)), draw(st.integers(1, 130)))
 
 
-@given(made(by_pillow), st.integers(0, 2**32))
+@given(encoded(by_pillow), st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
 def test_jpegs_by_pillow(data: bytes, seed: int) -> None:
     check(data, seed)
 
 
-@given(made(by_opencv), st.integers(0, 2**32))
+@given(encoded(by_opencv), st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
 def test_jpegs_by_opencv(data: bytes, seed: int) -> None:
     check(data, seed)
@@ -132,7 +132,7 @@ def test_jpegs_by_opencv(data: bytes, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CJPEG is None, reason="no cjpeg: apt-get install libjpeg-turbo-progs")
-@given(made(by_cjpeg), st.integers(0, 2**32))
+@given(encoded(by_cjpeg), st.integers(0, 2**32))
 @settings(max_examples=400, deadline=None)
 def test_jpegs_by_cjpeg(data: bytes, seed: int) -> None:
     check(data, seed)

@@ -95,9 +95,9 @@ def test_a_manifest_is_signed_and_holds(name: str, signer: tuple[str, str]) -> N
     assert out.pixels_equal is True
     assert out.jpeg_blocks_equal is (True if "jpeg" in name else None)
     kind = f"image/{out.format}"
-    told = json.loads(c2pa.Reader(kind, io.BytesIO(out.data)).json())
-    assert told["validation_state"] == "Valid"
-    (one,) = told["manifests"].values()
+    record = json.loads(c2pa.Reader(kind, io.BytesIO(out.data)).json())
+    assert record["validation_state"] == "Valid"
+    (one,) = record["manifests"].values()
     assert one["claim_generator_info"][0]["name"] == "cleanplate"
     (action,) = one["assertions"][0]["data"]["actions"]
     assert action["digitalSourceType"].endswith(TERM.decode())

@@ -181,8 +181,8 @@ def test_jfif_thumbnails_go() -> None:
     data = bad_images.jpeg()
     thumb = b"JFIF\0\1\2\1\0\x48\0\x48\2\2" + b"secret-pixel"
     jfxx = bad_images.segment(0xE0, b"JFXX\0\x10" + b"\xff\xd8\xff\xe0thumb")
-    told = data[:2] + bad_images.segment(0xE0, thumb) + jfxx + data[4 + int.from_bytes(data[4:6], "big") :]
-    out, dropped = clean(told, "jpeg", policy="keep", edited=True)
+    result = data[:2] + bad_images.segment(0xE0, thumb) + jfxx + data[4 + int.from_bytes(data[4:6], "big") :]
+    out, dropped = clean(result, "jpeg", policy="keep", edited=True)
     assert dropped == ["JFIF thumbnail", "JFXX thumbnail"]
     assert b"secret-pixel" not in out
     assert encode.decode(out).dpi == (72.0, 72.0)
@@ -192,8 +192,8 @@ def test_xmp_with_previews_goes_even_when_kept() -> None:
     data = bad_images.jpeg()
     xmp = bad_images.segment(0xE1, marking.XMP + b"<xmpGImg:image>AAAA</xmpGImg:image>")
     plain = bad_images.segment(0xE1, marking.XMP + b"<dc:title>x</dc:title>")
-    told = data[:2] + xmp + plain + data[2:]
-    out, dropped = clean(told, "jpeg", policy="keep", edited=True)
+    result = data[:2] + xmp + plain + data[2:]
+    out, dropped = clean(result, "jpeg", policy="keep", edited=True)
     assert dropped == ["XMP"]
     assert b"dc:title" in out
 

@@ -155,22 +155,22 @@ def in_tiff() -> Iterator[tuple[str, bytes]]:
             (700, "XMP"),
             (254, "text in a number's tag"),
         ):
-            told = tiff(rows, 2, order=order, block=(16, 0), more={tag: (2, MARK + b"\0")})
-            yield f"{order} {name}", told
-            yield f"{order} old {name}, rewritten by an editor", rewritten(told, order, tag)
+            result = tiff(rows, 2, order=order, block=(16, 0), more={tag: (2, MARK + b"\0")})
+            yield f"{order} {name}", result
+            yield f"{order} old {name}, rewritten by an editor", rewritten(result, order, tag)
         for compression, packed in (
             (1, rows.tobytes()),
             (DEFLATE, zlib.compress(rows.tobytes())),
             (PACKBITS, packbits(rows.tobytes())),
         ):
-            made = tiff(rows, 2, order=order, compression=compression)
-            assert made.endswith(packed)
+            outcome = tiff(rows, 2, order=order, compression=compression)
+            assert outcome.endswith(packed)
             size = struct.pack(order + "HHII", 279, 4, 1, len(packed))
             longer = struct.pack(order + "HHII", 279, 4, 1, len(packed) + len(MARK))
-            assert size in made
+            assert size in outcome
             yield (
                 f"{order} inside the strip, behind its rows, compression {compression}",
-                made.replace(size, longer) + MARK,
+                outcome.replace(size, longer) + MARK,
             )
         yield (
             f"{order} between tiles",

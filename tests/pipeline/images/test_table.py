@@ -21,7 +21,7 @@ from rigs import bad_images
 MARK = b"MADEUP"
 
 
-def made(pixels: np.ndarray, note: bytes = b"") -> bytes:
+def encoded(pixels: np.ndarray, note: bytes = b"") -> bytes:
     return MARK + struct.pack("<HHH", *pixels.shape[:2], len(note)) + note + pixels.tobytes()
 
 
@@ -42,7 +42,7 @@ def clean(data: bytes, policy: Policy) -> Cleaned:
 
 
 def write(edit: Edit) -> Written:
-    return Written(made(edit.stored), clean(edit.source, edit.policy)[1])
+    return Written(encoded(edit.stored), clean(edit.source, edit.policy)[1])
 
 
 MADE_UP = Format("madeup", ("mup",), lambda data: data.startswith(MARK), header, decode, clean, write)
@@ -56,12 +56,12 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Format:
 
 def test_a_made_up_format_needs_one_row_of_the_table(known: Format) -> None:
     scene = bad_images.scene()
-    data = made(scene, b"by Jane")
+    data = encoded(scene, b"by Jane")
     assert probe(data, 10_000) == {"source_format": "madeup", "width": 96, "height": 64}
     decoded = encode.decode(data)
     assert (decoded.pixels == scene).all()
     plain = encode.encode(data, decoded, None, None)
-    assert (plain.data, plain.metadata_dropped) == (made(scene), ["note"])
+    assert (plain.data, plain.metadata_dropped) == (encoded(scene), ["note"])
     mask = np.zeros((64, 96), bool)
     mask[10:20, 10:20] = True
     out = encode.encode(data, decoded, 255 - scene, mask, mark_edited=True)
@@ -78,7 +78,7 @@ def test_a_made_up_format_needs_one_row_of_the_table(known: Format) -> None:
 
 def test_without_a_way_to_write_an_edit_becomes_png(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(table.FORMATS, "madeup", replace(MADE_UP, write=None, as_png="written as PNG {mode}"))
-    data = made(bad_images.scene())
+    data = encoded(bad_images.scene())
     decoded = encode.decode(data)
     out = encode.encode(data, decoded, 255 - decoded.pixels, np.ones((64, 96), bool))
     assert (out.format, out.note) == ("png", "written as PNG RGB")
@@ -86,7 +86,7 @@ def test_without_a_way_to_write_an_edit_becomes_png(monkeypatch: pytest.MonkeyPa
 
 def test_it_is_unknown_without_its_row() -> None:
     with pytest.raises(ImageError, match="no known image format"):
-        encode.decode(made(bad_images.scene()))
+        encode.decode(encoded(bad_images.scene()))
 
 
 def test_every_row_is_found_by_its_name_and_its_names_are_listed() -> None:

@@ -126,8 +126,8 @@ def test_coco_comes_out_as_coco(place: Path) -> None:
         ("31", "cat", "dropped", "", "its image is not in the output: failed, read/not_an_image"),
         ("41", "cat", "dropped", "", "no image of the source has this name"),
     ]
-    told = json.loads((out / "summary.json").read_text())
-    assert told == {"labels": 6, "kept": 3, "flagged": 1, "dropped": 2, "unmatched": 1, "twice": 0}
+    record = json.loads((out / "summary.json").read_text())
+    assert record == {"labels": 6, "kept": 3, "flagged": 1, "dropped": 2, "unmatched": 1, "twice": 0}
 
 
 def test_labels_are_made_again_by_the_same_command_and_are_no_other_run(place: Path) -> None:

@@ -67,8 +67,8 @@ def test_a_small_column_is_read_without_the_large_one(tmp_path: Path) -> None:
 
 def test_planning_and_resuming_a_made_up_source(tmp_path: Path) -> None:
     """The steps of the benchmark, small: what they count is what there is."""
-    told = {step: planning.step(step, 3000, tmp_path) for step in planning.STEPS}
-    assert told["plan"]["units"] >= 3000 / 512
-    assert told["resume"]["new"] == 1000, "images that came later"
-    assert told["resume"]["missing"] == told["resume"]["units"] > told["plan"]["units"]
-    assert told["status"]["rows"] > 0
+    fields = {step: planning.step(step, 3000, tmp_path) for step in planning.STEPS}
+    assert fields["plan"]["units"] >= 3000 / 512
+    assert fields["resume"]["new"] == 1000, "images that came later"
+    assert fields["resume"]["missing"] == fields["resume"]["units"] > fields["plan"]["units"]
+    assert fields["status"]["rows"] > 0

@@ -154,10 +154,10 @@ def test_shards_hold_the_pictures_and_their_provenance(tmp_path: Path) -> None:
     for shard in shards:
         with tarfile.open(shard) as tar:
             names = [n for n in tar.getnames() if not n.startswith(".")]
-            for told, shown in zip(names[::2], names[1::2], strict=True):
-                key = told.removesuffix(".json")
+            for one, shown in zip(names[::2], names[1::2], strict=True):
+                key = one.removesuffix(".json")
                 assert shown.startswith(f"{key}.")
-                seen[key] = json.loads(tar.extractfile(told).read())  # type: ignore[union-attr]
+                seen[key] = json.loads(tar.extractfile(one).read())  # type: ignore[union-attr]
                 assert hashlib.sha256(tar.extractfile(shown).read()).hexdigest() == seen[key]["output_sha256"]  # type: ignore[union-attr]
     assert seen.keys() == {key for key, row in rows.items() if row["image"]}
     assert {k: v["source_uri"] for k, v in seen.items()} == {k: rows[k]["source_uri"] for k in seen}

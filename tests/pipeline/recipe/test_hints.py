@@ -13,7 +13,7 @@ from cleanplate.pipeline.recipe.recipe import Masks, Recipe, load
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"masks.grwo": 1}, "masks.grwo: no such key; did you mean 'grow'?"),
         ({"mask.grow": 1}, "mask: no such key; did you mean 'masks'?"),
@@ -25,10 +25,10 @@ from cleanplate.pipeline.recipe.recipe import Masks, Recipe, load
         ({"output.quality": 700}, "output.quality: Input should be less than or equal to 100 (got 700)"),
     ],
 )
-def test_a_wrong_recipe_says_what_to_write(overrides: dict[str, Any], said: str) -> None:
+def test_a_wrong_recipe_says_what_to_write(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, overrides)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "Value error" not in str(caught.value)
 
 

@@ -29,7 +29,7 @@ def test_the_digest_covers_output_and_weights_but_not_the_engine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"remove": ["unicorns"]}, "unicorns"),
         ({"remove": []}, "nothing to remove"),
@@ -41,8 +41,8 @@ def test_the_digest_covers_output_and_weights_but_not_the_engine() -> None:
         ({"version": 2}, "version"),
     ],
 )
-def test_wrong_recipes_say_what_is_wrong(overrides: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_recipes_say_what_is_wrong(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load(None, overrides)
 
 
@@ -76,10 +76,10 @@ def test_areas_survive_a_dump(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("logos", "references"), ("given", r"given\.file"), ("prompt", r"prompt\.words")]
+    ("kind", "message"), [("logos", "references"), ("given", r"given\.file"), ("prompt", r"prompt\.words")]
 )
-def test_kinds_that_need_more_say_what(kind: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_kinds_that_need_more_say_what(kind: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load(None, {"remove": kind})
 
 
@@ -101,7 +101,7 @@ def test_a_word_that_needs_a_model_names_what_to_install(overrides: dict[str, ob
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: &a [x]\nb: *a\n", "line 2: no aliases"),
         ("remove: [&f face, *f]\n", "no aliases"),
@@ -111,9 +111,9 @@ def test_a_word_that_needs_a_model_names_what_to_install(overrides: dict[str, ob
         ("#" * (1 << 21), "characters"),
     ],
 )
-def test_yaml_that_unfolds_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_yaml_that_unfolds_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load(tmp_path / "r.yaml")
 
 

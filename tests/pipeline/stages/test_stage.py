@@ -21,7 +21,7 @@ ADDS = schema.columns("status")
 
 
 @dataclass(frozen=True)
-class Told:
+class Fake:
     """A stage that does what the test says."""
 
     work: Callable[[pa.Table], pa.Table]
@@ -67,7 +67,7 @@ def by_id(table: pa.Table, column: str) -> dict[str, Any]:
 
 
 def test_one_bad_image_fails_alone() -> None:
-    out = Worker([Told(refusing("05", error=RowError("odd", "it is odd")))])(unit(10))
+    out = Worker([Fake(refusing("05", error=RowError("odd", "it is odd")))])(unit(10))
     assert by_id(out, "status") == {f"{k:02}": None if k == 5 else "cleaned" for k in range(10)}
     assert by_id(out, "error")["05"] == {"stage": "detect", "kind": "odd", "message": "it is odd"}
     assert [k for k, e in by_id(out, "error").items() if e] == ["05"]
@@ -81,7 +81,7 @@ def test_failed_rows_pass_by_later_stages_untouched() -> None:
         return good(table)
 
     earlier = {"stage": "read", "kind": "missing", "message": "gone"}
-    out = Worker([Told(watching)])(unit(3, e01=earlier))
+    out = Worker([Fake(watching)])(unit(3, e01=earlier))
     assert seen == ["00", "02"]
     assert by_id(out, "error")["01"] == earlier
 
@@ -95,7 +95,7 @@ def test_running_out_of_memory_halves_the_batch_down_to_the_image() -> None:
             raise MemoryError
         return good(table)
 
-    out = Worker([Told(work)])(unit(4))
+    out = Worker([Fake(work)])(unit(4))
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
     assert by_id(out, "error")["02"]["kind"] == "out_of_memory"
     assert list(by_id(out, "status").values()).count("cleaned") == 3
@@ -115,7 +115,7 @@ def test_a_batch_that_ran_out_of_memory_is_let_go_before_its_halves() -> None:
             raise MemoryError
         return good(table)
 
-    out = Worker([Told(work)])(unit(4))
+    out = Worker([Fake(work)])(unit(4))
     assert len(held) == 7
     assert list(by_id(out, "status").values()) == ["cleaned"] * 4
 
@@ -178,19 +178,19 @@ def test_what_counts_as_running_out_of_memory(error: Exception, so: bool) -> Non
 )
 def test_a_stage_that_breaks_its_promise_stops_the_run(broken: Callable[[pa.Table], pa.Table]) -> None:
     with pytest.raises(ContractError):
-        Worker([Told(broken)])(unit(4))
+        Worker([Fake(broken)])(unit(4))
 
 
 def test_a_broken_program_is_no_bad_image() -> None:
     with pytest.raises(ContractError, match="TypeError"):
-        Worker([Told(refusing(*(f"{k:02}" for k in range(20)), error=TypeError("a bug")))])(unit(20))
-    out = Worker([Told(refusing("03", error=IndexError("one strange image")))])(unit(20))
+        Worker([Fake(refusing(*(f"{k:02}" for k in range(20)), error=TypeError("a bug")))])(unit(20))
+    out = Worker([Fake(refusing("03", error=IndexError("one strange image")))])(unit(20))
     assert by_id(out, "error")["03"]["kind"] == "internal:IndexError"
 
 
 def test_a_store_that_is_away_is_no_bad_image() -> None:
     with pytest.raises(StorageError):
-        Worker([Told(refusing("00", error=StorageError("unreachable", "away")))])(unit(2))
+        Worker([Fake(refusing("00", error=StorageError("unreachable", "away")))])(unit(2))
 
 
 def test_stages_are_folded_batch_by_batch_and_timed() -> None:
@@ -203,7 +203,7 @@ def test_stages_are_folded_batch_by_batch_and_timed() -> None:
 
         return work
 
-    out = Worker([Told(noting("a")), Told(noting("b"), name="segment")])(unit(8))
+    out = Worker([Fake(noting("a")), Fake(noting("b"), name="segment")])(unit(8))
     assert order == ["a", "b", "a", "b"]
     timing = out["timings_ms"][0].as_py()
     assert timing["detect"] >= 0

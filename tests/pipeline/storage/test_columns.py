@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import tarfile
 from pathlib import Path
@@ -14,23 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from cleanplate.jobs.__main__ import main
 from cleanplate.pipeline.engine import run
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.storage.connect import LocalStore
+from rigs.run_here import clean, picture
 
 ROWS = 7
-FLAGS = ["--remove", "given", "--inpainter", "fill", "--here", "--recall", "0", "--set", "units.rows=2"]
-
-
-def picture(seed: int) -> bytes:
-    out = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
 
 
 def table() -> pa.Table:
@@ -62,23 +53,6 @@ def put(place: Path, form: str, whole: pa.Table) -> None:
         with pa.ipc.new_stream(str(place / "in" / "a.arrow"), whole.schema) as writer:
             for batch in whole.to_batches(max_chunksize=3):
                 writer.write_batch(batch)
-
-
-def clean(place: Path, *more: str, code: int = 1) -> LocalStore:
-    words = [
-        "run",
-        str(place / "in"),
-        str(place / "out"),
-        *FLAGS,
-        "--set",
-        f"given.file={place / 'none'}",
-        *more,
-    ]
-    if not (place / "none").exists():
-        (place / "none").mkdir()
-        (place / "none" / "nobody.txt").write_text("")
-    assert main(words) == code
-    return LocalStore(place / "out")
 
 
 def carried(output: LocalStore) -> pa.Table:
@@ -162,7 +136,7 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "flags", "said"),
+    ("more", "flags", "message"),
     [
         ({"status": ["x"], "ok": ["x"]}, [], "columns: status would stand beside columns of the same name"),
         ({"ok": ["x"]}, ["--columns", "ok,nope"], "no column nope in"),
@@ -170,11 +144,11 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
     ],
 )
 def test_a_clash_is_an_error_before_work(
-    tmp_path: Path, more: dict[str, Any], flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, more: dict[str, Any], flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path, "parquet", pa.table({"image": [picture(0)], **more}))
     clean(tmp_path, *flags, code=2)
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
 
@@ -186,9 +160,9 @@ def test_other_pictures_are_held_back_and_told(tmp_path: Path, capsys: pytest.Ca
         main(["plan", str(tmp_path / "in"), str(tmp_path / "out"), "--remove", "face", "--inpainter", "fill"])
         == 0
     )
-    said = " ".join(capsys.readouterr().out.split())
-    assert "columns that go into the rows: caption" in said
-    assert "may hold pictures, left out: depth, views" in said
+    text = " ".join(capsys.readouterr().out.split())
+    assert "columns that go into the rows: caption" in text
+    assert "may hold pictures, left out: depth, views" in text
     assert pa.concat_tables(ledger.rows(clean(tmp_path, code=0))).schema.names[-1] == "caption"
 
 

@@ -53,8 +53,8 @@ def put_parquet(path: Path, files: list[bytes | None], group: int = 4) -> None:
 def put_arrow(path: Path, files: list[bytes | None], batch: int = 4, *, stream: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = table(files)
-    made = pa.ipc.new_stream if stream else pa.ipc.new_file
-    with made(str(path), rows.schema) as writer:
+    result = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with result(str(path), rows.schema) as writer:
         writer.write_table(rows, max_chunksize=batch)
 
 
@@ -77,9 +77,9 @@ PUT: dict[str, tuple[str, Callable[..., None]]] = {
 
 
 def listed(store: Store, **source: Any) -> tuple[list[plan.Planned], Counter[str]]:
-    told = containers.Listing()
+    listing = containers.Listing()
     recipe = load(None, {f"source.{name}": value for name, value in source.items()})
-    return list(plan.listed(store, recipe, None, told)), told.left_out
+    return list(plan.listed(store, recipe, None, listing)), listing.left_out
 
 
 @pytest.mark.parametrize("name", PUT)
@@ -179,8 +179,8 @@ def test_cells_without_a_picture_are_rows_that_fail(tmp_path: Path) -> None:
     rows.append({"caption": "far", "image": {"bytes": None, "path": "elsewhere/a.jpg"}})
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     clean(str(tmp_path), str(tmp_path.parent / f"{tmp_path.name}-out"), faces())
-    told = [(r["status"], (r["error"] or {}).get("message")) for r in rows_of(f"{tmp_path}-out")]
-    assert sorted(told, key=str) == [
+    items = [(r["status"], (r["error"] or {}).get("message")) for r in rows_of(f"{tmp_path}-out")]
+    assert sorted(items, key=str) == [
         ("failed", "the cell holds no bytes, only the path elsewhere/a.jpg"),
         ("failed", "the cell is null"),
         ("unchanged", None),
@@ -216,9 +216,9 @@ def test_the_column_that_datasets_calls_an_image_comes_first(tmp_path: Path) -> 
 
     features = datasets.Features({"raw": {"bytes": datasets.Value("binary")}, "photo": datasets.Image()})
     rows = {"raw": [{"bytes": b"x"}] * 3, "photo": [Image.new("RGB", (8, 8))] * 3}
-    made = datasets.Dataset.from_dict(rows, features=features)
-    made.to_parquet(tmp_path / "a.parquet")
-    made.save_to_disk(str(tmp_path / "disk"))
+    result = datasets.Dataset.from_dict(rows, features=features)
+    result.to_parquet(tmp_path / "a.parquet")
+    result.save_to_disk(str(tmp_path / "disk"))
     planned, left_out = listed(LocalStore(tmp_path))
     assert [inner.column for row in planned if (inner := inner_of(row.uri))] == ["photo"] * 6
     assert left_out[".json"] == 2
@@ -386,17 +386,17 @@ def test_a_container_that_is_planned_is_not_opened_again(tmp_path: Path) -> None
     recipe = load(None)
 
     def planned(limit: int | None = None) -> tuple[int, containers.Listing]:
-        told = containers.Listing(known=plan.whole_containers(output))
-        rows = ledger.unseen(output, plan.listed(LocalStore(source), recipe, limit, told))
-        units = cut.cut(output, len(plan.generations(output)), rows, recipe, "d", told)
-        return sum(unit.rows for unit in units), told
+        result = containers.Listing(known=plan.whole_containers(output))
+        rows = ledger.unseen(output, plan.listed(LocalStore(source), recipe, limit, result))
+        units = cut.cut(output, len(plan.generations(output)), rows, recipe, "d", result)
+        return sum(unit.rows for unit in units), result
 
     assert planned(limit=8)[0] == 8
     assert len(plan.whole_containers(output)) == 1, "the second was listed in part only"
     assert planned()[0] == 4
-    rows, told = planned()
-    assert (rows, told.whole, told.left_out) == (0, [], Counter())
-    assert len(told.known) == 2
+    rows, result = planned()
+    assert (rows, result.whole, result.left_out) == (0, [], Counter())
+    assert len(result.known) == 2
     put_tar(source / "b.tar", [jpeg(quality=50)] * 3)
     assert planned()[0] == 3, "one that was written anew has another version"
 

@@ -38,11 +38,11 @@ def shown(renderable: Any, width: int = 100) -> str:
 
 @pytest.fixture
 def progress() -> Progress:
-    made = Progress(40, 8, shown="none", title="/data/out")
-    made.start -= 10  # ten seconds ago
-    made(receipt(4, cleaned=3, unchanged=1))
-    made(receipt(4, cleaned=2, failed=2))
-    return made
+    result = Progress(40, 8, shown="none", title="/data/out")
+    result.start -= 10  # ten seconds ago
+    result(receipt(4, cleaned=3, unchanged=1))
+    result(receipt(4, cleaned=2, failed=2))
+    return result
 
 
 def test_the_state_counts_rows_times_and_what_is_left(progress: Progress) -> None:
@@ -57,35 +57,35 @@ def test_the_state_counts_rows_times_and_what_is_left(progress: Progress) -> Non
 
 
 def test_what_is_done_within_a_unit_is_shown() -> None:
-    made = Progress(16, 0, shown="none")
-    assert "loading models" in line(made.state()).plain
-    made.working({"read": 16})
-    assert made.state()["loading"]
-    made.working({"read": 16, "detect": 8, "segment": 8})
-    assert made.state()["in_work"] == {"detect": 8, "segment": 8}
-    assert "not committed yet: detect 8, segment 8" in line(made.state()).plain
-    assert "not committed yet" in shown(panel(made.state(), ""), 100)
-    made(receipt(4, cleaned=4))
-    made.working({"read": 16, "detect": 8, "segment": 8, "inpaint": 8, "verify": 4})
-    assert made.state()["in_work"] == {"detect": 4, "segment": 4, "inpaint": 4}
-    made.working({"read": 12, "detect": 2})  # The second pass counts from nothing.
-    assert made.state()["in_work"] == {"detect": 2}
+    result = Progress(16, 0, shown="none")
+    assert "loading models" in line(result.state()).plain
+    result.working({"read": 16})
+    assert result.state()["loading"]
+    result.working({"read": 16, "detect": 8, "segment": 8})
+    assert result.state()["in_work"] == {"detect": 8, "segment": 8}
+    assert "not committed yet: detect 8, segment 8" in line(result.state()).plain
+    assert "not committed yet" in shown(panel(result.state(), ""), 100)
+    result(receipt(4, cleaned=4))
+    result.working({"read": 16, "detect": 8, "segment": 8, "inpaint": 8, "verify": 4})
+    assert result.state()["in_work"] == {"detect": 4, "segment": 4, "inpaint": 4}
+    result.working({"read": 12, "detect": 2})  # The second pass counts from nothing.
+    assert result.state()["in_work"] == {"detect": 2}
 
 
 def test_the_rate_is_that_of_the_last_minutes_not_of_the_whole_run() -> None:
-    made = Progress(10_000, 0, shown="none")
-    made.start -= 3600
-    made._recent.append((time.monotonic() - 3000, 9000))
-    made(receipt(120, cleaned=120))
-    assert made.rate() == pytest.approx(1.0, rel=0.05)
+    result = Progress(10_000, 0, shown="none")
+    result.start -= 3600
+    result._recent.append((time.monotonic() - 3000, 9000))
+    result(receipt(120, cleaned=120))
+    assert result.rate() == pytest.approx(1.0, rel=0.05)
 
 
 def test_a_run_that_has_done_nothing_has_no_eta_and_no_end_has_none_either() -> None:
-    made = Progress(4, 0, shown="none")
-    assert made.state()["eta_s"] is None
-    made(receipt(4, cleaned=4))
-    assert made.state()["eta_s"] is None
-    assert "ETA" not in line(made.state()).plain
+    result = Progress(4, 0, shown="none")
+    assert result.state()["eta_s"] is None
+    result(receipt(4, cleaned=4))
+    assert result.state()["eta_s"] is None
+    assert "ETA" not in line(result.state()).plain
 
 
 def test_the_panel_shows_everything_at_three_widths(progress: Progress) -> None:
@@ -102,24 +102,24 @@ def test_the_panel_shows_everything_at_three_widths(progress: Progress) -> None:
 
 
 def test_names_from_a_strangers_bucket_do_not_steer_the_terminal() -> None:
-    made = Progress(1, 0, shown="none")
-    made.errors.append(Problem("s3://b/%1B%5B2J[red]x.jpg", "read/corrupt", "\x1b]0;owned\x07[bold]"))
-    text = shown(panel(made.state(), "\x1b[31mtitle"))
+    result = Progress(1, 0, shown="none")
+    result.errors.append(Problem("s3://b/%1B%5B2J[red]x.jpg", "read/corrupt", "\x1b]0;owned\x07[bold]"))
+    text = shown(panel(result.state(), "\x1b[31mtitle"))
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "[red]x.jpg" in text, "markup is not obeyed"
 
 
 def test_a_log_gets_plain_lines_and_says_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(8, 0, shown="plain", every=0.05) as made:
-        made(receipt(4, cleaned=4))
+    with Progress(8, 0, shown="plain", every=0.05) as outcome:
+        outcome(receipt(4, cleaned=4))
         time.sleep(0.2)
-        made(receipt(4, cleaned=4))
+        outcome(receipt(4, cleaned=4))
     out, err = capsys.readouterr()
     assert out == ""
-    told = err.splitlines()
-    assert len(told) >= 2
-    assert told[-1].startswith("8 / 8 done")
+    result = err.splitlines()
+    assert len(result) >= 2
+    assert result[-1].startswith("8 / 8 done")
     assert "\x1b" not in err
     with Progress(8, 0, shown="plain", every=0.05):
         time.sleep(0.3)
@@ -130,8 +130,8 @@ def test_a_log_gets_plain_lines_and_says_nothing_twice(capsys: pytest.CaptureFix
 
 
 def test_a_machine_gets_json_lines_with_the_documented_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(8, 0, shown="json", every=60) as made:
-        made(receipt(4, cleaned=3, failed=1))
+    with Progress(8, 0, shown="json", every=60) as result:
+        result(receipt(4, cleaned=3, failed=1))
     out, err = capsys.readouterr()
     first, last = (json.loads(text) for text in out.splitlines())
     assert (first["done"], last["done"], err) == (0, 4, "")
@@ -161,17 +161,17 @@ def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
 
 
 def test_a_notebook_has_one_cell_that_is_updated_in_place() -> None:
-    told: list[dict[str, str]] = []
+    rows: list[dict[str, str]] = []
 
     class Handle:
         def update(self, bundle: dict[str, str], raw: bool) -> None:
             assert raw
-            told.append(bundle)
+            rows.append(bundle)
 
     def display(bundle: dict[str, str], raw: bool, display_id: bool) -> Handle:
         assert raw
         assert display_id
-        told.append(bundle)
+        rows.append(bundle)
         return Handle()
 
     progress = Progress(8, 0, shown="none")
@@ -179,12 +179,12 @@ def test_a_notebook_has_one_cell_that_is_updated_in_place() -> None:
     screen.show(progress)
     progress(receipt(8, cleaned=8))
     screen.close(progress)
-    assert len(told) == 2
-    assert "8 / 8" in told[1]["text/plain"]
-    assert "interrupt the cell" in told[0]["text/plain"]
-    assert "interrupt" not in told[1]["text/plain"], "it has ended"
-    assert told[1]["text/html"].startswith("<pre")
-    assert "\x1b" not in told[1]["text/html"]
+    assert len(rows) == 2
+    assert "8 / 8" in rows[1]["text/plain"]
+    assert "interrupt the cell" in rows[0]["text/plain"]
+    assert "interrupt" not in rows[1]["text/plain"], "it has ended"
+    assert rows[1]["text/html"].startswith("<pre")
+    assert "\x1b" not in rows[1]["text/html"]
 
 
 def test_html_keeps_what_names_hold() -> None:
@@ -217,10 +217,10 @@ def test_ray_tells_how_full_its_queues_are(tmp_path: Path, ray_local: None) -> N
     with queues.listening(ears):
         receipts = clean(source, str(tmp_path / "out"), faces(**{"units.rows": 2}), "ray")
     assert queues._listeners == []
-    names = {tuple(queue.stages for queue in told) for told in ears.queues if told}
+    names = {tuple(queue.stages for queue in one) for one in ears.queues if one}
     assert names == {(("read",), ("detect", "segment", "inpaint", "verify"), ("write",))}
-    assert any(queue.running or queue.waiting for told in ears.queues for queue in told)
-    assert any(told[1].workers for told in ears.queues if told)
+    assert any(queue.running or queue.waiting for one in ears.queues for queue in one)
+    assert any(one[1].workers for one in ears.queues if one)
     assert all(r.timings["detect"] > 0 for r in receipts), "receipts carry the stages' times"
     assert ears.rows["detect"] > 0, "stages say what they have done before a unit is committed"
 
@@ -233,6 +233,6 @@ def test_a_ray_that_counts_otherwise_costs_the_queues_not_the_run() -> None:
     assert ears.queues == []
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(7, "0:07"), (213, "3:33"), (3729, "1:02:09")])
-def test_clock(seconds: float, said: str) -> None:
-    assert clock(seconds) == said
+@pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (213, "3:33"), (3729, "1:02:09")])
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

@@ -57,8 +57,8 @@ def reencode(source: bytes, stored: npt.NDArray[np.unsignedinteger]) -> bytes:
         out, "JPEG", qtables=tables, subsampling=sampling, progressive=progressive, optimize=True
     )
     carried = [s for s in segments if is_app(s.marker) and s.marker != _ADOBE]
-    made = [s for s in jpeg_segments(out.getvalue())[0] if not is_app(s.marker) or s.marker == _ADOBE]
-    return joined(carried + made)
+    coded = [s for s in jpeg_segments(out.getvalue())[0] if not is_app(s.marker) or s.marker == _ADOBE]
+    return joined(carried + coded)
 
 
 def _picture(stored: npt.NDArray[np.unsignedinteger]) -> PillowImage.Image:

@@ -146,13 +146,13 @@ def splice(source: bytes, stored: npt.NDArray[np.unsignedinteger], mask: Grid) -
     try:
         old = read(source)
         touched = [_touched(mask, old.components, c) for c in old.components]
-        made = []
+        spliced = []
         for i, component in enumerate(old.components):
             blocks = component.blocks.copy()
             rows, columns = np.nonzero(touched[i])
             blocks[rows, columns] = _blocks(stored, old, i, rows, columns)
-            made.append(replace(component, blocks=blocks))
-        data = write(source, replace(old, components=made))
+            spliced.append(replace(component, blocks=blocks))
+        data = write(source, replace(old, components=spliced))
     except SpliceError as error:
         note = f"encoded anew with the source's tables, every block may differ: {error}"
         return Splice(reencode(source, stored), None, [], np.ones_like(mask), note)

@@ -1,4 +1,4 @@
-"""The desk behind the page: finds, thresholds, strokes, results, and what stays on it."""
+"""Open pictures behind the page: finds, thresholds, strokes, results, and what stays on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.storage.connect import open_store
 from cleanplate.pipeline.ui.serve import options, sources, views, workspace
-from cleanplate.pipeline.ui.serve.workspace import Desk, Stroke, Wanted
+from cleanplate.pipeline.ui.serve.workspace import Stroke, Wanted, Workspace
 from rigs.flow_rig import clean, faces
 from rigs.scenes import DEMO_PHOTOS
 
@@ -21,30 +21,30 @@ FACE = (DEMO_PHOTOS / "astronaut.jpg").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def table() -> tuple[Desk, str]:
-    made = Desk()
-    return made, made.put("astronaut.jpg", FACE, 10_000_000)
+def table() -> tuple[Workspace, str]:
+    opened = Workspace()
+    return opened, opened.put("astronaut.jpg", FACE, 10_000_000)
 
 
-def test_finds_have_masks_and_say_whether_limits_allow_them(table: tuple[Desk, str]) -> None:
-    made, key = table
-    (found,) = made.find(key, faces())
+def test_finds_have_masks_and_say_whether_limits_allow_them(table: tuple[Workspace, str]) -> None:
+    result, key = table
+    (found,) = result.find(key, faces())
     assert found.allowed
     x0, y0, x1, y1 = map(int, found.region.box)
     assert found.mask[(y0 + y1) // 2, (x0 + x1) // 2]
-    (low,) = made.find(key, faces(**{"detect.face.min_score": 1.0}))
+    (low,) = result.find(key, faces(**{"detect.face.min_score": 1.0}))
     assert low.allowed, "the page compares scores"
-    (large,) = made.find(key, faces(**{"detect.face.max_coverage": 0.001}))
+    (large,) = result.find(key, faces(**{"detect.face.max_coverage": 0.001}))
     assert not large.allowed, "shown all the same"
     assert views.find(found)["mask"]["png"].startswith("data:image/png;base64,")
 
 
-def test_a_result_is_what_a_run_would_write(table: tuple[Desk, str], tmp_path: Path) -> None:
+def test_a_result_is_what_a_run_would_write(table: tuple[Workspace, str], tmp_path: Path) -> None:
     """Same find, same mask, same filler: the file is the very one that `cleanplate run` commits."""
-    made, key = table
+    outcome, key = table
     recipe = faces(**{"verify.passes": 0})
-    name = made.run(key, Wanted(recipe=recipe, on=(0,)))
-    result = made.get(key).results[name]
+    name = outcome.run(key, Wanted(recipe=recipe, on=(0,)))
+    result = outcome.get(key).results[name]
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "astronaut.jpg").write_bytes(FACE)
     clean(str(tmp_path / "in"), str(tmp_path / "out"), recipe)
@@ -74,32 +74,32 @@ def test_strokes_paint_and_erase_in_order() -> None:
     assert not workspace.painted([], (stroke("paint", (-1e9, 3), size=2),), 100, 100).any()
 
 
-def test_painted_and_erased_pixels_are_the_ones_that_change(table: tuple[Desk, str]) -> None:
-    made, key = table
+def test_painted_and_erased_pixels_are_the_ones_that_change(table: tuple[Workspace, str]) -> None:
+    outcome, key = table
     strokes = (
         {"mode": "paint", "size": 30, "points": [[20, 20], [120, 20]]},
         {"mode": "erase", "size": 4000, "points": [[2000, 400]]},
     )
     wanted = Wanted.model_validate({"recipe": faces(), "on": [0], "strokes": strokes[:1]})
-    result = made.get(key).results[made.run(key, wanted)]
-    changed = (result.after != made.get(key).decoded.pixels).any(axis=2)
+    result = outcome.get(key).results[outcome.run(key, wanted)]
+    changed = (result.after != outcome.get(key).decoded.pixels).any(axis=2)
     assert changed[15:25, 40:100].any()
     assert not changed[~result.mask].any()
-    assert result.mask.sum() > made.find(key, faces())[0].mask.sum()
+    assert result.mask.sum() > outcome.find(key, faces())[0].mask.sum()
     with pytest.raises(ConfigError, match="nothing is masked"):
-        made.run(key, Wanted.model_validate({"recipe": faces(), "strokes": strokes[1:]}))
+        outcome.run(key, Wanted.model_validate({"recipe": faces(), "strokes": strokes[1:]}))
     with pytest.raises(ConfigError, match="find again"):
-        made.run(key, Wanted(recipe=faces(), on=(7,)))
+        outcome.run(key, Wanted(recipe=faces(), on=(7,)))
 
 
-def test_the_desk_keeps_the_newest(table: tuple[Desk, str]) -> None:
-    made = Desk()
-    keys = [made.put(f"{n}.jpg", FACE, 10_000_000) for n in range(workspace.KEPT_PICTURES + 3)]
-    assert list(made.pictures) == keys[3:]
+def test_the_workspace_keeps_the_newest(table: tuple[Workspace, str]) -> None:
+    opened = Workspace()
+    keys = [opened.put(f"{n}.jpg", FACE, 10_000_000) for n in range(workspace.KEPT_PICTURES + 3)]
+    assert list(opened.pictures) == keys[3:]
     with pytest.raises(KeyError):
-        made.get(keys[0])
+        opened.get(keys[0])
     with pytest.raises(encode.ImageError, match="limit"):
-        made.put("large.jpg", FACE, 1000)
+        opened.put("large.jpg", FACE, 1000)
 
 
 def test_a_saved_recipe_is_the_recipe(tmp_path: Path) -> None:
@@ -112,13 +112,13 @@ def test_a_saved_recipe_is_the_recipe(tmp_path: Path) -> None:
 
 
 def test_choices_name_what_cannot_be_used_here() -> None:
-    told = options.of(faces())
-    assert {kind["name"] for kind in told["kinds"] if not kind["lacks"]} >= {"text", "face", "plate"}
-    (lite,) = [one for one in told["inpainters"] if one["name"] == "lama-lite"]
+    result = options.of(faces())
+    assert {kind["name"] for kind in result["kinds"] if not kind["lacks"]} >= {"text", "face", "plate"}
+    (lite,) = [one for one in result["inpainters"] if one["name"] == "lama-lite"]
     assert lite["lacks"] is None
-    (static,) = [one for one in told["kinds"] if one["name"] == "static-watermark"]
+    (static,) = [one for one in result["kinds"] if one["name"] == "static-watermark"]
     assert "compares 30 pictures" in static["lacks"], "one picture cannot show what many share"
-    json.dumps(told)
+    json.dumps(result)
 
 
 def test_sources_are_searched(tmp_path: Path) -> None:
@@ -137,19 +137,19 @@ def test_what_nobody_expected_is_words_and_one_line_of_log(caplog: pytest.LogCap
     from starlette.testclient import TestClient
 
     from cleanplate.pipeline.ui.serve.app import app
-    from cleanplate.pipeline.ui.serve.state import Office
+    from cleanplate.pipeline.ui.serve.state import ServerState
 
-    class Broken(Desk):
+    class Broken(Workspace):
         def put(self, name: str, source: bytes, max_pixels: int) -> str:
             raise ZeroDivisionError("a bug of ours")
 
-    office = Office(faces(), None, 1000, 1000, Broken())
-    with TestClient(app(office, frozenset({"testserver"}), "word")) as page:
+    state = ServerState(faces(), None, 1000, 1000, Broken())
+    with TestClient(app(state, frozenset({"testserver"}), "word")) as page:
         page.get("/?token=word")
         for _ in range(3):
             answer = page.post("/api/pictures", content=b"x")
             assert answer.status_code == 500
             assert answer.json() == {"error": "this should not happen: ZeroDivisionError: a bug of ours"}
-    told = [record for record in caplog.records if record.name == "cleanplate.serve"]
-    assert len(told) == 3
-    assert all(record.exc_info is None for record in told), "no traceback for each request"
+    rows = [record for record in caplog.records if record.name == "cleanplate.serve"]
+    assert len(rows) == 3
+    assert all(record.exc_info is None for record in rows), "no traceback for each request"
