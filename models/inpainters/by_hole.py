@@ -17,7 +17,7 @@ THIN = 20.0
 256 and 512 px the thickest had 18.4, of 12 blobs the thinnest 28 (docs/notebook.md)."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ByHole:
     """strokes fills holes that are at most THIN thick; others fills the rest. Rows name the one that filled."""
 
