@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from cleanplate.models.inpainters.by_hole import chosen, parts_of
 from cleanplate.models.types import Image, Inpainter, Mask
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ContractError
@@ -79,8 +80,8 @@ def masks_by_filler(row: Row, fillers: Mapping[str, Inpainter], done: Mask | Non
     jobs: dict[str, Mask] = {}
     taken = np.zeros_like(whole)
     for region in row["regions"]:
-        name = fillers.get(region.get("filler") or region["kind"], fillers[""]).name
         mask = rle.from_rle(region["rle"], height, width)
+        name = chosen(fillers.get(region.get("filler") or region["kind"], fillers[""]), mask).name
         taken |= mask
         region["by"] = name
         if done is not None and region["kind"] == static_watermark.KIND and not region.get("filler"):
@@ -90,7 +91,8 @@ def masks_by_filler(row: Row, fillers: Mapping[str, Inpainter], done: Mask | Non
                 continue
         jobs[name] = jobs[name] | mask if name in jobs else mask
     if np.any(rest := whole & ~taken):
-        name = fillers[""].name
+        there = [part.name for part in parts_of(fillers[""]) if part.name in jobs]
+        name = there[0] if there else chosen(fillers[""], whole).name
         jobs[name] = jobs[name] | rest if name in jobs else rest
     return jobs
 
@@ -115,7 +117,7 @@ def fill(
 
     Raises ContractError when a filler changed a pixel outside its mask."""
     edited = list(pictures)
-    for filler in {f.name: f for f in fillers.values()}.values():
+    for filler in {part.name: part for f in fillers.values() for part in parts_of(f)}.values():
         wants = [n for n, job in enumerate(jobs) if filler.name in job]
         if not wants:
             continue

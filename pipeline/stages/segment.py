@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cleanplate.models.segmenters.classic import thickness
+from cleanplate.models.metrics.pixelwise import thickness
 from cleanplate.models.segmenters.masks import close_gaps, fill_holes, short_side, swept, whole_blocks
 from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Mask, Region
