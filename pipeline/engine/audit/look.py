@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 
 from cleanplate.models.types import Region
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine.job import stages_of
+from cleanplate.pipeline.errors import RowError
 from cleanplate.pipeline.images import exposure
 from cleanplate.pipeline.ledger.plan import Planned
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.schema.rows import ErrorRow
 from cleanplate.pipeline.stages.rows import decoded, region_of
 from cleanplate.pipeline.stages.stage import Worker, error_of
 
@@ -31,7 +32,7 @@ class Seen:
     row: Row
     findings: Sequence[Region]
     exposed: frozenset[str]
-    error: dict[str, Any] | None
+    error: ErrorRow | None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,7 +73,7 @@ def _seen(row: Row) -> Seen:
     if error is None:
         try:
             decoded(row)  # Kept by the detect stage, unless a recipe's detectors need no pixels.
-        except Exception as failed:  # noqa: BLE001 - whatever it is, it is about this image
+        except RowError as failed:
             error = error_of("read", failed)
     if error is not None:
         return Seen(row["source_uri"], row, [], frozenset(), error)
