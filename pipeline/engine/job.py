@@ -49,7 +49,7 @@ def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
     pools = len(groups_of(models)) > 1
     apart = engine.decode == "apart" or (engine.decode == "auto" and pools)
     return (
-        Read(recipe.limits, last, recipe.source.carried),
+        Read(recipe.limits, last, recipe.source.carried, plan.manners_of(recipe.source.web)),
         *([Decode()] if apart else []),
         *models,
         Write(recipe.output),

@@ -95,7 +95,7 @@ def has(output: Store, unit: str) -> bool:
 
 def has_key(output: Store, key: str) -> bool:
     try:
-        return output.size(key) > 0
+        return output.stat(key).size > 0
     except StorageError as error:
         if error.kind == "missing":
             return False

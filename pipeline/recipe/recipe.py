@@ -168,6 +168,8 @@ class Recipe(Part):
         digested = self.model_dump(mode="json", exclude=places)
         if digested["source"]["columns"] == "all":  # What digests without the key meant.
             del digested["source"]["columns"]
+        if digested["source"].pop("web")["etags"]:
+            digested["source"]["etags"] = True
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.
             digested["persons"] = {"model": "blazepose", "classes": [0]}

@@ -4,6 +4,7 @@
     arrow+file:///sets/data-00000.arrow#at=1320&column=image&row=3     row 3 of the batch whose message starts at 1320
     tar+s3://bucket/shard-0001.tar#at=1536&member=cat/001.jpg&size=20480
     tar+s3://bucket/shard-0001.tar#at=1536&end=23040&first=512&member=cat/001.jpg&size=20480    in a sample with others
+    list+file:///sets/urls.csv#column=url&row=7&url=https%3A//example.org/a.jpg       row 7 of a list of addresses
     tar+s3://bucket/broken.tar#                                        what could not be listed, and why it fails
 
 The scheme's prefix, not the "#", tells these from plain objects: an S3 key may hold any character. The address
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
-Kind = Literal["parquet", "arrow", "tar"]
+Kind = Literal["parquet", "arrow", "tar", "list"]
 _PIECE_BYTES, _PIECE_ROWS = 1 << 28, 4096
-KINDS: tuple[Kind, ...] = ("parquet", "arrow", "tar")
+KINDS: tuple[Kind, ...] = ("parquet", "arrow", "tar", "list")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Inner:
     member: str = ""
     first: int = -1
     end: int = -1
+    url: str = ""
+    """Of an entry of a list: where the picture lies. It alone is the picture's identity."""
 
     @property
     def uri(self) -> str:
@@ -50,11 +53,17 @@ class Inner:
             "member": self.member,
             "row": self.row,
             "size": self.size,
+            "url": self.url,
         }
         given = {name: value for name, value in parts.items() if value not in (-1, "")}
         return f"{self.kind}+{self.container}#" + urlencode(
             given, safe="/", quote_via=quote, errors="surrogateescape"
         )
+
+    @property
+    def in_table(self) -> bool:
+        """Is it a cell of a Parquet or Arrow file?"""
+        return self.row >= 0 and self.kind in ("parquet", "arrow")
 
     @property
     def listed(self) -> bool:
@@ -70,11 +79,15 @@ def inner_of(uri: str) -> Inner | None:
     container, _, fragment = uri.removeprefix(f"{kind}+").rpartition("#")
     parts = dict(parse_qsl(fragment, errors="surrogateescape"))
     numbers = {name: int(parts.get(name, -1)) for name in ("row", "at", "size", "first", "end")}
-    return Inner(kind, container, column=parts.get("column", ""), member=parts.get("member", ""), **numbers)
+    names = {name: parts.get(name, "") for name in ("column", "member", "url")}
+    return Inner(kind, container, **names, **numbers)  # type: ignore[arg-type]
 
 
 def identity_of(uri: str) -> str:
-    """The uri without what only helps to read: a picture is the same whatever stands beside it in its tar."""
+    """The uri without what only helps to read: a picture is the same whatever stands beside it in its tar, and whatever
+    list names it."""
+    if uri.startswith("list+"):
+        return (inner.url if (inner := inner_of(uri)) else "") or uri
     if not uri.startswith("tar+"):
         return uri
     container, _, fragment = uri.rpartition("#")
@@ -105,6 +118,10 @@ def key_of(uri: str, below: str) -> str:
         key = os.fsdecode(unquote_to_bytes(key))
     if inner is None:
         return key
+    if inner.url:
+        if not inner.url.startswith(("http://", "https://")):
+            return key_of(inner.url, below)
+        return inner.url.partition("://")[2].partition("#")[0].partition("?")[0]
     part = inner.member or "".join(f"{n:06d}" if n < 10**6 else f"{n}" for n in (inner.row,) if n >= 0)
     if inner.kind == "arrow":
         part = f"{inner.at}-{part}"

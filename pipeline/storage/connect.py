@@ -19,6 +19,9 @@ from cleanplate.pipeline.storage.store import Object, Store
 __all__ = ["LocalStore", "Object", "S3Store", "Store", "open_store", "place_of", "read_uri"]
 
 
+SCHEMES = ("s3", "file")
+
+
 def open_store(url: str) -> Store:
     """`s3://bucket/prefix`, a local path or `file://` url -> a store rooted there.
 

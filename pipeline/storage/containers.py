@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,7 +24,7 @@ import pyarrow as pa
 
 from cleanplate.models.devices import progressed
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
-from cleanplate.pipeline.storage import arrow_file, parquet_file, samples, tar_file
+from cleanplate.pipeline.storage import address_list, arrow_file, parquet_file, samples, tar_file, web
 from cleanplate.pipeline.storage.address import Inner, Kind, inner_of
 from cleanplate.pipeline.storage.connect import Object, Store, place_of, read_uri
 from cleanplate.pipeline.storage.other_files import is_other
@@ -40,6 +41,8 @@ with a cause."""
 _COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _SAMPLE = 1000
 _THREADS = 16
+_HOSTS = 3
+_POLITE = web.Manners()
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Listing:
     """Are Parquet and Arrow files without a column of images left out?"""
     carried: frozenset[str] = frozenset()
     """Members beside the pictures of tars that go into the rows: they are not left out."""
+    ask: web.Manners | None = None
+    """How the places of a list are asked for size and version; None: not before they are read."""
     beside: Counter[str] = field(default_factory=Counter)
     """What stands beside the pictures of tars: name in the sample -> samples."""
 
@@ -72,6 +77,9 @@ def images_of(
     sample's caption) is left out and counted by its suffix. In any other source every object is a row, but for those
     that `other_files` knows to be no pictures; with format objects these too.
     """
+    if form == "list":
+        yield from _entries(store, column, listing)
+        return
     if form == "objects":
         yield from ((store.uri(item.key), item) for item in items)
         return
@@ -95,6 +103,23 @@ def images_of(
             yield store.uri(item.key), item
         else:
             listing.left_out[_suffix(item.key)] += 1
+
+
+def _entries(store: Store, column: str | None, listing: Listing) -> Iterator[tuple[str, Object]]:
+    """The entries of a list, each address once."""
+    found = address_list.entries(store.uri("").rstrip("/"), column)
+    threads = ThreadPoolExecutor(_THREADS) if listing.ask else None
+    while some := list(itertools.islice(found, _SAMPLE)):
+        listing.left_out["listed twice"] += sum(again for _, again in some)
+        inners = [inner for inner, again in some if not again]
+        known: list[tuple[int, str]] = [(0, "")] * len(inners)
+        if threads and (manners := listing.ask):
+            known = list(threads.map(partial(address_list.version_of, manners=manners), inners))
+        for inner, (size, version) in zip(inners, known, strict=True):
+            yield inner.uri, Object(inner.url or f"{inner.row}", size, version)
+    listing.left_out = +listing.left_out
+    if threads:
+        threads.shutdown()
 
 
 def _kind(key: str) -> Kind | None:
@@ -252,6 +277,7 @@ def read_images(
     versions: Sequence[str] | None = None,
     most: int | None = None,
     give_up: bool = False,
+    manners: web.Manners = _POLITE,
 ) -> list[Fetched]:
     """The bytes behind each uri, or the StorageError or RowError that reading it gave. What lies in one row group
     or record batch is fetched together.
@@ -259,13 +285,13 @@ def read_images(
     versions: of each uri's object or container, as listed: one that is another by now is StorageError("replaced").
     most: bytes of a picture; larger cells of tables are RowError("too_large"), before they are copied.
     give_up: raise the first StorageError "unreachable"; else a store that is away is asked for each uri, minutes
-    each.
+    each. manners: how hosts of the web are asked.
     """
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     inners = [inner_of(uri) for uri in uris]
     expected = versions or [""] * len(uris)
     for n, inner in enumerate(inners):
-        together = inner is not None and inner.row >= 0
+        together = inner is not None and inner.in_table
         key = (
             (inner.kind, inner.container, inner.column, inner.at, expected[n]) if inner and together else (n,)
         )
@@ -277,7 +303,9 @@ def read_images(
         try:
             if inner is None:
                 found[numbers[0]] = read_uri(uris[numbers[0]], version)
-            elif inner.row >= 0:
+            elif inner.kind == "list":
+                found[numbers[0]] = address_list.fetch(inner, most, manners, version)
+            elif inner.in_table:
                 rows = [i.row for n in numbers if (i := inners[n])]
                 for n, value in zip(numbers, _rows(inner, rows, version, most), strict=True):
                     found[n] = value
@@ -295,7 +323,19 @@ def read_images(
         list(threads.map(fetch, groups.values()))
     finally:
         threads.shutdown(cancel_futures=True)
+    if give_up:
+        _check_away(
+            [(inner.url, got) for inner, got in zip(inners, found, strict=True) if inner and inner.url]
+        )
     return found
+
+
+def _check_away(found: list[tuple[str, Fetched]]) -> None:
+    """Raise StorageError("unreachable") where no host at all answers: then it is our network, and not theirs."""
+    asked = [(web.host_of(url), got) for url, got in found if web.is_web(url)]
+    away = all(isinstance(got, RowError) and got.kind in web.AWAY for _, got in asked)
+    if away and (count := len({host for host, _ in asked})) >= _HOSTS:
+        raise StorageError("unreachable", f"none of {count} hosts can be reached: {asked[0][1]!s}")
 
 
 def _member(inner: Inner, version: str) -> bytes:

@@ -109,9 +109,10 @@ class LocalStore:
         if (now := _version(os.fstat(file.fileno()))) != version:
             raise replaced(str(self.root / key), version, now)
 
-    def size(self, key: str) -> int:
+    def stat(self, key: str) -> Object:
         try:
-            return self._inside(key).stat().st_size
+            stat = self._inside(key).stat()
+            return Object(key, stat.st_size, _version(stat), stat.st_mtime)
         except OSError as error:
             raise _local_error(error, self.root / key) from error
 

@@ -138,11 +138,12 @@ class S3Store:
             raise replaced(f"s3://{self.bucket}/{full}", version, "") from None
         return bytes(found["Body"].read()), str(found["ETag"]).strip('"')
 
-    def size(self, key: str) -> int:
+    def stat(self, key: str) -> Object:
         head = self._patiently(
             lambda: self._boto.head_object(Bucket=self.bucket, Key=self._full(key)), self.uri(key)
         )
-        return int(head["ContentLength"])
+        tag, modified = head["ETag"].strip('"'), head["LastModified"].timestamp()
+        return Object(key, int(head["ContentLength"]), tag, modified)
 
     def put(self, key: str, data: bytes) -> None:
         import obstore
