@@ -23,8 +23,8 @@ that are none: there were no more that could be distinguished."""
 LEAST = 2e-4
 """Share of the picture that a piece without a line covers at least."""
 FAINT, CLEAR = 0.25, 0.5
-"""The U-Net's chance from which a pixel of an overlaid line's box belongs to it: of one whose strokes cannot be told from
-the ground, and beside those that can."""
+"""The U-Net's chance from which a pixel of an overlaid line's box belongs to it: of one whose strokes cannot be told
+from the ground, and beside those that can."""
 
 
 @dataclass(frozen=True)
