@@ -71,7 +71,7 @@ def _picture(group: argparse._ArgumentGroup) -> None:
     add(
         "--inpainter",
         metavar="NAME",
-        help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture",
+        help=f"auto, lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture, NAME+strokes",
     )
     hiding = ", ".join(HIDING)
     add(

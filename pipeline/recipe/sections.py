@@ -61,8 +61,18 @@ def hidden_by(fillers: Iterable[str | None]) -> list[str]:
     return [word for word in dict.fromkeys(words) if word in HIDING]
 
 
-TEXTURE = "+texture"
-"""Behind the name of an inpainter: its fill is given the fine detail of its surroundings."""
+AUTO = "auto"
+FORMS = ("+texture", "+strokes", "+auto")
+"""Behind the name of an inpainter: its fill is given the fine detail of its surroundings, as things need it, as thin
+strokes do, or by the hole."""
+
+
+def form_of(inpainter: str) -> tuple[str, str]:
+    """(the name of the filler behind a name, one of FORMS or ""): `lama-lite+texture`; `auto` is lama-lite's."""
+    if inpainter == AUTO:
+        return "lama-lite", "+auto"
+    form = next((form for form in FORMS if inpainter.endswith(form)), "")
+    return inpainter.removesuffix(form), form
 
 
 class Part(BaseModel):
@@ -140,9 +150,11 @@ class Inpaint(Part):
     """What fills the masks."""
 
     name: str = Field(
-        "lama-lite+texture",
-        description="lama-lite (shipped), telea, ns, patchmatch, a LaMa of the weights table, or a file; NAME+texture "
-        "= with fine detail from the surroundings; pixelate, blur, stylise and fill only hide",
+        AUTO,
+        description="auto = by the hole: lama-lite+strokes where it is thin, as letters are, else lama-lite+texture; "
+        "rows name what filled. Or lama-lite (shipped), telea, ns, patchmatch, a LaMa of the weights table, or a file; "
+        "NAME+texture, NAME+strokes and NAME+auto = with fine detail from the surroundings; pixelate, blur, stylise "
+        "and fill only hide",
     )
     per_kind: dict[Kind, str] = Field(
         default_factory=_faces_hidden,

@@ -32,7 +32,7 @@ def test_a_lama_checkpoint_fills_and_is_named_in_the_row(tmp_path: Path) -> None
 
 
 def test_the_default_is_the_lama_in_the_package(tmp_path: Path) -> None:
-    row = run_one(tmp_path, faces(**{"inpaint.name": Recipe().inpaint.name}))
+    row = run_one(tmp_path, faces(**{"inpaint.name": Recipe().inpaint.name}))  # auto: a head is no stroke
     assert row["status"] == "cleaned", row["error"]
     assert row["inpainter"] == "lama-lite+texture"
     assert "lama-lite" in {w["name"] for w in row["weights"]}  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.images.decode import decode
 from cleanplate.pipeline.images.encode import Decoded, Encoded
 from cleanplate.pipeline.recipe.recipe import Kind, Recipe
+from cleanplate.pipeline.schema.rows import Row
 from cleanplate.pipeline.stages.detect import allowed
 from cleanplate.pipeline.stages.inpaint import fill, masks_by_filler
 from cleanplate.pipeline.stages.rows import region_struct
@@ -215,7 +216,7 @@ def painted(drawn: list[Mask], strokes: tuple[Stroke, ...], height: int, width: 
     return canvas.astype(bool)
 
 
-def _row(found: list[Found], mask: Mask) -> dict[str, Any]:
+def _row(found: list[Found], mask: Mask) -> Row:
     """The finds as the stages' rows have them, cut down to what is left of them under the brush."""
     kept = [(one.region, one.mask & mask) for one in found]
     boxes = [region_struct(region, cut) for region, cut in kept if cut.any()]
