@@ -20,8 +20,8 @@ from cleanplate.pipeline.storage import cloud, containers
 from cleanplate.pipeline.storage.cloud import CloudStore
 from cleanplate.pipeline.storage.connect import open_store, place_of, read_uri
 from rigs import fakes3
-from rigs.clouds import ACCOUNT, Azurite, Google, azurite, azurite_program, google
 from rigs.run_here import FLAGS, picture
+from rigs.servers.clouds import ACCOUNT, Azurite, Google, azurite, azurite_program, google
 
 _NAMES = (
     "AZURE_STORAGE_CONNECTION_STRING AZURE_STORAGE_ACCOUNT_NAME AZURE_STORAGE_ACCOUNT AZURE_STORAGE_ACCOUNT_KEY "
