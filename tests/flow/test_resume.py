@@ -16,8 +16,8 @@ import pytest
 
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.ledger import ledger
-from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.ledger.orphans import sweep
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.storage.connect import open_store
 from rigs.flow_rig import check_complete, faces, folder, put_photos
 
@@ -208,6 +208,6 @@ def test_killed_runs_of_every_layout_end_in_one_picture_a_row(tmp_path: Path, la
     rows = [row for table in ledger.rows(store) for row in table.to_pylist()]
     assert Counter(row["source_uri"] for row in rows) == Counter(open_store(source).uri(key) for key in files)
     assert len({row["image"]["path"] for row in rows}) == 40
-    assert audit(store, source=open_store(source)).wrong == []
+    assert prove(store, source=open_store(source)).wrong == []
     left = [orphan.what for orphan, _ in sweep(store, 0)]
     assert set(left) <= {"temporary"}, "the same pictures come out again, so nothing lies about"
