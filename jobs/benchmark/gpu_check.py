@@ -93,7 +93,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _finds(args: argparse.Namespace) -> dict[str, Any]:
     """Of each kind: finds on the CPU, those that the device finds too, those apart; seconds of both."""
-    from cleanplate.jobs.benchmark.flow import photographs
+    from cleanplate.jobs.benchmark.inputs import photographs
     from cleanplate.pipeline.factory import kinds
     from cleanplate.pipeline.images.encode import decode
     from cleanplate.pipeline.recipe.recipe import load
@@ -153,7 +153,7 @@ def _stages(args: argparse.Namespace) -> dict[str, Any]:
     """The default job by one worker: images/s and CPU seconds of each stage."""
     import tempfile
 
-    from cleanplate.jobs.benchmark.flow import photographs
+    from cleanplate.jobs.benchmark.inputs import photographs
     from cleanplate.jobs.benchmark.main_job import Metered, started
     from cleanplate.models.evaluation import gpu_speed
     from cleanplate.pipeline.engine.job import stages_of
