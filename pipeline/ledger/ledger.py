@@ -259,7 +259,14 @@ def claim(output: Store, record: dict[str, Any]) -> dict[str, Any]:
     know of it. Returns the stored record. Raises ConfigError when the output holds another recipe's or another
     source's run, or rows of another version.
     """
-    if output.put_new(RUN_FILE, json.dumps(record, indent=1, sort_keys=True).encode()):
+    body = json.dumps(record, indent=1, sort_keys=True).encode()
+    if output.put_new(RUN_FILE, body):
+        if output.put_new(RUN_FILE, body):
+            output.delete(RUN_FILE)
+            raise ConfigError(
+                f"{output.url} ignores conditional puts: two attempts could both win, and rows be doubled. "
+                "Use a server that has them"
+            )
         return record
     stored = read_record(output)
     if (version := str(stored.get("parts", "part/1"))) not in schema.VERSIONS:
