@@ -14,7 +14,7 @@ from cleanplate.jobs.__main__ import main
 from cleanplate.jobs.cli.doctor_checks import examine
 from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.ledger import ledger
-from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import cloud, containers
 from cleanplate.pipeline.storage.cloud import CloudStore
@@ -154,7 +154,7 @@ def test_a_run_from_a_cloud_into_a_cloud_and_its_resume(place: str, tmp_path: Pa
     assert {k: (v["image"], v["source_uri"]) for k, v in after.items()} == {
         k: (v["image"], v["source_uri"]) for k, v in before.items()
     }
-    assert audit(output, source=source).wrong == []
+    assert prove(output, source=source).wrong == []
     recipe = load(None, {"remove": ["face"], "inpaint.name": "fill"})
     checks = [c for c in examine(recipe, None, source.url, output.url) if c.area in ("source", "output")]
     assert [check.state for check in checks] == ["ok"] * 6
