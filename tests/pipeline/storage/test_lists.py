@@ -21,7 +21,7 @@ from cleanplate.pipeline.storage import address_list, containers, web
 from cleanplate.pipeline.storage.address import inner_of
 from cleanplate.pipeline.storage.connect import LocalStore
 from rigs.run_here import clean, picture
-from rigs.web import Site, site
+from rigs.servers.web import Site, site
 
 QUICK = web.Manners(per_host=None, silence=0.5, most=1.0)
 PNG = {"Content-Type": "image/png"}
