@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cleanplate.models.evaluation.average_precision import Matches, Truth
     from cleanplate.models.types import Mask
     from cleanplate.pipeline.engine.operator.held_images import Done, Opened
-    from cleanplate.pipeline.labels.forms import Labels
+    from cleanplate.pipeline.labels.label import Labels
     from cleanplate.pipeline.ledger.plan import Planned
     from cleanplate.pipeline.recipe.recipe import Recipe
 
