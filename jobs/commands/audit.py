@@ -98,11 +98,15 @@ def run(args: argparse.Namespace) -> int:
     source = audits.listed(before, recipe) if before is not None else None
     _say(f"{len(listed.images):,} images; loading detectors of {', '.join(recipe.remove)} ...")
     weights = check.check(recipe)
-    with _written(Path(args.out) / "findings.jsonl") as line:
-        if source is None:
-            summary, comparison = audits.audit(listed, recipe, _progress(), line), None
-        else:
-            summary, comparison = audits.audit_against(listed, source, recipe, _progress(), line)
+    try:
+        with _written(Path(args.out) / "findings.jsonl") as line:
+            if source is None:
+                summary, comparison = audits.audit(listed, recipe, _progress(), line), None
+            else:
+                summary, comparison = audits.audit_against(listed, source, recipe, _progress(), line)
+    except KeyboardInterrupt:
+        _say(f"stopped. The same command begins anew; {args.out}/findings.jsonl holds what was seen so far")
+        return 3
     body = _body(store.url, before.url if before else "", recipe, weights, summary, comparison, conditions)
     _report(body, Path(args.out), args.json)
     return 1 if summary.failed or any(one["holds"] for one in body["fail_on"]) else 0
@@ -167,7 +171,7 @@ def _written(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def _report(body: dict[str, Any], out: Path, machine: bool) -> None:
     """The files, and what is printed."""
-    from cleanplate.pipeline.ui.audit_page import page
+    from cleanplate.pipeline.ui.audit_page import counted, page
 
     text = json.dumps(body, indent=1)
     (out / "audit.json").write_text(text + "\n", encoding="utf-8")
@@ -182,7 +186,8 @@ def _report(body: dict[str, Any], out: Path, machine: bool) -> None:
         console.print(f"could not be read: {count:,} {cause}", highlight=False, markup=False)
     for one in body["fail_on"]:
         says = "holds" if one["holds"] else "does not hold"
-        console.print(f"{one['condition']}: {one['images']:,} images, {says}", highlight=False, markup=False)
+        line = f"{one['condition']}: {counted(one['images'])}, {says}"
+        console.print(line, highlight=False, markup=False)
     console.print(f"{out}/audit.html, audit.json, findings.jsonl", highlight=False, markup=False)
 
 
