@@ -104,7 +104,11 @@ class HubStore:
     def _read(self, key: str, headers: dict[str, str], start: int = 0, length: int | None = None) -> bytes:
         assert self._api is not None  # Says what to install where the package is missing.
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]
+            build_hf_headers,
+            hf_raise_for_status,
+            http_backoff,
+        )
 
         place = hf_hub_url(
             self.repo, self._full(key), repo_type="dataset", revision=self.commit, endpoint=_endpoint()
