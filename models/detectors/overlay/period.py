@@ -2,8 +2,8 @@
 
 Where few copies stand whole in a picture, or finds run into each other, there are no like-sized finds to take a
 period from (`overlay.lattice`). The map of what is overlay still resembles itself when it is moved by a period: the
-peaks of its autocorrelation are the lattice. Folded by it, the map says which pixels of every copy are the mark, at the picture's edges
-as well.
+peaks of its autocorrelation are the lattice. Folded by it, the map says which pixels of every copy are the mark, at
+the picture's edges as well.
 """
 
 from __future__ import annotations
