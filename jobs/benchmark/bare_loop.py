@@ -18,7 +18,7 @@ from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.engine.worker import settle_threads
 from cleanplate.pipeline.factory import inpainters, kinds, segmenters
 from cleanplate.pipeline.images import encode, rle
-from cleanplate.pipeline.ledger.ledger import Receipt
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.recipe.recipe import Recipe, load
 from cleanplate.pipeline.stages.detect import wanted
 from cleanplate.pipeline.stages.inpaint import fill

@@ -63,7 +63,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--remove", metavar="KINDS", help="what to look for (default: face,plate,person,code,text)")
     add("--text-only", metavar="WORDS", help="of text only (default: email,phone,iban,card)")
     add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
-    add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    add(
+        "--from-list",
+        action="store_true",
+        help="SRC is a list of addresses: https://..., s3://..., keys; .txt, .csv, .tsv or .parquet (docs/formats.md)",
+    )
+    add("--per-host", type=float, metavar="N", help="of a list: requests a second to one host (default: 5)")
+    add("--rate", type=float, metavar="N", help="of a list: requests a second to all hosts")
+    add("--image-column", metavar="NAME", help="of Parquet and Arrow sources; of a list: the addresses")
     for flag, what in (("--include", "only what matches"), ("--exclude", "not what matches")):
         add(
             flag, action="append", metavar="GLOB", help=f"{what}, of names below SRC; may stand several times"
@@ -83,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
     recipe = recipe_of(args, {"remove": list(audits.KINDS), "text.only": list(audits.PERSONAL)})
     conditions = _conditions(args, recipe)
+    if args.against and args.from_list:
+        raise ConfigError("--against compares two places, not lists: leave out --from-list")
     if args.limit is not None and (args.limit < 1 or args.against):
         raise ConfigError("--limit must be 1 or more, and does not go with --against")
     store = open_store(args.source)
@@ -98,11 +107,15 @@ def run(args: argparse.Namespace) -> int:
     source = audits.listed(before, recipe) if before is not None else None
     _say(f"{len(listed.images):,} images; loading detectors of {', '.join(recipe.remove)} ...")
     weights = check.check(recipe)
-    with _written(Path(args.out) / "findings.jsonl") as line:
-        if source is None:
-            summary, comparison = audits.audit(listed, recipe, _progress(), line), None
-        else:
-            summary, comparison = audits.audit_against(listed, source, recipe, _progress(), line)
+    try:
+        with _written(Path(args.out) / "findings.jsonl") as line:
+            if source is None:
+                summary, comparison = audits.audit(listed, recipe, _progress(), line), None
+            else:
+                summary, comparison = audits.audit_against(listed, source, recipe, _progress(), line)
+    except KeyboardInterrupt:
+        _say(f"stopped. The same command begins anew; {args.out}/findings.jsonl holds what was seen so far")
+        return 3
     body = _body(store.url, before.url if before else "", recipe, weights, summary, comparison, conditions)
     _report(body, Path(args.out), args.json)
     return 1 if summary.failed or any(one["holds"] for one in body["fail_on"]) else 0
@@ -167,7 +180,7 @@ def _written(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def _report(body: dict[str, Any], out: Path, machine: bool) -> None:
     """The files, and what is printed."""
-    from cleanplate.pipeline.ui.audit_page import page
+    from cleanplate.pipeline.ui.audit_page import counted, page
 
     text = json.dumps(body, indent=1)
     (out / "audit.json").write_text(text + "\n", encoding="utf-8")
@@ -182,7 +195,8 @@ def _report(body: dict[str, Any], out: Path, machine: bool) -> None:
         console.print(f"could not be read: {count:,} {cause}", highlight=False, markup=False)
     for one in body["fail_on"]:
         says = "holds" if one["holds"] else "does not hold"
-        console.print(f"{one['condition']}: {one['images']:,} images, {says}", highlight=False, markup=False)
+        line = f"{one['condition']}: {counted(one['images'])}, {says}"
+        console.print(line, highlight=False, markup=False)
     console.print(f"{out}/audit.html, audit.json, findings.jsonl", highlight=False, markup=False)
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from cleanplate.jobs.cli.console import wide
 
 if TYPE_CHECKING:
-    from cleanplate.pipeline.ledger.proof import Proof
+    from cleanplate.pipeline.ledger.checks import Proof
     from cleanplate.pipeline.storage.connect import Store
 
 

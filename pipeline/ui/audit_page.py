@@ -21,11 +21,13 @@ NAMES = {
 }
 """What an audit counts, for people; a kind that is not here is called by its word."""
 _STYLE = """
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; background: var(--paper); color: var(--ink);
+body { max-width: 68rem; margin: 2rem auto; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; background: var(--card); box-shadow: var(--shadow); }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: left; overflow-wrap: anywhere; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: left; overflow-wrap: normal; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
+td.long { overflow-wrap: anywhere; }
 .holds { color: var(--failed); font-weight: 600; }
 p.soft { color: var(--soft); }
 """
@@ -43,8 +45,8 @@ COMPARED = {
 def page(body: dict[str, Any]) -> str:
     """The page of an audit's JSON (audit.json)."""
     parts = [
-        f"<h1>What is in {escape(body['source'])}</h1>",
-        f'<p class="soft">{escape(body["time"])} · {body["images"]:,} images, {body["failed"]:,} could not be read · '
+        f"<h1>What is {'left ' if 'against' in body else ''}in {escape(body['source'])}</h1>",
+        f'<p class="soft">{escape(body["time"])} · {counted(body["images"])}, {body["failed"]:,} could not be read · '
         f"looked for {escape(', '.join(body['remove']))} · {escape(body['version'])}</p>",
         *_conditions(body["fail_on"]),
         "<h2>Exposure</h2>",
@@ -54,7 +56,14 @@ def page(body: dict[str, Any]) -> str:
         ),
         "<h2>Findings</h2>",
         _table(
-            ("kind", "found", "images", "shorter side, px", "score", *body["kinds"][0]["sizes"]),
+            (
+                "kind",
+                "found",
+                "images",
+                "shorter side, px",
+                "score",
+                *(name.replace(" px and more", " px +") for name in body["kinds"][0]["sizes"]),
+            ),
             [_cells(kind_row(kind)) for kind in body["kinds"]],
         ),
         *_against(body.get("against")),
@@ -72,6 +81,11 @@ def page(body: dict[str, Any]) -> str:
         f"<title>cleanplate audit: {escape(body['source'])}</title><style>{style}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
+
+
+def counted(images: int) -> str:
+    """ "1 image", "1,200 images"."""
+    return f"{images:,} image{'s' * (images != 1)}"
 
 
 def exposure_rows(body: dict[str, Any]) -> list[tuple[str, int]]:
@@ -126,7 +140,7 @@ def _against(against: dict[str, Any] | None) -> Iterable[str]:
         return
     yield f"<h2>Against {escape(against['source'])}</h2><p>{escape(against_title(against))}</p>"
     rows = [
-        f'<td>{escape(what)}</td><td class="n">{count:,}</td><td>{escape(which)}</td>'
+        f'<td>{escape(what)}</td><td class="n">{count:,}</td><td class="long">{escape(which)}</td>'
         for what, count, which in against_rows(against)
     ]
     yield _table(("what", "images", "of which"), rows)
@@ -140,7 +154,7 @@ def _failed(causes: dict[str, int]) -> Iterable[str]:
 def _conditions(conditions: Sequence[dict[str, Any]]) -> Iterable[str]:
     for one in conditions:
         kind, says = ("holds", "holds: this audit fails") if one["holds"] else ("", "does not hold")
-        yield f'<p class="{kind}">{escape(one["condition"])}: {one["images"]:,} images, {says}</p>'
+        yield f'<p class="{kind}">{escape(one["condition"])}: {counted(one["images"])}, {says}</p>'
 
 
 def _exposed(row: tuple[str, int], images: int) -> str:

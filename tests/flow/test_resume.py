@@ -18,6 +18,7 @@ from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.ledger.orphans import sweep
 from cleanplate.pipeline.ledger.proof import prove
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.storage.connect import open_store
 from rigs.flow_rig import check_complete, faces, folder, put_photos
 
@@ -94,7 +95,7 @@ def test_kill_9_of_actors_while_the_run_goes_on(tmp_path: Path, ray_local: None)
     units = runs.plan_new(run)
     killed: list[int] = []
 
-    def kill_a_worker(_: ledger.Receipt) -> None:
+    def kill_a_worker(_: Receipt) -> None:
         if len(killed) < 2:
             actors = [pid for pid in processes("_Group") if pid not in killed]
             if actors:

@@ -23,6 +23,7 @@ from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.ledger import layouts, ledger
 from cleanplate.pipeline.ledger.orphans import sweep
 from cleanplate.pipeline.ledger.proof import prove
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import tar_file
 from cleanplate.pipeline.storage.address import Inner, inner_of, key_of, order_of
@@ -175,7 +176,7 @@ def test_a_shard_that_is_there_decides_what_the_part_says(tmp_path: Path) -> Non
     put_photos(source, 4)
     run = runs.start(source, str(output), faces(**{"output.layout": "webdataset"}))
     (unit,) = runs.plan_new(run)
-    receipts: list[ledger.Receipt] = []
+    receipts: list[Receipt] = []
     runs.execute(run, [unit], "here", receipts.append)
     first = committed(LocalStore(output), unit.name)
     shard = (output / layouts.shard_key(unit.name)).read_bytes()

@@ -22,8 +22,9 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.ledger import ledger, part_file
+from cleanplate.pipeline.ledger.checks import CHECKS
 from cleanplate.pipeline.ledger.orphans import sweep
-from cleanplate.pipeline.ledger.proof import CHECKS, prove, readable
+from cleanplate.pipeline.ledger.proof import prove, readable
 from cleanplate.pipeline.storage.connect import LocalStore
 from rigs.flow_rig import clean, faces, put_photos
 from rigs.scenes import DEMO_PHOTOS
