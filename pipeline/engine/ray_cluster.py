@@ -153,6 +153,7 @@ _PASSED_ON = (
     "STORAGE_EMULATOR_HOST",
     "AZURE_STORAGE_ACCOUNT_NAME",
     "AZURE_STORAGE_ENDPOINT",
+    "HF_ENDPOINT",
     "CLEANPLATE_TLS_VERIFY",
 )
 """What the driver learned about its puts, and no secret, holds for the workers too."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from cleanplate.pipeline.errors import ConfigError, redacted
-from cleanplate.pipeline.storage import cloud
+from cleanplate.pipeline.storage import cloud, hub
 from cleanplate.pipeline.storage.cloud import CloudStore
 from cleanplate.pipeline.storage.local import LocalStore
 from cleanplate.pipeline.storage.s3 import S3Store
@@ -21,7 +21,7 @@ from cleanplate.pipeline.storage.store import Object, Store
 __all__ = ["CloudStore", "LocalStore", "Object", "S3Store", "Store", "open_store", "place_of", "read_uri"]
 
 
-SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "file")
+SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "hf", "file")
 _WRITE = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or a local folder"
 
 
@@ -31,7 +31,7 @@ def open_store(url: str) -> Store:
     Raises ConfigError for another scheme. Touches nothing: a missing bucket shows at the first use.
     """
     scheme = urlsplit(url).scheme if "://" in url else ""
-    if found := cloud.parsed(url):
+    if found := cloud.parsed(url) or hub.parsed(url):
         return found
     if scheme and redacted(url) != url:
         raise ConfigError(
@@ -68,8 +68,18 @@ def place_of(uri: str) -> tuple[Store, str]:
         scheme, _, rest = uri.partition("://")
         bucket, _, key = rest.partition("/")
         return _cloud(f"{scheme}://{bucket}"), key
+    if uri.startswith("hf://"):
+        at = "/".join(uri.split("/", 5)[:5])
+        return _hub(at), uri[len(at) + 1 :]
     path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
     return LocalStore(Path(os.sep)), path.lstrip(os.sep)
+
+
+@lru_cache(maxsize=64)
+def _hub(root: str) -> hub.HubStore:
+    store = hub.parsed(root)
+    assert store is not None
+    return store
 
 
 @lru_cache(maxsize=64)
