@@ -63,7 +63,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--remove", metavar="KINDS", help="what to look for (default: face,plate,person,code,text)")
     add("--text-only", metavar="WORDS", help="of text only (default: email,phone,iban,card)")
     add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
-    add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    add(
+        "--from-list",
+        action="store_true",
+        help="SRC is a list of addresses: https://..., s3://..., keys; .txt, .csv, .tsv or .parquet (docs/formats.md)",
+    )
+    add("--per-host", type=float, metavar="N", help="of a list: requests a second to one host (default: 5)")
+    add("--rate", type=float, metavar="N", help="of a list: requests a second to all hosts")
+    add("--image-column", metavar="NAME", help="of Parquet and Arrow sources; of a list: the addresses")
     for flag, what in (("--include", "only what matches"), ("--exclude", "not what matches")):
         add(
             flag, action="append", metavar="GLOB", help=f"{what}, of names below SRC; may stand several times"
@@ -83,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
 
     recipe = recipe_of(args, {"remove": list(audits.KINDS), "text.only": list(audits.PERSONAL)})
     conditions = _conditions(args, recipe)
+    if args.against and args.from_list:
+        raise ConfigError("--against compares two places, not lists: leave out --from-list")
     if args.limit is not None and (args.limit < 1 or args.against):
         raise ConfigError("--limit must be 1 or more, and does not go with --against")
     store = open_store(args.source)

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from cleanplate.jobs.photos import open_photos
     from cleanplate.models.training.data import decoded, name_of
-    from cleanplate.models.training.marks.glyphs import load_fonts
+    from cleanplate.models.training.marks.fonts import load_fonts
     from cleanplate.models.training.marks.trials import cases, run_trials
     from cleanplate.pipeline.errors import ConfigError
     from cleanplate.pipeline.factory import check

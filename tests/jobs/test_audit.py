@@ -179,6 +179,15 @@ def test_tables_and_their_columns(photos: Path) -> None:
     assert (against["pairs"], against["still"], against["columns_lost"]) == (2, 1, ["caption"])
 
 
+def test_a_list_of_places_with_one_name(photos: Path) -> None:
+    Path("other").mkdir()
+    Path("other", "face.jpg").write_bytes((photos / "deep" / "plain.jpg").read_bytes())
+    Path("urls.txt").write_text(f"{photos}/face.jpg\n{photos.parent}/other/face.jpg\n{photos}/gone.jpg\n")
+    assert main(["audit", "urls.txt", "--from-list", *FACES]) == 1
+    found = body()
+    assert (found["images"], found["exposure"]["face"], found["causes"]) == (3, 1, {"read/missing": 1})
+
+
 def test_an_output_of_ours_is_audited_alone_and_proved_by_verify(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

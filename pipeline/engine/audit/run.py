@@ -43,7 +43,10 @@ def listed(store: Store, recipe: Recipe, limit: int | None = None) -> Listed:
     if is_ours(store):  # Its plan lists the images of its source, in tables without pictures.
         recipe = recipe.model_copy(update={"exclude": (*recipe.exclude, "plan/**")})
     listing, root = Listing(), store.uri("").rstrip("/") + "/"
-    images = {name_of(one.uri, root): one for one in plan.listed(store, recipe, limit, listing)}
+    images: dict[str, Planned] = {}
+    for one in plan.listed(store, recipe, limit, listing):
+        name = name_of(one.uri, root)
+        images[one.uri if name in images else name] = one  # A list may lead to two places with one name.
     if not images:
         raise ConfigError(plan.none_under(store, listing).rpartition(";")[0])
     return Listed(images, listing)
