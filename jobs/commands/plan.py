@@ -103,6 +103,8 @@ def describe(
         highlight=False,
         soft_wrap=True,
     )
+    if carried.cleaned:
+        console.print(f"pictures in: {', '.join(carried.cleaned)}", highlight=False, markup=False)
     if len(carried.schema):
         console.print(
             f"columns that go into the rows: {', '.join(carried.schema.names)}", highlight=False, markup=False
@@ -110,7 +112,7 @@ def describe(
     if carried.held_back:
         console.print(
             f"columns that may hold pictures, left out: {', '.join(carried.held_back)} (--columns names what is "
-            "carried as it is; --image-column chooses the one that is cleaned)",
+            "carried as it is; --image-column those that are cleaned, each a row; all = every Image)",
             highlight=False,
             soft_wrap=True,
             markup=False,

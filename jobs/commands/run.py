@@ -231,6 +231,10 @@ def _person(event: str, **fields: Any) -> None:
             f"{fields['committed_before']:,} committed before"
         ),
         "beside": lambda: beside(fields["left_out"]),
+        "held_back": lambda: (
+            f"columns that may hold pictures, left out of the output: {', '.join(fields['columns'])} "
+            "(--image-column cleans several, all = every Image; --columns takes them as they are)"
+        ),
         "given": lambda: _given(fields),
         "starting": lambda: f"{fields['what']} ...",
         "labels": lambda: _labels(fields),
