@@ -36,7 +36,7 @@ from cleanplate.models.detectors.lettering.reading import (
 )
 from cleanplate.models.detectors.lettering.strokes import text_mask
 from cleanplate.models.detectors.onnx_session import open_session
-from cleanplate.models.detectors.overlay.beside import with_beside
+from cleanplate.models.detectors.overlay.completion import completed
 from cleanplate.models.detectors.overlay.evidence import window
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
 from cleanplate.models.segmenters.masks import polygon_mask
@@ -125,7 +125,7 @@ class TextDetector:
         found = self.regions(images, self.lines(images, looks, slanted=True), doubts)
         if looks is None or self.selects:
             return found
-        return [with_beside(*one) for one in zip(images, looks, found, strict=True)]
+        return [completed(*one) for one in zip(images, looks, found, strict=True)]
 
     def lines(
         self, images: list[Image], looks: Sequence[Looks] | None = None, slanted: bool = False

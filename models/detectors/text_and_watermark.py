@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cleanplate.models.detectors.overlay.beside import with_beside
+from cleanplate.models.detectors.overlay.completion import completed
 from cleanplate.models.detectors.text import TextDetector
 from cleanplate.models.detectors.watermark import WatermarkDetector
 from cleanplate.models.types import Image, Region
@@ -41,4 +41,4 @@ class WrittenDetector:
         found = [[*some, *more] for some, more in zip(texts, marks, strict=True)]
         if self.text.selects:
             return found
-        return [with_beside(*one) for one in zip(images, looks, found, strict=True)]
+        return [completed(*one) for one in zip(images, looks, found, strict=True)]

@@ -13,7 +13,8 @@ of what the U-Net calls overlay (`cleanplate.models.detectors.overlay.candidates
 3. The same words three times or more, equally high and at one angle, are a tiling, whatever the score (`repeated`).
 4. Any other line that can be read belongs to the scene, and what the U-Net saw inside it is dropped: shop signs stay.
    Not so a line that was found in the U-Net's map only.
-5. Beside a mark less is asked of what is of it (`cleanplate.models.detectors.overlay.beside`).
+5. Where a mark was found less is asked of the rest of it: copies of a tiling, an emblem beside a name
+   (`cleanplate.models.detectors.overlay.completion`).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cleanplate.models.detectors.lettering.lines import Line, turn_between
-from cleanplate.models.detectors.overlay.beside import with_beside
 from cleanplate.models.detectors.overlay.candidates import Candidate, candidates, parts
+from cleanplate.models.detectors.overlay.completion import completed
 from cleanplate.models.detectors.overlay.evidence import cut
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
 from cleanplate.models.detectors.overlay.rule import Rule
@@ -36,6 +37,9 @@ from cleanplate.models.types import Image, Region
 
 DOUBT = 0.5
 """From this share of `Rule.more` on a candidate may be a mark: nothing is copied from there."""
+UNREAD = 0.7
+"""Least score, in a picture that is marked, of a piece of the U-Net's map and of a line that cannot be read: of those
+below it most are the scene's, and what is of a mark stands beside it."""
 LARGE, SURER = 0.1, 2.0
 """Likely pieces of the U-Net's map that are together more than this share of the picture count as so many logits less
 sure: bands and tilings reach it, but a few photographs that would lose a wall of petals are most clean pixels lost."""
@@ -73,7 +77,7 @@ class WatermarkDetector:
         looks = self.overlay(images)
         lines = self.text.lines(images, looks) if self.text else [[] for _ in images]
         found = self.regions(images, looks, lines, doubts)
-        return [with_beside(*one) for one in zip(images, looks, found, strict=True)]
+        return [completed(*one) for one in zip(images, looks, found, strict=True)]
 
     def regions(
         self,
@@ -117,11 +121,20 @@ def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> P
         if one.readable and score < rule.more and not (one.line is not None and one.line.drawn):
             cut(scene, one.box)[one.inside] = True
     for one, score in zip(found, chances, strict=True):
-        if score >= rule.more:
+        if one.line is not None and score >= least(one, rule):
+            # Within a line that is overlay its strokes are the mark, and not all that the U-Net calls overlay there.
+            cut(scene, one.box)[one.inside & ~one.mask] = True
+    for one, score in zip(found, chances, strict=True):
+        if score >= least(one, rule):
             part = cut(belief, one.box)
             mine = one.mask if one.line is not None else one.mask & ~cut(scene, one.box)
             part[mine] = np.maximum(part[mine], np.float32(score))
     return belief
+
+
+def least(one: Candidate, rule: Rule) -> float:
+    """The least score of a candidate in a picture that is marked."""
+    return rule.more if one.readable else max(rule.more, UNREAD)
 
 
 def scores(found: Sequence[Candidate], rule: Rule, shape: tuple[int, ...]) -> list[float]:

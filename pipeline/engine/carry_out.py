@@ -15,8 +15,9 @@ from cleanplate.pipeline.engine import log, ray_cluster, ray_data, recall
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.engine.job import spread_here
 from cleanplate.pipeline.errors import StorageError, redacted
-from cleanplate.pipeline.ledger.ledger import Receipt, Tally
+from cleanplate.pipeline.ledger.ledger import Tally
 from cleanplate.pipeline.ledger.plan import Unit
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.ledger.review import Marks
 
 

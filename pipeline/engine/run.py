@@ -19,7 +19,8 @@ from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
 from cleanplate.pipeline.factory import attachments, check, static_watermark
 from cleanplate.pipeline.labels import carry, forms
 from cleanplate.pipeline.ledger import cut, dataset_card, ledger, plan, review
-from cleanplate.pipeline.ledger.ledger import Receipt, Tally
+from cleanplate.pipeline.ledger.ledger import Tally
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe import recipe as recipes
 from cleanplate.pipeline.recipe.recipe import Recipe

@@ -26,7 +26,7 @@ from cleanplate.pipeline.errors import (
     ran_out_of_memory,
     redacted,
 )
-from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.schema.rows import ErrorRow
 from cleanplate.pipeline.stages import rows
 
 Work = Callable[[pa.Table], pa.Table]
@@ -173,7 +173,7 @@ def _kept_decoded(table: pa.Table, stage: Stage) -> list[pa.Table]:
     return [table.slice(a, b - a) for a, b in zip(starts, ends, strict=True)]
 
 
-def error_of(stage: str, error: BaseException) -> Row:
+def error_of(stage: str, error: BaseException) -> ErrorRow:
     """The `error` column's struct for an exception."""
     kind = error.kind if isinstance(error, RowError | StorageError) else _kind_of(error)
     text = redacted(" ".join(str(error).split())) or type(error).__name__

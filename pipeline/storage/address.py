@@ -84,16 +84,24 @@ def inner_of(uri: str) -> Inner | None:
 
 
 def identity_of(uri: str) -> str:
-    """The uri without what only helps to read: a picture is the same whatever stands beside it in its tar, and whatever
-    list names it."""
+    """The uri without what only helps to read: a picture is the same whatever stands beside it in its tar, whatever
+    list names it, and whichever commit of a data set holds it unchanged."""
     if uri.startswith("list+"):
-        return (inner.url if (inner := inner_of(uri)) else "") or uri
+        url = inner.url if (inner := inner_of(uri)) else ""
+        return unpinned(url) if url else uri
+    uri = unpinned(uri)
     if not uri.startswith("tar+"):
         return uri
     container, _, fragment = uri.rpartition("#")
     return f"{container}#{_WINDOW.sub('', fragment)}"
 
 
+def unpinned(uri: str) -> str:
+    """The uri of something in a data set of the hub without its commit; any other as it is."""
+    return _PINNED.sub(r"\1", uri, count=1)
+
+
+_PINNED = re.compile(r"^((?:[a-z]+\+)?hf://datasets/[^/]+/[^/@]+)@[0-9a-f]{40}(?=/|#|$)")
 _WINDOW = re.compile(r"(?:(?<=&)|^)(?:end|first)=\d+&")
 
 
@@ -112,8 +120,8 @@ def key_of(uri: str, below: str) -> str:
     """The image's key below the source whose root has the uri `below`: "a/b.jpg", "train.parquet/000012",
     "shard.tar/cat/001.jpg". Bytes of local names that are no UTF-8 come as surrogate escapes."""
     inner = inner_of(uri)
-    plain = inner.container if inner else uri
-    key = plain.removeprefix(below).lstrip("/")
+    plain = unpinned(inner.container if inner else uri)
+    key = plain.removeprefix(unpinned(below)).lstrip("/")
     if plain.startswith("file://"):
         key = os.fsdecode(unquote_to_bytes(key))
     if inner is None:

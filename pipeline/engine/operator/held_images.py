@@ -29,7 +29,8 @@ from cleanplate.pipeline.factory import check
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe.recipe import Recipe, load
-from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.schema import StoredRow
+from cleanplate.pipeline.schema.rows import Patch
 from cleanplate.pipeline.stages.rows import paste_patches
 from cleanplate.pipeline.stages.stage import Worker, error_of
 from cleanplate.pipeline.stages.write import Stamp, finish
@@ -64,7 +65,7 @@ class Done:
     data: the encoded output where a file came in. name: what that file is called. None where it failed or was
     skipped."""
 
-    row: Row
+    row: StoredRow
     pixels: Image | None
     data: bytes | None
     name: str | None
@@ -145,7 +146,7 @@ def _in_order(table: pa.Table) -> pa.Table:
     return table if places == sorted(places) else table.take(np.argsort(places))
 
 
-def _start(number: int, uri: str, size: int) -> Row:
+def _start(number: int, uri: str, size: int) -> StoredRow:
     # The id is the place in the batch: the same picture may be there twice.
     return {
         "image_id": str(number),
@@ -156,7 +157,7 @@ def _start(number: int, uri: str, size: int) -> Row:
     }
 
 
-def _start_of_pixels(number: int, image: Image, most: int) -> Row:
+def _start_of_pixels(number: int, image: Image, most: int) -> StoredRow:
     raw = np.ascontiguousarray(image).tobytes()
     height, width = image.shape[:2]
     row = _start(number, f"{HELD}image", len(raw)) | {"pixels": raw, "height": height, "width": width}
@@ -166,7 +167,7 @@ def _start_of_pixels(number: int, image: Image, most: int) -> Row:
     return row | {"source_sha256": hashlib.sha256(raw).hexdigest(), "source_format": "png"}
 
 
-def _start_of_file(number: int, image: Held) -> Row:
+def _start_of_file(number: int, image: Held) -> StoredRow:
     if isinstance(image, RowError):
         return _start(number, f"{HELD}image", 0) | {"error": error_of("read", image)}
     if isinstance(image, str | PathLike):
@@ -188,7 +189,7 @@ def _place(path: str) -> tuple[str, int]:
     return store.uri(file.name), store.stat(file.name).size
 
 
-def _of_pixels(image: Image, row: Row, patches: Sequence[dict[str, Any]] | None) -> Done:
+def _of_pixels(image: Image, row: StoredRow, patches: Sequence[Patch] | None) -> Done:
     kept = row.pop("image") is not None  # Skipped, where the recipe keeps what is.
     row |= {"source_format": None, "output_format": None, "output_sha256": None}
     if row["error"]:
@@ -201,7 +202,7 @@ def _of_pixels(image: Image, row: Row, patches: Sequence[dict[str, Any]] | None)
     return Done(row, cleaned, None, None)
 
 
-def _of_file(row: Row) -> Done:
+def _of_file(row: StoredRow) -> Done:
     image = row.pop("image") or {"bytes": None, "path": None}
     return Done(row, None, image["bytes"], image["path"])
 

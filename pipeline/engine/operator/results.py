@@ -16,7 +16,8 @@ from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine.operator.held_images import Done
 from cleanplate.pipeline.images import encode, rle
-from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.schema import StoredRow
+from cleanplate.pipeline.schema.rows import RegionRow
 from cleanplate.pipeline.stages.rows import region_of
 
 _ASIDE = ("image_id", "source_uri", "source_version", "source_bytes", "status", "image", "regions", "error")
@@ -73,7 +74,7 @@ def cleaned_of(done: Done) -> Cleaned:
         image = encode.decode(done.data).pixels
     height, width = row["height"] or 0, row["width"] or 0
     whole = rle.from_rle(row["mask_rle"], height, width) if row["mask_rle"] else None
-    left = [{**struct, "rle": None} for struct in row["residual"] or []]
+    left: list[RegionRow] = [struct | {"rle": None} for struct in row["residual"] or []]
     return Cleaned(
         image,
         np.zeros((height, width), np.bool_) if whole is None else whole,
@@ -87,7 +88,7 @@ def cleaned_of(done: Done) -> Cleaned:
     )
 
 
-def provenance_of(row: Row) -> dict[str, Any]:
+def provenance_of(row: StoredRow) -> dict[str, Any]:
     """PROVENANCE of a row. Lists and structs are never None: engines that guess a batch's types from its values could
     not join it with another batch."""
     return {name: _there(row[name], schema.COLUMNS[name].type) for name in PROVENANCE}
@@ -101,7 +102,7 @@ def _there(value: Any, kind: pa.DataType) -> Any:
     )
 
 
-def why_of(row: Row) -> str:
+def why_of(row: StoredRow) -> str:
     """Why a row is not as it should be, in words; "" where it is."""
     if row["error"]:
         return f"{row['error']['stage']}/{row['error']['kind']}: {row['error']['message']}"

@@ -109,9 +109,9 @@ def test_the_same_words_found_twice_at_one_place_are_no_tiling(picture):
 def test_where_one_mark_is_less_sure_ones_count_as_well(picture):
     image, _ = picture
     chance = np.zeros((HEIGHT, WIDTH))
-    chance[70:80, 20:60] = 0.9
+    chance[70:80, 20:60] = 0.95  # both looks: logit 2.9, .72 by BY_CHANCE
+    chance[20:30, 150:200] = 0.9  # .55: most such pieces are the scene's
     again = chance.copy()
-    again[70:80, 20:60] = 0.9  # both looks: logit 2.2, .55 by BY_CHANCE
     assert not judge(image, looks(chance, again), [], BY_CHANCE).any(), (
         "nothing here is sure enough to begin with"
     )
@@ -120,6 +120,20 @@ def test_where_one_mark_is_less_sure_ones_count_as_well(picture):
     found = judge(image, looks(chance, again), [], BY_CHANCE) > 0
     assert found[120:130, 150:200].all()
     assert found[70:80, 20:60].all()
+    assert not found[20:30].any()
+
+
+def test_within_an_overlaid_line_its_strokes_are_the_mark(picture):
+    """And not the fog that the U-Net calls overlay round about them."""
+    image, strokes = picture
+    ys, xs = np.nonzero(strokes)
+    word = line("word", xs.min() - 4, ys.min() - 4, np.ptp(xs) + 9, np.ptp(ys) + 9)
+    fog = np.zeros((HEIGHT, WIDTH))
+    fog[ys.min() - 2 : ys.max() + 3, xs.min() - 2 : xs.max() + 3] = 0.45
+    fog[strokes] = 0.99
+    found = judge(image, looks(fog, fog), [word], BY_CHANCE) > 0
+    assert found[strokes].mean() > 0.95
+    assert found.sum() < 1.3 * strokes.sum()
 
 
 def test_the_same_words_three_times_are_a_tiling_without_any_evidence(picture):

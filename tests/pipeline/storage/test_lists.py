@@ -15,13 +15,13 @@ import pytest
 
 from cleanplate.pipeline.errors import ConfigError, RowError, StorageError
 from cleanplate.pipeline.ledger import ledger, plan
-from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import address_list, containers, web
 from cleanplate.pipeline.storage.address import inner_of
 from cleanplate.pipeline.storage.connect import LocalStore
 from rigs.run_here import clean, picture
-from rigs.web import Site, site
+from rigs.servers.web import Site, site
 
 QUICK = web.Manners(per_host=None, silence=0.5, most=1.0)
 PNG = {"Content-Type": "image/png"}
@@ -84,7 +84,7 @@ def test_a_list_of_the_web_and_of_files(tmp_path: Path, host: Site, form: str) -
     failed = {name: row["error"]["kind"] for name, row in found.items() if row["error"]}
     assert failed == {"nobody.png": "http_404", "f.png": "address"}
     assert found["nobody.png"]["error"]["message"].endswith("/nobody.png: 404 Not Found")
-    assert audit(output, source=LocalStore(tmp_path / f"urls.{form}")).wrong == []
+    assert prove(output, source=LocalStore(tmp_path / f"urls.{form}")).wrong == []
     if form != "txt":
         captions = {str(url).rpartition("/")[2]: caption for url, caption in rows[:7]}
         assert {name.replace("%20", " "): row["caption"] for name, row in found.items()} == captions
@@ -96,7 +96,7 @@ def test_a_list_of_the_web_and_of_files(tmp_path: Path, host: Site, form: str) -
     assert {k: (v["image_id"], v.get("caption"), v["image"]) for k, v in again.items()} == {
         k: (v["image_id"], v.get("caption"), v["image"]) for k, v in found.items()
     }
-    assert host.asked("/0.png") <= asked + 2  # the run, and the audit
+    assert host.asked("/0.png") <= asked + 2  # the run, and the proof
 
 
 def test_names_of_a_tree_of_files(tmp_path: Path, host: Site) -> None:
