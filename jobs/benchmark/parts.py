@@ -52,7 +52,7 @@ def _model(args: argparse.Namespace) -> str:
 def _inpaint(turn: Turn) -> dict[str, Any]:
     from cleanplate.jobs.benchmark.tables import show_case
     from cleanplate.models.evaluation import speed
-    from cleanplate.models.lama.generator import LAMA
+    from cleanplate.models.lama.params import LAMA
 
     args, end = turn.args, turn.end
     found: dict[str, Any] = {
@@ -79,7 +79,7 @@ def _inpaint(turn: Turn) -> dict[str, Any]:
 
 def _crops(turn: Turn) -> dict[str, Any]:
     from cleanplate.models.evaluation import speed, speed_limits
-    from cleanplate.models.lama.generator import LAMA
+    from cleanplate.models.lama.params import LAMA
 
     _threads(turn.args)
     sides = (64, 96, 128) if turn.args.quick else (256, 384, 512, 768, 1024)
@@ -90,7 +90,7 @@ def _crops(turn: Turn) -> dict[str, Any]:
 def _exact(turn: Turn) -> dict[str, Any]:
     from cleanplate.jobs.benchmark.inputs import photographs
     from cleanplate.models.evaluation import speed, speed_limits
-    from cleanplate.models.lama.generator import LAMA
+    from cleanplate.models.lama.params import LAMA
     from cleanplate.pipeline.images import encode
 
     args = turn.args

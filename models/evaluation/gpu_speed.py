@@ -17,7 +17,8 @@ from cleanplate.models.evaluation.speed import precisions, random_generator
 from cleanplate.models.evaluation.speed_limits import gmac
 from cleanplate.models.lama.fast.cuda_graphs import graphed
 from cleanplate.models.lama.fast.generator import fast_generator
-from cleanplate.models.lama.generator import LAMA, Predict
+from cleanplate.models.lama.generator import Predict
+from cleanplate.models.lama.params import LAMA
 
 TURNS = 7
 

@@ -216,7 +216,9 @@ def logos(recipe: Recipe, again: bool) -> Detector:
 def _opened_logos(
     places: tuple[str, ...], rotation: float, smallest: float, largest: float, low: float | None, again: bool
 ) -> Detector:
-    from cleanplate.models.detectors.logos import MIN_SCORE, LogoDetector, mark_of
+    from cleanplate.models.detectors.known_marks.places import MIN_SCORE
+    from cleanplate.models.detectors.known_marks.reference import mark_of
+    from cleanplate.models.detectors.logos import LogoDetector
 
     marks = []
     for place in places:

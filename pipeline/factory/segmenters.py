@@ -48,13 +48,18 @@ def sam_name(recipe: Recipe) -> str:
 def sam(name: str, gpus: float, prompts: Literal["boxes", "points", "both"]) -> SamSegmenter:
     """Segment Anything, by its name in the weights table or its file."""
     from cleanplate.models.segmenters import sam as sams
+    from cleanplate.models.segmenters import sam_network
     from cleanplate.models.weights import registry as weights
     from cleanplate.models.weights.checkpoints import load_tensors
 
     found = weights.find(name)
     tensors = load_tensors(weights.resolve(found))
-    params = sams.SAM[found.model] if found.model in sams.SAM else sams.params_of(tensors)
-    return sams.SamSegmenter(sams.load_sam(params, tensors), pick(gpus), prompts=prompts, name=found.name)
+    params = (
+        sam_network.SAM[found.model] if found.model in sam_network.SAM else sam_network.params_of(tensors)
+    )
+    return sams.SamSegmenter(
+        sam_network.load_sam(params, tensors), pick(gpus), prompts=prompts, name=found.name
+    )
 
 
 @lru_cache(maxsize=2)

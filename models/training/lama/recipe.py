@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from cleanplate.models.lama.generator import LAMA, LamaParams
 from cleanplate.models.lama.losses import LossWeights
+from cleanplate.models.lama.params import LAMA, LamaParams
 from cleanplate.models.training.lama.masks import MASKS
 from cleanplate.models.training.lama.precision import TrainPrecision
 

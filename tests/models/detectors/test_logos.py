@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from cleanplate.models.detectors.logos import LogoDetector, Mark, mark_of, shape_of
+from cleanplate.models.detectors.known_marks.places import shape_of
+from cleanplate.models.detectors.known_marks.reference import Mark, mark_of
+from cleanplate.models.detectors.logos import LogoDetector
 from cleanplate.models.types import Image
 from rigs.finders_rig import badge, laid
 
@@ -80,7 +82,7 @@ def test_references_that_show_nothing_are_refused(colour: tuple[int, int, int, i
 
 
 def test_the_shape_lies_where_it_was_drawn(mark: Mark) -> None:
-    from cleanplate.models.detectors.logos import Place
+    from cleanplate.models.detectors.known_marks.places import Place
 
     _, truth = laid(np.zeros((300, 400, 3), np.uint8), 90, 40, 200, 12, 1.0)
     drawn = shape_of(mark, Place(190, 140, 200 * mark.side / 240, 12, 1.0), (300, 400))

@@ -14,7 +14,9 @@ import torch
 
 from cleanplate.models.segmenters.clicks import Clicks
 from cleanplate.models.segmenters.masks import box_mask
-from cleanplate.models.segmenters.sam import SAM, SamSegmenter, build_sam, fitted, load_sam, package
+from cleanplate.models.segmenters.sam import SamSegmenter, fitted
+from cleanplate.models.segmenters.sam_network import SAM, build_sam, load_sam
+from cleanplate.models.segmenters.sam_package import package
 from cleanplate.models.types import Image, Region
 
 
@@ -175,7 +177,8 @@ def test_a_misfit_torchvision_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "torchvision" / "part.py").write_text("")
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from cleanplate.models.segmenters.sam import SAM, SamSegmenter, build_sam\n"
+        "from cleanplate.models.segmenters.sam import SamSegmenter\n"
+        "from cleanplate.models.segmenters.sam_network import SAM, build_sam\n"
         "SamSegmenter(build_sam(SAM['tiny']))\n"
         "left = [n for n in sys.modules if n.split('.')[0] == 'torchvision']\n"
         "assert not left, left\n"

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from cleanplate.jobs.train.weights import load_encoder
 from cleanplate.models.devices import bf16_is_native
-from cleanplate.models.lama.generator import LAMA, LamaParams, build_generator, params_of
+from cleanplate.models.lama.generator import build_generator, params_of
 from cleanplate.models.lama.losses import LossWeights
+from cleanplate.models.lama.params import LAMA, LamaParams
 from cleanplate.models.metrics.pixelwise import thickness
 from cleanplate.models.training.checkpoint import (
     CheckpointError,
