@@ -1,4 +1,4 @@
-"""Other programs in the part `main`: those that are not installed are left out, and whatever is there takes its turn."""
+"""Other programs in the part `main`: the absent ones are left out, and whatever is there takes its turn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from importlib.util import find_spec
 
 import cv2
 import numpy as np
-import pytest
 
 from cleanplate.jobs.benchmark import inputs, main_job, rivals
 
@@ -19,7 +18,6 @@ def test_absent_programs_are_left_out() -> None:
         assert cv2.imdecode(np.frombuffer(rival(picture), np.uint8), cv2.IMREAD_COLOR).shape == (200, 300, 3)
 
 
-@pytest.mark.models
 def test_a_program_takes_its_turn_at_every_photograph() -> None:
     files = inputs.photographs(2, None)
     given: list[bytes] = []
@@ -32,4 +30,6 @@ def test_a_program_takes_its_turn_at_every_photograph() -> None:
     assert [row["recipe"] for row in found["rows"]].count("other") == 2
     assert set(given) == set(files.values())
     sizes = {row["megapixels"] for row in found["rows"] if row["recipe"] == "other"}
-    assert sizes == {row["megapixels"] for row in found["rows"] if row["recipe"] == "code"}, "of the same picture"
+    assert sizes == {row["megapixels"] for row in found["rows"] if row["recipe"] == "code"}, (
+        "of the same picture"
+    )
