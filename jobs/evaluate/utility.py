@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         raise ConfigError(str(error).replace("labels.file", f"--labels {args.labels}", 1)) from error
     kinds, unknown = kinds_of(labels)
-    named = list(islice(pictures_of(labels, open_store(args.photos), recipe), args.limit))
+    every = list(pictures_of(labels, open_store(args.photos), recipe))
+    named = every[: args.limit]
     if not named:
         raise ConfigError(
             f"--labels {args.labels} names no picture of {args.photos}; its names are relative to it"
@@ -103,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
         )
     tools, detector = opened(recipe), detector_of(kinds)
     ways, left_out = measure(named, labels, kinds, tools, detector, progress(len(named)))
+    if absent := absent_from(labels, [key for key, _ in every]):
+        left_out["label of a picture that is not there"] = absent
     if not ways[WAYS[0]].pictures:
         raise ConfigError(f"none of the {len(named)} labelled pictures can be measured: {dict(left_out)}")
     lines = [line(name, way, ways[WAYS[0]], args.seed) for name, way in ways.items()]
@@ -154,6 +156,12 @@ def pictures_of(labels: Labels, store: Any, recipe: Recipe) -> Iterator[tuple[st
         key = next((key for key in keys if key in labels.names), None)
         if key is not None:
             yield key, one
+
+
+def absent_from(labels: Labels, keys: Sequence[str]) -> int:
+    """Labels whose picture is not among these keys of `labels.names`."""
+    there = {n for key in keys for n in labels.names[key]}
+    return sum(n not in there for n in range(len(labels.labels)))
 
 
 def detector_of(kinds: dict[str, tuple[int, ...]]) -> NanoDetDetector:
