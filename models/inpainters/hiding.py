@@ -75,7 +75,7 @@ class Pixelate:
             height, width = part.shape[:2]
             step = max(self.smallest, max(height, width) / self.cells)
             size = (max(1, round(height / step)), max(1, round(width / step)))
-            draw = np.random.default_rng(zlib.crc32(np.ascontiguousarray(part)))
+            draw = np.random.default_rng(zlib.crc32(part.tobytes()))
             levels = draw.integers(-self.noise, self.noise + 1, (*size, 1))
             means = resize(part, size, cv2.INTER_AREA) + levels
             return resize(np.clip(means, 0, 255).astype(np.uint8), (height, width), cv2.INTER_NEAREST)
