@@ -5,13 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from decoy_scenes import KINDS, SIDE, Scene, likeness, scene
 
 from cleanplate.models.types import Image, Mask
 from cleanplate.pipeline.factory import kinds
 from cleanplate.pipeline.factory.inpainters import inpainter
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Recipe
-from rigs.decoy_scenes import KINDS, SIDE, Scene, likeness, scene
 
 COPIED = 0.85
 """Likeness from which a fill holds a piece of its decoy. With the decoy laid into the hole it is 1."""

@@ -13,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 from cleanplate.models.types import Image, Mask
 from rigs.plate_scenes import FORMS, drawn
 
-PHOTOS = Path(__file__).parents[1] / "data" / "photos"
+PHOTOS = Path(__file__).parents[2] / "data" / "photos"
 SIDE, PATCH = 288, 17
 KINDS = ("face", "text", "plate")
 WORDS = ("HARBOUR 24", "Winter Sale", "GATE B17", "Station", "Exit 402", "MARKET", "Lot 9 to 12", "BAKERY")
