@@ -22,7 +22,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Examples: cleanplate plan photos/ cleaned/ --remove faces "
         "cleanplate plan --schema > recipe.schema.json   # for editors",
     )
-    parser.add_argument("source", metavar="SRC", nargs="?", help="a folder or s3://BUCKET/PREFIX")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        nargs="?",
+        help="a folder, s3://, gs://, az:// or hf://datasets/..., or a list",
+    )
     parser.add_argument("output", metavar="DST", nargs="?", help="where a run would write")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the listing")
     parser.add_argument(

@@ -31,8 +31,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "cleanplate run photos/ cleaned/ --review marks.json "
         "cleanplate run photos/ cleaned/ --json   # JSON lines for machines: docs/pages.md",
     )
-    parser.add_argument("source", metavar="SRC", help="a folder or s3://BUCKET/PREFIX")
-    parser.add_argument("output", metavar="DST", help="a folder or s3://BUCKET/PREFIX, outside SRC")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a folder, s3://, gs://, az:// or hf://datasets/..., or a list of addresses (--from-list)",
+    )
+    parser.add_argument("output", metavar="DST", help="a folder, s3://, gs:// or az://, outside SRC")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the listing")
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, list and count; write nothing"

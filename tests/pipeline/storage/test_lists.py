@@ -212,7 +212,15 @@ def test_what_broke_off_is_asked_for_from_there_on_condition_of_its_etag(host: S
             (200, {"ETag": '"a"', "cut": "100"}, data) if number == 1 else (200, {"ETag": '"b"'}, picture(1))
         )
 
-    host.pages = {"/a.png": broken, "/b.png": replaced}
+    def ended(number: int, headers: dict[str, str]) -> Any:
+        return (
+            (416, {}, b"")
+            if headers.get("range")
+            else (200, {"ETag": '"a"'} | ({"cut": "100"} if number == 1 else {}), data)
+        )
+
+    host.pages = {"/a.png": broken, "/b.png": replaced, "/c.png": ended}
+    assert web.get(f"{host.address}/c.png", 10**6, QUICK) == data
     assert web.get(f"{host.address}/a.png", 10**6, QUICK) == data
     assert web.get(f"{host.address}/b.png", 10**6, QUICK) == picture(1)
 
