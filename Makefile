@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: setup demo test test-fast lint test-slow test-gpu faults clean
+.PHONY: setup demo test test-fast lint test-slow test-gpu gpu-check faults clean
 
 # torch's build: `make setup TORCH=gpu` where an NVIDIA GPU is. The CPU build comes from PyTorch's own index where pip
 # is not set up for another place that has it.
@@ -41,6 +41,10 @@ test-slow: setup
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
+
+# What one GPU does: finds equal to the CPU's, LaMa, transfers, stages, workers that share it. GPU_CHECK="--seconds 300"
+gpu-check: setup
+	$(BIN)/python -m cleanplate.jobs.benchmark.gpu_check $(GPU_CHECK)
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

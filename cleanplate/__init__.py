@@ -5,6 +5,9 @@
     regions = find(image)                       # what is there; image: HWC uint8 RGB, or a PIL image
     cleaned = clean(image)                      # found, masked, filled and verified
     cleaned = clean(image, mask)                # your own mask, filled
+    cleaned = clean("photo.jpg")                # a file: a result with image, data, status and regions
+    for one in clean_many(paths): ...           # many, in batches, models loaded once
+    ds = ds.map_batches(Cleaner, ...)           # as an operator of Ray Data, Daft, datasets
     counts = run_here("photos/", "cleaned/")    # a whole folder or bucket, resumable, with a live panel
     rows = read("cleaned/").to_pandas()         # one row an image
 
@@ -19,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cleanplate.models.types import Region as Region
     from cleanplate.pipeline.api import Cleaned as Cleaned
+    from cleanplate.pipeline.api import Cleaner as Cleaner
     from cleanplate.pipeline.api import clean as clean
+    from cleanplate.pipeline.api import clean_many as clean_many
     from cleanplate.pipeline.api import examine as examine
     from cleanplate.pipeline.api import find as find
     from cleanplate.pipeline.api import mask_of as mask_of
@@ -30,10 +35,12 @@ if TYPE_CHECKING:
     from cleanplate.pipeline.recipe.recipe import load as load_recipe
 
 _WHERE = {
-    "Cleaned": "cleanplate.pipeline.api",
+    "Cleaned": "cleanplate.pipeline.engine.operator.results",
+    "Cleaner": "cleanplate.pipeline.engine.operator.cleaner",
     "Recipe": "cleanplate.pipeline.recipe.recipe",
     "Region": "cleanplate.models.types",
     "clean": "cleanplate.pipeline.api",
+    "clean_many": "cleanplate.pipeline.api",
     "examine": "cleanplate.pipeline.api",
     "find": "cleanplate.pipeline.api",
     "load_recipe": "cleanplate.pipeline.recipe.recipe:load",
@@ -44,9 +51,11 @@ _WHERE = {
 }
 __all__ = [
     "Cleaned",
+    "Cleaner",
     "Recipe",
     "Region",
     "clean",
+    "clean_many",
     "examine",
     "find",
     "load_recipe",

@@ -9,64 +9,50 @@ an image that cannot be processed, ValueError for an array that is not what a do
 
 from __future__ import annotations
 
-import hashlib
+import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image as Pil
-from PIL import ImageOps
 
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.engine.carry_out import Options, carry_out
-from cleanplate.pipeline.engine.job import stages_of
-from cleanplate.pipeline.errors import RowError
-from cleanplate.pipeline.factory import check, inpainters, segmenters
+from cleanplate.pipeline.engine.operator import held_images
+from cleanplate.pipeline.engine.operator.cleaner import Cleaner
+from cleanplate.pipeline.engine.operator.held_images import AnyRecipe, pixels_of, recipe_of
+from cleanplate.pipeline.engine.operator.results import Cleaned, cleaned_of
+from cleanplate.pipeline.errors import ConfigError, RowError
+from cleanplate.pipeline.factory import inpainters, segmenters
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.ledger.ledger import Tally
-from cleanplate.pipeline.recipe.recipe import Recipe, load
-from cleanplate.pipeline.stages.rows import paste_patches, region_of
+from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.stages.rows import region_of
 from cleanplate.pipeline.stages.segment import grow
-from cleanplate.pipeline.stages.stage import Worker
 
-AnyRecipe = Recipe | Mapping[str, Any] | str | PathLike[str] | None
+__all__ = [
+    "Cleaned",
+    "Cleaner",
+    "clean",
+    "clean_many",
+    "examine",
+    "find",
+    "mask_of",
+    "read",
+    "run_here",
+    "run_on_ray",
+]
+
 AnyMask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8] | Pil.Image
 Picture = TypeVar("Picture", Image, Pil.Image)
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """What the pipeline made of one image.
-
-    image: HWC uint8 RGB, upright, as large as the source; outside `mask` it is the source bit for bit.
-    mask: HW bool, True = a pixel that was allowed to change.
-    regions: what was found and removed, each with its own HW bool mask, boxes in xyxy pixels.
-    residual: what a second look still found in the result; empty = verified.
-    status: unchanged, cleaned or residual, as in the column of that name.
-    passes: fills: 1 and the repairs; 0 where nothing was found.
-    """
-
-    image: Image
-    mask: Mask
-    regions: Sequence[Region]
-    residual: Sequence[Region]
-    status: str
-    passes: int
-
-    def left(self) -> str:
-        """What is left, in words; "" when nothing is."""
-        kinds = ", ".join(sorted({region.kind for region in self.residual}))
-        return f"after {self.passes} passes still found: {kinds}" if kinds else ""
 
 
 def find(image: Image | Pil.Image, recipe: AnyRecipe = None) -> list[Region]:
@@ -75,8 +61,14 @@ def find(image: Image | Pil.Image, recipe: AnyRecipe = None) -> list[Region]:
     image: HWC uint8 RGB, or a PIL image (turned upright first if its EXIF says so; boxes are of the upright
     picture). A region's `mask` is HW bool where its detector knows pixels, else None; `mask_of` draws the rest.
     """
-    row = _through(_pixels(image), recipe, ("detect",))
+    tools = held_images.opened(recipe_of(recipe), held_images.FIND)
+    (row,) = held_images.through_pixels([pixels_of(image)], tools).select(_FOUND).to_pylist()
+    if row["error"]:
+        raise RowError(row["error"]["kind"], row["error"]["message"])
     return [region_of(struct, row["height"], row["width"]) for struct in row["found"]]
+
+
+_FOUND = ["found", "error", "height", "width"]
 
 
 def mask_of(image: Image | Pil.Image, regions: Iterable[Region], recipe: AnyRecipe = None) -> Mask:
@@ -84,7 +76,7 @@ def mask_of(image: Image | Pil.Image, regions: Iterable[Region], recipe: AnyReci
 
     image: HWC uint8 RGB or a PIL image, the one that the regions were found in.
     """
-    pixels, chosen, settings = _pixels(image), list(regions), _recipe(recipe)
+    pixels, chosen, settings = pixels_of(image), list(regions), recipe_of(recipe)
     height, width = pixels.shape[:2]
     if not chosen:
         return np.zeros((height, width), bool)
@@ -93,25 +85,34 @@ def mask_of(image: Image | Pil.Image, regions: Iterable[Region], recipe: AnyReci
     return rle.union(grown, height, width)
 
 
-def clean(image: Picture, mask: AnyMask | None = None, recipe: AnyRecipe = None) -> Picture:
+@overload
+def clean(image: Picture, mask: AnyMask | None = None, recipe: AnyRecipe = None) -> Picture: ...
+@overload
+def clean(image: str | PathLike[str], mask: None = None, recipe: AnyRecipe = None) -> Cleaned: ...
+def clean(image: Any, mask: AnyMask | None = None, recipe: AnyRecipe = None) -> Any:
     """The image without what the recipe removes, or without what lies under `mask`.
 
     image: HWC uint8 RGB, or a PIL image; the same type and size come back. Outside the mask every pixel is the
     source's. A PIL image is turned upright first if its EXIF says so; L and RGBA stay L and RGBA (alpha as it
-    was), other modes become RGB.
+    was), other modes become RGB. A path or s3:// uri gives a `Cleaned`, with the output file in `data`.
     mask: HW bool or uint8, or a PIL image of mode 1 or L, as large as the (upright) image; what is not 0 is
     filled with the recipe's inpainter, and nothing is looked for. None: find, mask, fill, verify and repair.
 
     Warns (UserWarning) when the verifying detectors still find something: `examine` tells what.
-    Raises RowError when the masks would cover more than `masks.max_coverage` of the picture.
+    Raises RowError when the masks would cover more than `masks.max_coverage` of the picture, or for a file that cannot
+    be read.
     """
-    pixels, settings = _pixels(image), _recipe(recipe)
-    if mask is not None:
-        return _like(_filled(pixels, _mask(mask, pixels), settings), image)
-    done = examine(pixels, settings)
+    settings = recipe_of(recipe)
+    if isinstance(image, str | PathLike) and mask is None:
+        done = _one(os.fspath(image), settings)
+    else:
+        pixels = pixels_of(image)
+        if mask is not None:
+            return _like(_filled(pixels, _mask(mask, pixels), settings), image)
+        done = _one(pixels, settings)
     if remaining := done.left():
         warnings.warn(remaining, UserWarning, stacklevel=2)
-    return _like(done.image, image)
+    return done if isinstance(image, str | PathLike) else _like(done.image, image)
 
 
 def examine(image: Image | Pil.Image, recipe: AnyRecipe = None) -> Cleaned:
@@ -119,21 +120,29 @@ def examine(image: Image | Pil.Image, recipe: AnyRecipe = None) -> Cleaned:
 
     image: HWC uint8 RGB, or a PIL image. Raises RowError, also for a picture that the recipe would skip.
     """
-    pixels = _pixels(image)
-    row = _through(pixels, recipe, ("detect", "segment", "inpaint", "verify"))
-    height, width = pixels.shape[:2]
-    whole = (
-        rle.from_rle(row["mask_rle"], height, width) if row["mask_rle"] else np.zeros((height, width), bool)
-    )
-    left = [{**struct, "rle": None} for struct in row["residual"]]
-    return Cleaned(
-        paste_patches(pixels, row["patches"]),
-        whole,
-        [region_of(struct, height, width) for struct in row["regions"]],
-        [region_of(struct, height, width) for struct in left],
-        row["status"],
-        row["passes"],
-    )
+    return _one(pixels_of(image), recipe_of(recipe))
+
+
+def clean_many(
+    images: Iterable[str | PathLike[str] | bytes | Image | Pil.Image],
+    recipe: AnyRecipe = None,
+    *,
+    batch: int = 16,
+) -> Iterator[Cleaned]:
+    """What becomes of each image, in order. An image that cannot be processed is a result with a `reason`.
+
+    images: paths or s3:// uris, encoded files, HWC uint8 RGB arrays or PIL images, mixed as they come. They are taken
+    `batch` at a time, and the networks see a batch together.
+    Raises ConfigError and WeightsError at the call, before the first image is taken.
+    """
+    if isinstance(images, str | bytes | PathLike):
+        raise ConfigError(
+            "clean_many takes several images: a list of paths, or an iterator; for a folder use run_here"
+        )
+    if batch < 1:
+        raise ConfigError(f"batch must be 1 or more, not {batch}")
+    tools = held_images.opened(recipe_of(recipe))
+    return _in_batches(iter(images), tools, batch)
 
 
 def run_here(
@@ -207,73 +216,34 @@ def _run(
         if event == "advice":
             warnings.warn(fields["message"], stacklevel=5)
 
-    run = runs.start(str(source), str(output), _recipe(recipe), new_run=new_run)
+    run = runs.start(str(source), str(output), recipe_of(recipe), new_run=new_run)
     # Without the estimate of recall: whoever calls from Python asks for it where it is wanted.
     options = Options(engine=engine, address=address, limit=limit, retry_failed=retry_failed, recall=0)
     return carry_out(run, options, show, report).tally
 
 
-def _recipe(recipe: AnyRecipe) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    if isinstance(recipe, Mapping):
-        return load(None, dict(recipe))
-    return load(recipe if recipe is None else str(recipe))
+def _one(image: held_images.Held, recipe: Recipe) -> Cleaned:
+    """Raises RowError where the row has an error."""
+    (done,) = held_images.clean_held([image], held_images.opened(recipe))
+    if done.row["error"]:
+        raise RowError(done.row["error"]["kind"], done.row["error"]["message"])
+    return cleaned_of(done)
 
 
-@lru_cache(maxsize=8)
-def _worker(recipe: str, names: tuple[str, ...]) -> Worker:
-    """The named stages of a recipe (as JSON), opened once a process."""
-    settings = Recipe.model_validate_json(recipe)
-    check.check(settings)
-    return Worker([stage for stage in stages_of(settings, last=True) if stage.name in names])
+def _in_batches(images: Iterator[Any], tools: held_images.Opened, batch: int) -> Iterator[Cleaned]:
+    while some := [held_images.held(image) for image in islice(images, batch)]:
+        yield from map(cleaned_of, held_images.clean_held(some, tools))
 
 
-def _through(pixels: Image, recipe: AnyRecipe, names: tuple[str, ...]) -> dict[str, Any]:
-    """The row of one picture after the named stages. Raises RowError with the row's own error."""
-    ok, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not ok:
-        raise ValueError(f"an image of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be held as PNG")
-    data = png.tobytes()
-    digest = hashlib.sha256(data).hexdigest()
-    start = {
-        "image_id": digest,
-        "source_uri": "memory:image",
-        "source_version": digest,
-        "source_bytes": len(data),
-        "attempt": 1,
-        "source": data,
-        "source_sha256": digest,
-        "source_format": "png",
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
-    }
-    columns = schema.merged(
-        schema.START, schema.columns(*(name for name in start if name not in schema.START.names))
-    )
-    worker = _worker(_recipe(recipe).model_dump_json(), names)
-    row: dict[str, Any] = worker(pa.Table.from_pylist([start], schema=columns)).to_pylist()[0]
-    if row["error"]:
-        raise RowError(row["error"]["kind"], row["error"]["message"])
-    return row
+def _like(pixels: Image | None, image: Any) -> Any:
+    """The pixels in the type and mode of `image`."""
+    return held_images.like(pixels, image) if isinstance(image, Pil.Image) and pixels is not None else pixels
 
 
 def _filled(pixels: Image, mask: Mask, recipe: Recipe) -> Image:
     if not mask.any():
         return pixels.copy()
     return inpainters.inpainters(recipe)[""]([pixels], [mask])[0]
-
-
-def _pixels(image: object) -> Image:
-    """HWC uint8 RGB of either form. Raises ValueError for another array."""
-    if isinstance(image, Pil.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
-    if not isinstance(image, np.ndarray):
-        how = "; open it: PIL.Image.open(path)" if isinstance(image, str | PathLike) else ""
-        raise ValueError(f"an image is HWC uint8 RGB or a PIL image, not {type(image).__name__}{how}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"an image is HWC uint8 RGB, not {image.dtype} {image.shape}")
-    return np.ascontiguousarray(image)
 
 
 def _mask(mask: AnyMask, pixels: Image) -> Mask:
@@ -287,15 +257,3 @@ def _mask(mask: AnyMask, pixels: Image) -> Mask:
     if mask.shape != pixels.shape[:2]:
         raise ValueError(f"the mask is {mask.shape}, the image {pixels.shape[:2]} (height, width)")
     return np.asarray(mask != 0, np.bool_)
-
-
-def _like(pixels: Image, image: Picture) -> Picture:
-    """The pixels in the type and mode of `image`."""
-    if not isinstance(image, Pil.Image):
-        return pixels
-    result = Pil.fromarray(pixels)
-    if image.mode == "L":
-        return result.convert("L")
-    if image.mode == "RGBA":
-        result.putalpha(ImageOps.exif_transpose(image).getchannel("A"))
-    return result

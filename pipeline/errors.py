@@ -18,7 +18,8 @@
     └── RunStopped                 the run ended before every unit was committed: exit code 3, the same command resumes
         └── DamagedError           a file of the output is not as it was written: which one, and what to do
 
-Foreign errors are mapped once, where they enter: object stores in `storage/s3.py`, decoders in `images/decode.py`.
+Foreign errors are mapped once, where they enter: object stores in `storage/asking.py` and `s3.py`, decoders in
+`images/decode.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,17 @@ _SIGNED = re.compile(
     r"([?&;](?:x-amz-[a-z-]+|x-goog-[a-z-]+|awsaccesskeyid|signature|sig|se|token|key|secret|password)=)[^&;\s'\")]+",
     re.IGNORECASE,
 )
-_HELD = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "RAY_AUTH_TOKEN")
+_HELD = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_ACCESS_KEY_ID",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_CLIENT_SECRET",
+    "GOOGLE_BEARER_TOKEN",
+    "RAY_AUTH_TOKEN",
+)
 
 
 def redacted(text: str) -> str:

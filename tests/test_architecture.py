@@ -133,7 +133,7 @@ def test_ray_is_imported_in_few_places_and_torch_in_models_only() -> None:
         "pipeline/engine/ray_cluster.py",
         "pipeline/engine/ray_data.py",
         "pipeline/engine/ray_wave.py",
-        "jobs/commands/submit.py",
+        "jobs/cluster/client.py",
         "jobs/commands/stop.py",
         "jobs/train/command.py",
         # Scaling is measured on a Cluster of ray.cluster_utils, which only a job may start.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cleanplate.jobs.benchmark.flow import photographs, planned
+from cleanplate.jobs.benchmark.inputs import photographs, planned
 from cleanplate.models.evaluation.speed_limits import peak_mb
 from cleanplate.pipeline.engine.job import stages_of
 from cleanplate.pipeline.engine.worker import settle_threads

@@ -52,7 +52,7 @@ def _model(args: argparse.Namespace) -> str:
 def _inpaint(turn: Turn) -> dict[str, Any]:
     from cleanplate.jobs.benchmark.tables import show_case
     from cleanplate.models.evaluation import speed
-    from cleanplate.models.lama.generator import LAMA
+    from cleanplate.models.lama.params import LAMA
 
     args, end = turn.args, turn.end
     found: dict[str, Any] = {
@@ -79,7 +79,7 @@ def _inpaint(turn: Turn) -> dict[str, Any]:
 
 def _crops(turn: Turn) -> dict[str, Any]:
     from cleanplate.models.evaluation import speed, speed_limits
-    from cleanplate.models.lama.generator import LAMA
+    from cleanplate.models.lama.params import LAMA
 
     _threads(turn.args)
     sides = (64, 96, 128) if turn.args.quick else (256, 384, 512, 768, 1024)
@@ -88,9 +88,9 @@ def _crops(turn: Turn) -> dict[str, Any]:
 
 
 def _exact(turn: Turn) -> dict[str, Any]:
-    from cleanplate.jobs.benchmark.flow import photographs
+    from cleanplate.jobs.benchmark.inputs import photographs
     from cleanplate.models.evaluation import speed, speed_limits
-    from cleanplate.models.lama.generator import LAMA
+    from cleanplate.models.lama.params import LAMA
     from cleanplate.pipeline.images import encode
 
     args = turn.args
@@ -173,7 +173,7 @@ def _test_photographs(args: argparse.Namespace) -> Iterator[Image]:
     the collections in turns. HWC uint8 RGB, at most 1024 px, the short side at least 384."""
     import cv2
 
-    from cleanplate.jobs.benchmark.flow import demo_photographs
+    from cleanplate.jobs.benchmark.inputs import demo_photographs
     from cleanplate.jobs.photos import open_photos
     from cleanplate.models.inpainters.crops import resize
     from cleanplate.pipeline.images import encode
@@ -203,23 +203,29 @@ def _test_photographs(args: argparse.Namespace) -> Iterator[Image]:
 
 
 def _pipeline(turn: Turn) -> dict[str, Any]:
-    from cleanplate.jobs.benchmark import flow
+    from cleanplate.jobs.benchmark import bare_loop
 
     args = turn.args
     overrides: dict[str, Any] = {"inpaint.name": args.inpainter, "engine.gpus": float(args.device == "cuda")}
     if args.quick:
         overrides |= {"remove": ["face"], "inpaint.name": "telea"}
     count = 3 if args.quick else args.images
-    return flow.pipeline(count, args.photos, args.rounds, overrides, ray=not args.quick, seconds=turn.seconds)
+    return bare_loop.pipeline(
+        count, args.photos, args.rounds, overrides, ray=not args.quick, seconds=turn.seconds
+    )
 
 
 def _main(turn: Turn) -> dict[str, Any]:
-    from cleanplate.jobs.benchmark import flow, main_job
+    from cleanplate.jobs.benchmark import inputs, main_job
+    from cleanplate.jobs.benchmark.rivals import rivals
 
     args = turn.args
     kinds = dict(list(main_job.KINDS.items())[:1]) if args.quick else main_job.KINDS
     return main_job.main_job(
-        flow.photographs(1 if args.quick else args.images, args.photos), turn.seconds, kinds
+        inputs.photographs(1 if args.quick else args.images, args.photos),
+        turn.seconds,
+        kinds,
+        {} if args.quick else rivals(),
     )
 
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "compact": "commands.compact",
     "export": "commands.export",
     "inspect": "commands.inspect",
+    "audit": "commands.audit",
     "serve": "commands.serve",
     "submit": "commands.submit",
     "stop": "commands.stop",

@@ -21,7 +21,7 @@ from cleanplate.pipeline.errors import CleanplateError, ConfigError, StorageErro
 from cleanplate.pipeline.factory import attachments, check
 from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, Recipe
-from cleanplate.pipeline.storage.connect import LocalStore, S3Store, Store, open_store
+from cleanplate.pipeline.storage.connect import CloudStore, LocalStore, S3Store, Store, open_store
 
 State = Literal["ok", "note", "bad"]
 _SHM, _SMALL_SHM = "/dev/shm", 2 * 2**30
@@ -157,14 +157,14 @@ def _weights(recipe: Recipe) -> Iterator[Check]:
 
 
 def _place(role: str, store: Store) -> Iterator[Check]:
-    if isinstance(store, S3Store):
+    if isinstance(store, S3Store | CloudStore):
         for name, text in store.who().items():
             yield Check(role, name, "note" if text.startswith("none") else "ok", text)
     try:
         store.reach()
         yield _listed(store) if role == "source" else _written(store)
     except StorageError as error:
-        hint = "" if isinstance(store, S3Store) else "give a folder that exists and may be used"
+        hint = "give a folder that exists and may be used" if isinstance(store, LocalStore) else ""
         yield Check(role, store.url, "bad", str(error), hint)
 
 
@@ -187,5 +187,5 @@ def _written(store: Store) -> Check:
             store.root.rmdir()
     if first and not again:
         return Check("output", store.url, "ok", "can be written; conditional writes work")
-    hint = "use a server with conditional puts (If-None-Match): AWS S3, SeaweedFS, recent MinIO or Ceph"
+    hint = "use a server with conditional puts (If-None-Match): AWS S3, Google, Azure, SeaweedFS, recent MinIO or Ceph"
     return Check("output", store.url, "bad", "ignores conditional writes: rows could be doubled", hint)

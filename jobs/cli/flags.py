@@ -26,7 +26,8 @@ MIRRORED = {
     "quality": "output.quality",
     "metadata": "output.metadata",
     "source_format": "source.format",
-    "image_column": "source.image_column",
+    "per_host": "source.web.per_host",
+    "rate": "source.web.rate",
     "output_layout": "output.layout",
     "carry_labels": "labels.file",
     "mark": "output.mark",
@@ -69,7 +70,7 @@ def _picture(group: argparse._ArgumentGroup) -> None:
     add(
         "--inpainter",
         metavar="NAME",
-        help=f"lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture",
+        help=f"auto, lama-lite, big-lama, {classic}, or a LaMa checkpoint file; NAME+texture, NAME+strokes",
     )
     hiding = ", ".join(HIDING)
     add(
@@ -98,7 +99,18 @@ def _file(group: argparse._ArgumentGroup) -> None:
 def _source(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--source-format", choices=literals("source.format"), help="what the source holds (default: auto)")
-    add("--image-column", metavar="NAME", help="of Parquet and Arrow sources")
+    add(
+        "--from-list",
+        action="store_true",
+        help="SRC is a list of addresses: https://..., s3://..., keys; .txt, .csv, .tsv or .parquet (docs/formats.md)",
+    )
+    add("--per-host", type=float, metavar="N", help="of a list: requests a second to one host (default: 5)")
+    add("--rate", type=float, metavar="N", help="of a list: requests a second to all hosts")
+    add(
+        "--image-column",
+        metavar="NAMES",
+        help="of Parquet and Arrow sources, several by commas, or all; of a list: the addresses",
+    )
     add(
         "--columns",
         metavar="NAMES",
@@ -143,6 +155,13 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     }
     if (remove := given.get("remove")) is not None:
         overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    if (names := given.get("image_column")) is not None:
+        several = [name for name in names.split(",") if name]
+        overrides["source.image_column"] = several if len(several) > 1 else names
+    if given.get("from_list"):
+        if given.get("source_format") not in (None, "list"):
+            raise ConfigError(f"--from-list and --source-format {given['source_format']}: give one of them")
+        overrides["source.format"] = "list"
     if (names := given.get("columns")) is not None:
         overrides["source.columns"] = names if names in ("all", "none") else names.split(",")
     for flag, key in (("text_only", "text.only"), ("text_keep", "text.keep")):

@@ -1,6 +1,6 @@
 """What a cluster is doing: its nodes and GPUs, its actors, and the queue before each group of stages.
 
-Asked of the dashboard's own HTTP API (Ray 2.60), through the client that `submit` uses, so that a cluster's token
+Asked of the dashboard's own HTTP API (Ray 2.60), through the job server's client, so that a cluster's token
 is sent as Ray sends it.
 """
 
@@ -18,7 +18,7 @@ _OURS = re.compile(r"(?:_Group|_in_a_task):([\w+]+)")
 
 
 def tables(client: Any) -> list[Table]:
-    """client: of `cleanplate.jobs.commands.submit.connect`. Raises RunStopped when the cluster no longer answers."""
+    """client: of `cleanplate.jobs.cluster.client.connect`. Raises RunStopped when the cluster no longer answers."""
     jobs = [job for job in _get(client, "/api/jobs/") if job.get("status") == "RUNNING" and job.get("job_id")]
     datasets = [d for job in jobs for d in _get(client, f"/api/data/datasets/{job['job_id']}")["datasets"]]
     actors = _get(client, "/api/v0/actors?limit=10000")["data"]["result"]["result"]

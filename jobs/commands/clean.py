@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     listed = []
     for source, _ in pairs:
         store = open_store(str(source.parent))
-        listed.append((store.uri(source.name), Object(source.name, store.size(source.name), "")))
+        listed.append((store.uri(source.name), Object(source.name, store.stat(source.name).size, "")))
     bad = 0
     for (source, target), table in zip(pairs, one_by_one(listed, recipe, weights), strict=True):
         bad += not _written(source, target, table.to_pylist()[0])

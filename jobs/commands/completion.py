@@ -49,7 +49,7 @@ def _words() -> dict[str, list[str]]:
     found = {flag: literals(key) or [] for flag, key in MIRRORED.items()}
     return {flag: words for flag, words in found.items() if words} | {
         "remove": [*sections.KINDS, *sections.PLURALS],
-        "inpainter": [*lamas, *sections.CLASSIC_INPAINTERS],
+        "inpainter": [sections.AUTO, *lamas, *sections.CLASSIC_INPAINTERS],
         "faces": [*lamas, *sections.CLASSIC_INPAINTERS],
         "names": sorted(weights),
         "name": sorted(weights),

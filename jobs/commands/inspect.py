@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     weights = check.check(recipe)
     folder, _, name = args.image.rpartition("/")
     store = open_store(folder or ("/" if args.image.startswith("/") else "."))
-    uri, size = store.uri(name), store.size(name)
+    uri, size = store.uri(name), store.stat(name).size
     (row,) = run_on_images([(uri, Object(name, size, ""))], recipe, weights).to_pylist()
     out = args.out or Path(f"{Path(name).stem}-inspect.jpg")
     console = Console()

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show_cluster(console: Console, address: str) -> None:
+    from cleanplate.jobs.cluster.client import connect
     from cleanplate.jobs.cluster.status import tables
-    from cleanplate.jobs.commands.submit import connect
 
     console.print(*tables(connect(address)), sep="\n")

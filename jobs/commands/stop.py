@@ -9,7 +9,7 @@ PATIENCE_S = 60.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from cleanplate.jobs.commands.submit import add_address
+    from cleanplate.jobs.cluster.client import add_address
 
     parser = subparsers.add_parser(
         "stop",
@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """0 when the job has ended. Raises ConfigError for a job that is not there, RunStopped for one that goes on."""
-    from cleanplate.jobs.commands.submit import connect
+    from cleanplate.jobs.cluster.client import connect
     from cleanplate.pipeline.errors import ConfigError, RunStopped
 
     client = connect(args.address)

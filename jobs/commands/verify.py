@@ -15,7 +15,7 @@ from rich.text import Text
 from cleanplate.jobs.cli.console import wide
 
 if TYPE_CHECKING:
-    from cleanplate.pipeline.ledger.audit import Audit
+    from cleanplate.pipeline.ledger.checks import Proof
     from cleanplate.pipeline.storage.connect import Store
 
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """0 nothing is wrong, 1 something is."""
     from cleanplate.pipeline.engine.run import open_finished
     from cleanplate.pipeline.errors import ConfigError
-    from cleanplate.pipeline.ledger.audit import audit, readable
+    from cleanplate.pipeline.ledger.proof import prove, readable
     from cleanplate.pipeline.storage.connect import open_store
 
     if args.output_only and args.source:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     output, record = open_finished(args.output)
     source = open_store(args.source) if args.source else None
     compare = not args.output_only and (source is not None or readable(open_store(record["source"])))
-    found = audit(output, compare=compare, source=source, on_part=_progress())
+    found = prove(output, compare=compare, source=source, on_part=_progress())
     console = wide()
     console.print(_table(found, output.url))
     if not compare and not args.output_only:
@@ -103,7 +103,7 @@ def _progress() -> Callable[[int, int], None]:
     return show
 
 
-def _table(found: Audit, title: str) -> Table:
+def _table(found: Proof, title: str) -> Table:
     table = Table("check", "looked at", "wrong", "first examples", title=title, title_justify="left")
     table.columns[0].no_wrap = True
     for column in table.columns[1:3]:

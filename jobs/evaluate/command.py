@@ -10,7 +10,7 @@ DEFAULT = "inpaint"
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Enter `evaluate` and what it can evaluate; without a word it is `inpaint`."""
-    from cleanplate.jobs.evaluate import detect, inpaint, masks, static_watermark
+    from cleanplate.jobs.evaluate import detect, inpaint, masks, static_watermark, utility
 
     parser = subparsers.add_parser(
         "evaluate",
@@ -19,12 +19,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: cleanplate evaluate inpaint photos/ evaluated/",
     )
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    for module in (inpaint, masks, detect, static_watermark):
+    for module in (inpaint, masks, detect, static_watermark, utility):
         module.add_parser(verbs)
 
 
 def with_default(
-    words: Sequence[str], known: Sequence[str] = ("inpaint", "masks", "consensus", "detect")
+    words: Sequence[str], known: Sequence[str] = ("inpaint", "masks", "consensus", "detect", "utility")
 ) -> list[str]:
     """`evaluate PHOTOS OUT` means `evaluate inpaint PHOTOS OUT`."""
     rest = list(words[1:])

@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     photos.add_arguments(parser, out="folder for tables and pictures")
     add(
         "--inpainters",
-        default="lama-lite+texture,lama-lite,patchmatch,telea,ns",
+        default="auto,lama-lite,patchmatch,telea,ns",
         metavar="LIST",
         help="names as in a recipe, or LaMa checkpoint files (default %(default)s)",
     )

@@ -107,7 +107,8 @@ def load_data(recipe: TrainRecipe, photos: str, memory: int = DEFAULT_MEMORY) ->
     crop = max(phase.crop for phase in recipe.phases)
     if small := count_smaller(bank, crop):
         log.warning("%d photographs are smaller than a crop of %d px; they are enlarged to it", small, crop)
-    return bank, make_validation(load_bank(held, recipe.photo_short_side).images)
+    judged = held[: recipe.validation_limit or None]
+    return bank, make_validation(load_bank(judged, recipe.photo_short_side).images)
 
 
 def train_here(args: argparse.Namespace) -> None:
@@ -270,7 +271,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--init", metavar="WEIGHTS", help="weights (name or file) that a new training starts from")
-    add("--encoder", metavar="WEIGHTS", help="ADE20K ResNet-50 (name or file) for the perceptual loss")
+    add(
+        "--encoder",
+        metavar="WEIGHTS",
+        help="ADE20K ResNet-50 or VGG-16 (name or file) for the perceptual loss",
+    )
     add("--compile", action="store_true", help="marks: fuse steps first (minutes; needs a C++ compiler)")
     add(
         "--fonts",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cleanplate.models.detectors.overlay.overlay_map import OverlayMap
     from cleanplate.models.detectors.text import TextDetector
     from cleanplate.models.training.data import Photo
-    from cleanplate.models.training.marks.glyphs import Fonts
+    from cleanplate.models.training.marks.fonts import Fonts
     from cleanplate.models.training.marks.overlay_rule import Study
     from cleanplate.models.training.marks.trials import Case
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--seed", type=int, default=9001)
     args = parser.parse_args(argv)
     from cleanplate.models.detectors.overlay.rule import write_rule
-    from cleanplate.models.training.marks.glyphs import load_fonts
+    from cleanplate.models.training.marks.fonts import load_fonts
     from cleanplate.models.training.marks.overlay_rule import fit
 
     fonts = load_fonts(args.fonts)

@@ -14,7 +14,7 @@ from cleanplate.jobs.train.output import TrainingFolder
 from cleanplate.jobs.train.weights import load_initial
 from cleanplate.models.training.checkpoint import export_weights, load_best
 from cleanplate.models.training.data import Photo, load_bank, name_of, names_digest
-from cleanplate.models.training.marks.glyphs import Fonts, load_fonts
+from cleanplate.models.training.marks.fonts import Fonts, load_fonts
 from cleanplate.models.training.marks.loop import MarksRecipe, check_recipe, train
 
 log = logging.getLogger("cleanplate.train")

@@ -16,7 +16,7 @@ from cleanplate.models.detectors.objects import coco
 from cleanplate.models.detectors.objects.nanodet import NanoDetDetector, Wanted
 from cleanplate.models.training.checkpoint import export_weights, load_checkpoint
 from cleanplate.models.training.data import Photo, PhotoBank, load_bank, name_of, names_digest
-from cleanplate.models.training.marks.glyphs import load_fonts
+from cleanplate.models.training.marks.fonts import load_fonts
 from cleanplate.models.training.plates.data import PlateSamples, Vehicles
 from cleanplate.models.training.plates.loop import MODEL, PlatesRecipe, check_recipe, train
 from cleanplate.models.weights.registry import resolve

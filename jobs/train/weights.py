@@ -6,22 +6,29 @@ from cleanplate.models.lama.perceptual import DilatedResNet50
 from cleanplate.models.training.checkpoint import read_tensors
 from cleanplate.models.training.lama.objective import Encoder
 from cleanplate.models.training.lama.state import Initial
+from cleanplate.models.training.lama.vgg import VggMaps, vgg_maps
 from cleanplate.models.weights.registry import resolve, sha256_of
 
 
 def load_encoder(name: str | None, device: str) -> Encoder | None:
-    """The perceptual loss's encoder, frozen; None without a name (of the weights table, or a file).
+    """The perceptual loss's encoder, frozen; None without a name (of the weights table, or a file): the paper's
+    dilated ResNet-50, or VGG-16, whichever the file holds.
 
     Raises WeightsError, or ValueError for other weights.
     """
     if name is None:
         return None
     path = resolve(name)
-    encoder = DilatedResNet50()
-    try:
-        encoder.load_state_dict(read_tensors(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the encoder's weights: {error}") from error
+    tensors = read_tensors(path)
+    encoder: VggMaps | DilatedResNet50
+    if any(tensor.startswith("features.") for tensor in tensors):
+        encoder = vgg_maps(tensors)
+    else:
+        encoder = DilatedResNet50()
+        try:
+            encoder.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not hold the encoder's weights: {error}") from error
     return encoder.requires_grad_(False).eval().to(device)
 
 

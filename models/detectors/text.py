@@ -36,6 +36,7 @@ from cleanplate.models.detectors.lettering.reading import (
 )
 from cleanplate.models.detectors.lettering.strokes import text_mask
 from cleanplate.models.detectors.onnx_session import open_session
+from cleanplate.models.detectors.overlay.completion import completed
 from cleanplate.models.detectors.overlay.evidence import window
 from cleanplate.models.detectors.overlay.overlay_map import Looks, OverlayMap
 from cleanplate.models.segmenters.masks import polygon_mask
@@ -106,15 +107,25 @@ class TextDetector:
         """Whether there is a recogniser."""
         return self._reader is not None
 
+    @property
+    def selects(self) -> bool:
+        """Whether only some of a line is wanted."""
+        return self._meaning is not None
+
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
-        looks = self._overlay(images) if self._overlay is not None else None
-        return self.regions(images, self.lines(images, looks, slanted=True))
+        return self._found(images, doubts=False)
 
     def with_doubts(self, images: list[Image]) -> list[list[Region]]:
         """As a call, and behind them, doubtful, the other lines that the network proposes."""
+        return self._found(images, doubts=True)
+
+    def _found(self, images: list[Image], doubts: bool) -> list[list[Region]]:
         looks = self._overlay(images) if self._overlay is not None else None
-        return self.regions(images, self.lines(images, looks, slanted=True), doubts=True)
+        found = self.regions(images, self.lines(images, looks, slanted=True), doubts)
+        if looks is None or self.selects:
+            return found
+        return [completed(*one) for one in zip(images, looks, found, strict=True)]
 
     def lines(
         self, images: list[Image], looks: Sequence[Looks] | None = None, slanted: bool = False

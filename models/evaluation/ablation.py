@@ -11,8 +11,9 @@ from cleanplate.models.evaluation.judges import Metric
 from cleanplate.models.evaluation.tables import Row
 from cleanplate.models.inpainters.crops import CropSettings
 from cleanplate.models.inpainters.inpainters import LamaInpainter
-from cleanplate.models.lama.generator import Kind, LamaParams, build_generator
+from cleanplate.models.lama.generator import build_generator
 from cleanplate.models.lama.losses import LossWeights
+from cleanplate.models.lama.params import Kind, LamaParams
 from cleanplate.models.training.lama.recipe import TrainRecipe
 
 

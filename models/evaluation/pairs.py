@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from string import ascii_letters, digits
 
 import cv2
 import numpy as np
-from PIL import Image as Pil
-from PIL import ImageDraw, ImageFont
 
-from cleanplate.models.segmenters.masks import grow
 from cleanplate.models.training.data import evaluation_crop
+from cleanplate.models.training.lama.letters import letters_mask
 from cleanplate.models.training.lama.masks import MASKS, MaskRecipe, bounded_mask, scaled
 from cleanplate.models.training.lama.objects import coloured_pieces, moved_object
 from cleanplate.models.types import Image, Mask
@@ -80,19 +77,6 @@ def make_pair(
         return Pair(photo, kind, crop, bounded_mask(rng, size, size, mask_recipe(kind, size)))
     mask = moved_object(rng, whole_objects(crop, objects, size))
     return None if mask is None else Pair(photo, kind, crop, mask)
-
-
-def letters_mask(rng: np.random.Generator, size: int) -> Mask:
-    """Two or three lines of letters and digits a fourteenth to a sixth of the side high, grown by 3 px (size x size
-    bool)."""
-    page = Pil.new("L", (size, size))
-    draw = ImageDraw.Draw(page)
-    for _ in range(int(rng.integers(2, 4))):
-        font = ImageFont.load_default(int(rng.integers(size // 14, size // 6)))
-        words = "".join(rng.choice(list(ascii_letters + digits), int(rng.integers(5, 16))))
-        x = int(rng.integers(0, max(1, int(size - 0.7 * draw.textlength(words, font)))))
-        draw.text((x, int(rng.integers(0, size - size // 7))), words, fill=255, font=font)
-    return grow(np.asarray(page) > 127, 3)
 
 
 def blob_mask(rng: np.random.Generator, size: int) -> Mask:

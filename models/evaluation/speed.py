@@ -22,14 +22,8 @@ from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.inpainters.crops import CropSettings, hole_boxes, plan_crops
 from cleanplate.models.inpainters.inpainters import LamaInpainter, growth_of
 from cleanplate.models.lama.fast.generator import fast_generator
-from cleanplate.models.lama.generator import (
-    LamaGenerator,
-    LamaParams,
-    Precision,
-    Predict,
-    build_generator,
-    inpaint_batch,
-)
+from cleanplate.models.lama.generator import LamaGenerator, Precision, Predict, build_generator, inpaint_batch
+from cleanplate.models.lama.params import LamaParams
 from cleanplate.models.types import Image, Mask
 
 Way = Callable[[Image, Mask], Image]

@@ -28,14 +28,8 @@ from cleanplate.models.inpainters.inpainters import LamaInpainter
 from cleanplate.models.lama.fast.convs import conv
 from cleanplate.models.lama.fast.generator import fast_generator
 from cleanplate.models.lama.fast.int8 import digits, split_conv, splitting_pays
-from cleanplate.models.lama.generator import (
-    LAMA,
-    LamaGenerator,
-    Predict,
-    build_generator,
-    params_of,
-    to_input,
-)
+from cleanplate.models.lama.generator import LamaGenerator, Predict, build_generator, params_of, to_input
+from cleanplate.models.lama.params import LAMA
 from cleanplate.models.lama.prefill import prefilled
 from cleanplate.models.types import Image, Mask
 from cleanplate.models.weights import registry

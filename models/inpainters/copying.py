@@ -26,10 +26,28 @@ SEARCHED = CropSettings(max_side=512)
 MOST_FILLED = 16_000
 """Pixels of a hole that PatchMatch fills at full size; a larger one is filled at a reduced size first."""
 LARGE, MOST_SEARCHED = 8_000, 24_000
-COLOURS, AGREE = 3.0, (12.0, 30.0)
-"""Sigma, pixels, of what counts as colours and coarse shapes; grey levels by which those of two fills may differ, and
-from which they are the network's alone. Chosen on photographs of `val` (docs/notebook.md)."""
-EMPHASIS = 0.05
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a copied fill and a network's become one.
+
+    sigma: pixels, of what counts as colours and coarse shapes. low, high: grey levels by which those may differ, and
+    from which they are the network's alone. emphasis: by so much copied detail is strengthened. added: copied detail
+    comes on top of the network's own, which is right where it has some; else in its place.
+    """
+
+    sigma: float
+    low: float
+    high: float
+    emphasis: float
+    added: bool = False
+
+
+OF_THINGS = Agreement(3.0, 12.0, 30.0, 0.05)
+OF_STROKES = Agreement(1.5, 0.0, 10.0, 0.1, added=True)
+"""Both were chosen on photographs that no score is reported of (docs/notebook.md). Below a stroke the network sees what
+is there on both sides: it is trusted earlier."""
 FEWEST = 64
 """With fewer pixels to copy from there is no texture."""
 SEED = 0
@@ -64,11 +82,13 @@ class Textured:
     they differ, the more the network's colours and coarse shapes take their place, and only the detail is PatchMatch's.
     Holes above LARGE pixels are searched with smaller patches, which costs less and keeps more texture; above
     MOST_SEARCHED their detail comes from `exemplars`, which costs least.
+
+    thin: for strokes of letters and lines. Their patches are small, and the network is trusted sooner.
     """
 
-    def __init__(self, base: Inpainter, window: CropSettings = WINDOW) -> None:
-        self.base, self.window = base, window
-        self.name = f"{base.name}+texture"
+    def __init__(self, base: Inpainter, window: CropSettings = WINDOW, *, thin: bool = False) -> None:
+        self.base, self.window, self.thin = base, window, thin
+        self.name = f"{base.name}+{'strokes' if thin else 'texture'}"
 
     def __call__(
         self, images: list[Image], masks: list[Mask], forbidden: Forbidden | None = None
@@ -77,32 +97,33 @@ class Textured:
         for filled, mask, closed in zip(results, masks, forbidden or [None] * len(masks), strict=True):
             guide = filled.copy()
             for crop in plan_crops(mask, self.window):
-                paste(filled, mask, crop, _with_detail(piece_of(guide, mask, closed, crop)))
+                paste(filled, mask, crop, _with_detail(piece_of(guide, mask, closed, crop), self.thin))
                 progressed()
         return results
 
 
-def _with_detail(piece: Piece) -> Image:
+def _with_detail(piece: Piece, thin: bool) -> Image:
     """A piece whose image is filled already, by a network."""
     filled = int(np.count_nonzero(piece.hole))
     if np.count_nonzero(~piece.closed) < FEWEST:
         return piece.image
     if filled > MOST_SEARCHED:
         return textured(piece.image, piece.hole, piece.closed)
-    found = searched(piece, 3 if filled <= LARGE else 2)
-    return agreed(piece.image, np.where(piece.hole[..., None], found, piece.image))
+    found = searched(piece, 3 if filled <= LARGE and not thin else 2)
+    copied = np.where(piece.hole[..., None], found, piece.image)
+    return agreed(piece.image, copied, OF_STROKES if thin else OF_THINGS)
 
 
-def agreed(guide: Image, found: Image) -> Image:
-    """One fill of two of the same hole, HWC uint8 RGB: `found` where its colours are the guide's within AGREE, else
-    its detail on the guide's colours. Its detail is strengthened by EMPHASIS."""
+def agreed(guide: Image, found: Image, rule: Agreement) -> Image:
+    """One fill of two of the same hole, HWC uint8 RGB: `found` where its colours are the guide's, else its detail on
+    the guide, as the rule says."""
     network, copied = guide.astype(np.float32), found.astype(np.float32)
-    apart = _blurred(network, COLOURS) - _blurred(copied, COLOURS)
+    apart = _blurred(network, rule.sigma) - _blurred(copied, rule.sigma)
     strays = _blurred(np.abs(apart).max(-1), 2.0)
-    low, high = AGREE
-    share = np.clip((strays - low) / (high - low), 0, 1)[..., None]
+    share = np.clip((strays - rule.low) / (rule.high - rule.low), 0, 1)[..., None]
     detail = copied - _blurred(copied, DETAIL)
-    out = copied + share * apart + EMPHASIS * detail
+    other = network + detail - copied if rule.added else apart
+    out = copied + share * other + rule.emphasis * detail
     return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,110 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from cleanplate.models.devices import progressed
+from cleanplate.models.lama.blocks import MultidilatedBlock, ResnetBlock
 from cleanplate.models.lama.ffc import FFC_BN_ACT, ConcatSplit, FFCResnetBlock, ReflectPad2d
+from cleanplate.models.lama.params import MODULO, Kind, LamaParams, padded_side
 
-Kind = Literal["fourier", "regular", "dilated"]
 Precision = Literal["fp32", "bf16"]
 Predict = Callable[[Tensor], Tensor]
 """Bx4xHxW float -> Bx3xHxW float32 in [0, 1]; a generator is one."""
-
-MODULO = 8
-DILATIONS = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True)
-class LamaParams:
-    """The shape of a generator.
-
-    kind: 'fourier' has FFC blocks; 'regular' plain 3x3 blocks; 'dilated' blocks whose channels are dealt out
-        to dilations 1, 2, 4, 8 (the paper's ablations, table 2).
-    ngf: channels after the first layer; they double at each of n_downsampling steps, up to max_features.
-    ratio_global: share of global channels in the FFC blocks; 0 for the other kinds.
-    """
-
-    kind: Kind
-    ngf: int
-    n_downsampling: int
-    n_blocks: int
-    ratio_global: float
-    max_features: int
-
-    def width(self, level: int) -> int:
-        """Channels after `level` downsamplings."""
-        return min(self.max_features, self.ngf << level)
-
-    @property
-    def min_side(self) -> int:
-        """The smallest side in pixels that reflection padding in the bottleneck allows, a multiple of 8."""
-        cells = max(DILATIONS) - 1 if self.kind == "dilated" else 2
-        return padded_side(cells << self.n_downsampling, min_side=0)
-
-
-LAMA: dict[str, LamaParams] = {
-    "big-lama": LamaParams("fourier", 64, 3, 18, 0.75, 1024),
-    "lama-fourier": LamaParams("fourier", 64, 3, 9, 0.75, 1024),
-    "lama-regular": LamaParams("regular", 64, 3, 9, 0.0, 1024),
-    "lama-dilated": LamaParams("dilated", 64, 3, 9, 0.0, 1024),
-    # Ours, not the paper's: the same family at 1/28 of big-lama's work, small enough to train on a CPU.
-    "lama-lite": LamaParams("fourier", 16, 3, 7, 0.75, 1024),
-    "tiny": LamaParams("fourier", 8, 3, 2, 0.75, 1024),
-}
-
-
-class _ResnetBlock(nn.Module):
-    """Two plain 3x3 convolutions with a skip; no activation after the addition."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv_block = nn.Sequential(
-            ReflectPad2d(1, 1, 1, 1),
-            nn.Conv2d(channels, channels, 3),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-            ReflectPad2d(1, 1, 1, 1),
-            nn.Conv2d(channels, channels, 3),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv_block(x)
-        return out
-
-
-class _MultidilatedConv(nn.Module):
-    """Equal shares of the input channels, one dilation each, summed."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        share = channels // len(DILATIONS)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(share, channels, 3, padding=d, dilation=d, padding_mode="reflect") for d in DILATIONS
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = x.chunk(len(self.convs), dim=1)
-        out: Tensor = self.convs[0](parts[0])
-        for conv, part in zip(self.convs[1:], parts[1:], strict=True):
-            out = out + conv(part)
-        return out
-
-
-class _MultidilatedBlock(nn.Module):
-    """Two multi-dilated convolutions with a skip."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv_block = nn.Sequential(
-            _MultidilatedConv(channels),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-            _MultidilatedConv(channels),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv_block(x)
-        return out
 
 
 class _SigmoidFp32(nn.Module):
@@ -182,7 +84,7 @@ def _blocks(p: LamaParams) -> list[nn.Module]:
     width = p.width(p.n_downsampling)
     if p.kind == "fourier":
         return [*(FFCResnetBlock(width, p.ratio_global) for _ in range(p.n_blocks)), ConcatSplit()]
-    block = _MultidilatedBlock if p.kind == "dilated" else _ResnetBlock
+    block = MultidilatedBlock if p.kind == "dilated" else ResnetBlock
     return [block(width) for _ in range(p.n_blocks)]
 
 
@@ -262,11 +164,6 @@ def _kind_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Kind, str, list[int
         if blocks and len(shapes.get(first_conv, ())) == 4:
             return kind, first_conv, blocks
     raise ValueError("not the weights of a LaMa generator: no first layer and blocks named 'model.N....'")
-
-
-def padded_side(side: int, *, modulo: int = MODULO, min_side: int = 16) -> int:
-    """The side in pixels that a side is padded to: the next multiple of modulo, at least min_side."""
-    return max(-(-side // modulo) * modulo, min_side)
 
 
 def pad_symmetric(

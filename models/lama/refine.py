@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from cleanplate.models.devices import progressed
 from cleanplate.models.lama.ffc import FFCResnetBlock
-from cleanplate.models.lama.generator import MODULO, LamaGenerator, inpaint_batch
+from cleanplate.models.lama.generator import LamaGenerator, inpaint_batch
+from cleanplate.models.lama.params import MODULO
 from cleanplate.models.types import Image, Mask
 
 Pair = tuple[Tensor, Tensor]

@@ -117,3 +117,13 @@ def ring(mask: Mask) -> Mask:
     """HW bool: what lies within RING px of a mask, and not in it."""
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray((away <= RING) & ~mask, np.bool_)
+
+
+def thickness(mask: Mask) -> float:
+    """How thick a mask's strokes are, in pixels: four times the mean distance to their border; 0 for none."""
+    if not mask.any():
+        return 0.0
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    part = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1).astype(np.uint8)
+    inside = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return 4 * float(inside[part > 0].mean()) - 2

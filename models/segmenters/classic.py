@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from cleanplate.models.metrics.pixelwise import thickness
 from cleanplate.models.segmenters.masks import box_mask, ellipse_mask, grow, margin_of
 from cleanplate.models.types import Image, Mask, Region, Segmenter
 
@@ -63,16 +64,6 @@ def stroke(image: Image, region: Region) -> Mask:
     if region.kind in ("text", "watermark"):
         return grow(region.mask, min(MOST_HALO, max(1, round(thickness(region.mask) / 3))))
     return region.mask.copy()
-
-
-def thickness(mask: Mask) -> float:
-    """How thick a mask's strokes are, in pixels: four times the mean distance to their border; 0 for none."""
-    if not mask.any():
-        return 0.0
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    part = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1).astype(np.uint8)
-    inside = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return 4 * float(inside[part > 0].mean()) - 2
 
 
 def auto(image: Image, region: Region) -> Mask:

@@ -116,7 +116,7 @@ def _make(large: _Large) -> list[Held]:
     if size is None:
         # Another may put it meanwhile, and not the same bytes (another version of Arrow): what lies there counts.
         large.output.put_new(large.key, part_file.joined_bytes(_tables(large)))
-        size = large.output.size(large.key)
+        size = large.output.stat(large.key).size
     places, first = [], 0
     for unit in large.units:
         places.append(Held(unit.name, large.key, first, unit.rows, size, unit.written))
@@ -134,7 +134,7 @@ def _size(large: _Large) -> int | None:
         raise DamagedError(
             f"{large.output.uri(large.key)} is not what a compaction wrote there: delete it and compact again"
         )
-    return large.output.size(large.key)
+    return large.output.stat(large.key).size
 
 
 def _tables(large: _Large) -> Iterator[pa.Table]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from cleanplate.pipeline.engine import log, queues
 from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.ledger import layouts, ledger, plan
-from cleanplate.pipeline.ledger.ledger import Receipt
+from cleanplate.pipeline.ledger.receipt import Receipt, problems, timings
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.recipe.run_sections import Engine, ModelStage, StageEngine
 from cleanplate.pipeline.stages.decode import Decode
@@ -49,7 +49,7 @@ def stages_of(recipe: Recipe, last: bool = False) -> tuple[Stage, ...]:
     pools = len(groups_of(models)) > 1
     apart = engine.decode == "apart" or (engine.decode == "auto" and pools)
     return (
-        Read(recipe.limits, last, recipe.source.carried),
+        Read(recipe.limits, last, recipe.source.carried, plan.manners_of(recipe.source.web)),
         *([Decode()] if apart else []),
         *models,
         Write(recipe.output),
@@ -128,5 +128,5 @@ def commit(job: Job, unit: str, table: pa.Table, start: float) -> Receipt:
         log.failed_rows(unit, table)
     rows, statuses, causes = ledger.counts(table)
     seconds = time.time() - start
-    measured = ledger.timings(table), ledger.problems(table)
+    measured = timings(table), problems(table)
     return Receipt(unit, rows, statuses, causes, new, seconds, *measured)

@@ -145,7 +145,17 @@ def _quiet() -> Iterator[None]:
         os.close(nowhere)
 
 
-_PASSED_ON = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "CLEANPLATE_TLS_VERIFY")
+_PASSED_ON = (
+    "AWS_SERVER_SIDE_ENCRYPTION",
+    "AWS_SSE_KMS_KEY_ID",
+    "AWS_REQUEST_PAYER",
+    "GOOGLE_USER_PROJECT",
+    "STORAGE_EMULATOR_HOST",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ENDPOINT",
+    "HF_ENDPOINT",
+    "CLEANPLATE_TLS_VERIFY",
+)
 """What the driver learned about its puts, and no secret, holds for the workers too."""
 
 

@@ -26,7 +26,7 @@ from cleanplate.pipeline.engine.ray_wave import TooFewNodes, Wave
 from cleanplate.pipeline.engine.worker import Group, Place
 from cleanplate.pipeline.errors import ContractError, RunStopped
 from cleanplate.pipeline.ledger import ledger
-from cleanplate.pipeline.ledger.ledger import Receipt
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.stages.stage import Stage
 
 

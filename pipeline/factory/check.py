@@ -64,11 +64,11 @@ def _check_kind(name: str, kind: Literal["lama", "sam"]) -> None:
     if entry.kind == kind and WEIGHTS.get(entry.name) == entry:
         return
     from cleanplate.models.lama import generator
-    from cleanplate.models.segmenters import sam
+    from cleanplate.models.segmenters import sam_network
     from cleanplate.models.weights.checkpoints import load_tensors
 
     params_of, what = (
-        (generator.params_of, "a LaMa") if kind == "lama" else (sam.params_of, "a Segment Anything")
+        (generator.params_of, "a LaMa") if kind == "lama" else (sam_network.params_of, "a Segment Anything")
     )
     try:
         params_of(load_tensors(registry.resolve(name)))

@@ -37,7 +37,8 @@ class Verifier:
     only edits that this view of the first detector found ("@slanted": what its name in the row ends in). close: it is
     shown the surroundings of each such edit one by one, and not windows (what BlazeFace sees in a fill of text was
     never measured, and is no face). least: shortest side of the windows, pixels. guard: what it finds
-    below this score is no residue on its word alone.
+    below this score is no residue on its word alone. inside: a find counts only where most of it lies in edits of
+    these kinds, and is `LEFT` of them: what a fill left.
 
     Where the whole picture is asked about (`verify.scope: all`, or a person asked) kinds and views do not matter."""
 
@@ -47,6 +48,7 @@ class Verifier:
     close: bool = False
     least: int = 512
     guard: float = 0.0
+    inside: bool = False
 
     def owed(self, edit: Mapping[str, Any]) -> bool:
         """Whether an edit (a region of the row) has to be looked at. What was painted by hand has no kind."""
@@ -56,6 +58,10 @@ class Verifier:
 
 
 LINES = "ppocr-v6-small"
+IMPRINT = "marks@imprint"
+"""The name of the detector of what fills leave of a mark."""
+LEFT = 0.08
+"""Share of the edits' pixels from which what a verifier finds inside them is left of what was there."""
 
 
 def opened(make: Callable[[], T], key: str) -> T:
@@ -237,7 +243,9 @@ def logos(recipe: Recipe, again: bool) -> Detector:
 def _opened_logos(
     places: tuple[str, ...], rotation: float, smallest: float, largest: float, low: float | None, again: bool
 ) -> Detector:
-    from cleanplate.models.detectors.logos import MIN_SCORE, LogoDetector, mark_of
+    from cleanplate.models.detectors.known_marks.places import MIN_SCORE
+    from cleanplate.models.detectors.known_marks.reference import mark_of
+    from cleanplate.models.detectors.logos import LogoDetector
 
     marks = []
     for place in places:
@@ -256,6 +264,13 @@ def watermarks(again: bool, thorough: bool, gpus: float) -> WatermarkDetector:
 
     proposed = lines(again, thorough, gpus)
     return WatermarkDetector(overlay(again, gpus), proposed, name="marks@832" if again else "marks")
+
+
+@lru_cache(maxsize=4)
+def imprint(kind: str, gpus: float) -> Detector:
+    from cleanplate.models.detectors.overlay.imprint import ImprintDetector
+
+    return ImprintDetector(overlay(True, gpus), kind, name=IMPRINT)
 
 
 @lru_cache(maxsize=4)

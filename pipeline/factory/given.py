@@ -32,7 +32,8 @@ from cleanplate.models.types import Mask, Region
 from cleanplate.pipeline.errors import ConfigError, RowError, StorageError
 from cleanplate.pipeline.factory.label_files import Entry, entry
 from cleanplate.pipeline.images import rle
-from cleanplate.pipeline.recipe.sections import Given as GivenRule
+from cleanplate.pipeline.recipe.kind_sections import Given as GivenRule
+from cleanplate.pipeline.schema.rows import Row
 from cleanplate.pipeline.storage.address import inner_of, key_of
 from cleanplate.pipeline.storage.connect import Store, open_store
 
@@ -51,7 +52,7 @@ class Given:
         self._lookup = lookup
         self._root = open_store(root).uri("").rstrip("/") + "/" if root else ""
 
-    def __call__(self, row: dict[str, Any]) -> tuple[str, list[Region]]:
+    def __call__(self, row: Row) -> tuple[str, list[Region]]:
         """(what looked, the regions) of a row with source_uri, height and width. Raises RowError."""
         uri = row["source_uri"]
         entries = self._lookup(name_of(uri, self._root), uri)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cleanplate.models.devices import pick
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, Recipe
-from cleanplate.pipeline.recipe.sections import TEXTURE
+from cleanplate.pipeline.recipe.sections import form_of
 
 if TYPE_CHECKING:
     from cleanplate.models.types import Inpainter
@@ -33,7 +33,7 @@ def fillers(recipe: Recipe) -> dict[str, str]:
 
 def lamas(recipe: Recipe) -> list[str]:
     """The names (or files) of the LaMas that fill."""
-    names = [name.removesuffix(TEXTURE) for name in fillers(recipe).values()]
+    names = [form_of(name)[0] for name in fillers(recipe).values()]
     return [name for name in names if name not in CLASSIC_INPAINTERS]
 
 
@@ -45,13 +45,14 @@ def inpainter(
     gpus: float,
     refine_pixels: int = 0,
 ) -> Inpainter:
-    """One of the classic inpainters, or a LaMa by its name in the weights table or its file; with "+texture" behind
-    it the same, whose fills are given the detail of their surroundings.
+    """One of the classic inpainters, or a LaMa by its name in the weights table or its file; with a form behind it
+    (`form_of`) the same, whose fills are given the detail of their surroundings.
 
     refine_pixels: above 0, LaMa refines what is large, at most so many pixels at a time. Raises WeightsError.
     """
     from cleanplate.models.devices import bf16_is_native
     from cleanplate.models.inpainters import inpainters
+    from cleanplate.models.inpainters.by_hole import ByHole
     from cleanplate.models.inpainters.copying import Textured
     from cleanplate.models.inpainters.crops import CropSettings
     from cleanplate.models.lama import generator
@@ -59,9 +60,12 @@ def inpainter(
     from cleanplate.models.weights import registry
     from cleanplate.models.weights.checkpoints import load_notes, load_tensors
 
-    if name.endswith(TEXTURE):
-        base = inpainter(name.removesuffix(TEXTURE), precision, whole_image, gpus, refine_pixels)
-        return Textured(base)
+    base_name, form = form_of(name)
+    if form:
+        base = inpainter(base_name, precision, whole_image, gpus, refine_pixels)
+        if form == "+auto":
+            return ByHole(Textured(base, thin=True), Textured(base), name)
+        return Textured(base, thin=form == "+strokes")
     if name in CLASSIC_INPAINTERS:
         return inpainters.simple_inpainters()[name]
     found = registry.find(name)

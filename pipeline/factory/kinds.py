@@ -54,9 +54,17 @@ def _lettering_again(kind: Kind, recipe: Recipe) -> list[Verifier]:
     thorough, gpus = recipe.thorough, recipe.engine.gpus
     saying = make.meaning(recipe)
     of_text = make.text_again(thorough, gpus, saying) if kind == "text" else []
+    # A blur or a colour laid over letters is an overlay, and is to be seen.
+    left = [] if recipe.inpaint.hides(kind) else [_imprint(kind, recipe)]
     if not {"text", "watermark"} <= set(recipe.remove):
-        return of_text or again("watermark", make.watermarks(True, thorough, gpus))
-    return [*again(kind, make.written(True, thorough, gpus, saying)), *(one for one in of_text if one.guard)]
+        return [*(of_text or again("watermark", make.watermarks(True, thorough, gpus))), *left]
+    both = again(kind, make.written(True, thorough, gpus, saying))
+    return [*both, *(one for one in of_text if one.guard), *left]
+
+
+def _imprint(kind: Kind, recipe: Recipe) -> Verifier:
+    named = "watermark" if "watermark" in recipe.remove else kind
+    return Verifier(make.imprint(named, recipe.engine.gpus), (kind,), inside=True)
 
 
 def again(kind: Kind, *detectors: Detector) -> list[Verifier]:
@@ -171,7 +179,7 @@ def verifiers(recipe: Recipe) -> list[Verifier]:
     found = [one for entry in entries(recipe) for one in entry.again(recipe)]
     if recipe.thorough:
         # All that is shown more than close-ups looks near every edit.
-        found = [one if one.close else replace(one, of=(), view="") for one in found]
+        found = [one if one.close or one.inside else replace(one, of=(), view="") for one in found]
     return each_once(found)
 
 

@@ -22,8 +22,9 @@ from cleanplate.pipeline.errors import ConfigError, ContractError
 from cleanplate.pipeline.images.decode import upright, upright_to_stored
 from cleanplate.pipeline.images.formats.jpeg_coding import blocks as jpeg_blocks
 from cleanplate.pipeline.images.formats.table import orientation_of, sniff
+from cleanplate.pipeline.recipe.kind_sections import Consensus as Rule
 from cleanplate.pipeline.recipe.recipe import Recipe
-from cleanplate.pipeline.recipe.sections import Consensus as Rule
+from cleanplate.pipeline.schema.rows import RegionRow, Row
 from cleanplate.pipeline.storage.connect import Store, open_store
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Consensus:
             there for mark in self._fetched(group) if (there := self.model.placed(mark, size)) is not None
         ]
 
-    def _group(self, row: dict[str, Any]) -> str | None:
+    def _group(self, row: Row) -> str | None:
         """The first of the row's groups that is large enough; None where none is."""
         size = (row["width"], row["height"])
         names = (group_of(row["source_uri"], size, by) for by in WAYS[self.rule.group])
@@ -117,14 +118,14 @@ class Consensus:
     def _images(self, group: str) -> int:
         return int(self.index.get(group, {"images": 0})["images"])
 
-    def marks(self, row: dict[str, Any]) -> list[Mark]:
+    def marks(self, row: Row) -> list[Mark]:
         """The marks of the row's group, as they lie in its image."""
         group = self._group(row)
         if group is None or not self.index[group]["marks"]:
             return []
         return self._placed(group, (row["width"], row["height"]))
 
-    def find(self, row: dict[str, Any], picture: Image) -> tuple[str, list[Region]]:
+    def find(self, row: Row, picture: Image) -> tuple[str, list[Region]]:
         """(what looked, the marks that this image carries)."""
         group = self._group(row)
         if group is None:
@@ -135,7 +136,7 @@ class Consensus:
         which = f" ({known['sha256'][:12]})" if known["sha256"] else ""
         return f"consensus of {known['images']} images{which}", found
 
-    def left(self, row: dict[str, Any], result: Image) -> list[Region]:
+    def left(self, row: Row, result: Image) -> list[Region]:
         """The marks that still show in a result, as a whole or by one of their parts, among those that were found in
         the source. Writes into the row's regions how strongly each does."""
         found = []
@@ -147,7 +148,7 @@ class Consensus:
                 found.append(_region(mark, result, min(1.0, abs(score))))
         return found
 
-    def lifted(self, row: dict[str, Any], picture: Image) -> tuple[Image, Mask | None]:
+    def lifted(self, row: Row, picture: Image) -> tuple[Image, Mask | None]:
         """The picture with the row's marks taken off where their opacity allows it, and HW bool: where that was
         done and nothing is left to fill; None for a row without such marks. A region that a repair gave to a filler
         is left to it."""
@@ -175,7 +176,7 @@ class Consensus:
         restored, rest = take_off_jpeg(stored, planes, turned, self.rule.max_opacity)
         return np.ascontiguousarray(upright(restored, orientation)), upright(rest, orientation)
 
-    def _of(self, row: dict[str, Any]) -> Iterator[tuple[Mark, dict[str, Any]]]:
+    def _of(self, row: Row) -> Iterator[tuple[Mark, RegionRow]]:
         """The marks that were found in the row, each with its region."""
         boxes = {tuple(round(v) for v in r["box"]): r for r in row["regions"] or [] if r["kind"] == KIND}
         return ((mark, boxes[mark.box]) for mark in self.marks(row) if mark.box in boxes)

@@ -23,8 +23,11 @@ def to_rle(mask: Mask) -> str:
     return counts.decode("ascii")
 
 
-def from_rle(counts: str, height: int, width: int) -> Mask:
-    """HW bool mask of height x width from `to_rle`'s string. Raises ValueError where the runs do not fit."""
+def from_rle(counts: str | None, height: int, width: int) -> Mask:
+    """HW bool mask of height x width from `to_rle`'s string; None holds no pixel. Raises ValueError where the runs do
+    not fit."""
+    if counts is None:
+        return np.zeros((height, width), dtype=bool)
     # pycocotools trusts the string and writes outside its buffer when the runs are longer than the size.
     runs = _runs(counts)
     if sum(runs) != height * width:

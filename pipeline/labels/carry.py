@@ -27,7 +27,7 @@ from cleanplate.pipeline.factory import given
 from cleanplate.pipeline.factory.label_files import Entry
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.labels import forms
-from cleanplate.pipeline.labels.forms import Labels, Verdict
+from cleanplate.pipeline.labels.label import Labels, Verdict
 from cleanplate.pipeline.ledger import ledger
 from cleanplate.pipeline.ledger.layouts import IMAGES
 from cleanplate.pipeline.recipe.run_sections import Labels as Rule

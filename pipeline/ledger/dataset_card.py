@@ -10,16 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 from cleanplate.models.weights import registry as weight_table
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import DamagedError
 from cleanplate.pipeline.ledger import ledger, statistics
-from cleanplate.pipeline.ledger.layouts import IMAGES, SHARDS
-from cleanplate.pipeline.ledger.statistics import Facts
-from cleanplate.pipeline.recipe import provenance
+from cleanplate.pipeline.ledger.croissant import croissant
+from cleanplate.pipeline.ledger.facts import Facts
 from cleanplate.pipeline.recipe.sections import HIDING
 from cleanplate.pipeline.storage.connect import Store
 
@@ -28,13 +26,6 @@ _SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
     *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")),
 )
-_TYPES = {
-    pa.string(): "sc:Text",
-    pa.int32(): "sc:Integer",
-    pa.int64(): "sc:Integer",
-    pa.float32(): "sc:Float",
-}
-_TYPES |= {pa.bool_(): "sc:Boolean"}
 _MEANING = {
     "unchanged": "nothing was found",
     "cleaned": "found, removed, and not found again",
@@ -52,7 +43,8 @@ def write(output: Store) -> None:
     if facts.unreadable:
         raise DamagedError("; ".join(facts.unreadable[:3]))
     output.put(README, readme(output.url, record, facts, places).encode())
-    record_set = croissant(output.url, record, facts, places)
+    names = {"name": _name(output.url), "layout": _layout(record)}
+    record_set = croissant(output.url, record, facts, places, **names, edits=_edits(record))
     output.put(CROISSANT, (json.dumps(record_set, indent=1) + "\n").encode())
 
 
@@ -83,7 +75,7 @@ def _layout(record: Mapping[str, Any]) -> str:
 
 
 def readme(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[str]) -> str:
-    """url: the output's. record: run.json. facts: what report_data.gather counted. places: patterns of the parts."""
+    """url: the output's. record: run.json. facts: what `statistics.gather` counted. places: patterns of the parts."""
     size = next((name for limit, name in _SIZES if facts.rows < limit), "n>100M")
     head = {
         "pretty_name": _name(url),
@@ -227,88 +219,3 @@ def _licences(record: Mapping[str, Any]) -> str:
 def _plain(text: str) -> str:
     """Text from outside as one line that neither ends a table's cell nor starts markup."""
     return "".join(c if c.isprintable() and c not in "|`<>" else " " for c in str(text))
-
-
-# --- croissant.json ---
-
-
-def croissant(url: str, record: Mapping[str, Any], facts: Facts, places: Sequence[str]) -> dict[str, Any]:
-    """The dataset in Croissant 1.0: the parts as one file set, their flat columns as one record set."""
-    files = [_file_set(ledger.PARTS, "parts", "application/x-parquet", places)]
-    if _layout(record) == "files":
-        files.append(_file_set("pictures", "output pictures", "image/*", [f"{IMAGES}/**"]))
-    if _layout(record) == "webdataset":
-        files.append(_file_set("shards", "WebDataset shards", "application/x-tar", [f"{SHARDS}/*.tar"]))
-    return {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": _name(url),
-        "description": f"{facts.rows} images in which cleanplate looked for {', '.join(_edits(record))} "
-        "and edited it, with the provenance of every row. See README.md.",
-        "license": "as the source's",
-        "url": url,
-        "version": "1.0.0",
-        "datePublished": record["started"],
-        "creator": {"@type": "sc:Organization", "name": f"cleanplate {provenance.code_version()}"},
-        "citeAs": f"{_name(url)}, cleaned with cleanplate, recipe {record['recipe_digest'][:12]}",
-        "distribution": files,
-        "recordSet": [
-            {
-                "@type": "cr:RecordSet",
-                "@id": "rows",
-                "name": "rows",
-                "description": "One row per input image; nested columns are described in README.md's Parquet schema.",
-                "field": list(_fields(_layout(record) == "parquet")),
-            }
-        ],
-    }
-
-
-def _file_set(name: str, what: str, encoding: str, includes: Sequence[str]) -> dict[str, Any]:
-    fields = {"@type": "cr:FileSet", "@id": name, "name": name, "description": what}
-    return fields | {
-        "encodingFormat": encoding,
-        "includes": includes[0] if len(includes) == 1 else list(includes),
-    }
-
-
-def _fields(pictures: bool) -> Any:
-    """The flat columns, lists of words, and the picture (or where it lies)."""
-    for column in schema.part_schema():
-        doc = column.metadata[b"doc"].decode()
-        if column.name == "image":
-            kind, leaf = ("sc:ImageObject", "bytes") if pictures else ("sc:Text", "path")
-            yield _field(column.name, kind, doc, transform={"jsonPath": leaf})
-        elif column.type in _TYPES:
-            yield _field(column.name, _TYPES[column.type], doc)
-        elif pa.types.is_list(column.type) and column.type.value_type in _TYPES:
-            yield _field(column.name, _TYPES[column.type.value_type], doc) | {"repeated": True}
-
-
-def _field(name: str, kind: str, doc: str, **extra: Any) -> dict[str, Any]:
-    source = {"fileSet": {"@id": ledger.PARTS}, "extract": {"column": name}, **extra}
-    fields = {"@type": "cr:Field", "@id": f"rows/{name}", "name": name, "description": doc}
-    return fields | {"dataType": kind, "source": source}
-
-
-# The context that Croissant 1.0 prescribes (its specification, appendix "JSON-LD context").
-_CROISSANT_WORDS = (
-    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject", "fileSet"),
-    *("format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet"),
-    *("references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField"),
-    "transform",
-)
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "dct": "http://purl.org/dc/terms/",
-    "conformsTo": "dct:conformsTo",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    **{word: f"cr:{word}" for word in _CROISSANT_WORDS},
-}

@@ -27,7 +27,7 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import DamagedError, RowError, StorageError
 from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.ledger import part_file
-from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.schema import StoredRow
 from cleanplate.pipeline.storage import columns, tar_file
 from cleanplate.pipeline.storage.address import Inner, inner_of, key_of
 from cleanplate.pipeline.storage.connect import Store
@@ -52,7 +52,7 @@ def place(output: Store, unit: str, table: pa.Table, layout: str, below: str) ->
     return table
 
 
-def with_bytes(output: Store, row: Row) -> Row:
+def with_bytes(output: Store, row: StoredRow) -> StoredRow:
     """The row with its picture in image.bytes, wherever it lies. Raises StorageError."""
     image = row["image"]
     if image is None or image["bytes"] is not None or image["path"] is None:
@@ -77,7 +77,7 @@ def _files(output: Store, table: pa.Table, below: str) -> pa.Table:
     return _pointing(table, paths)
 
 
-def _file(output: Store, row: Row, below: str) -> str | None:
+def _file(output: Store, row: StoredRow, below: str) -> str | None:
     if row["image"] is None:
         return None
     data, suffixes = row["image"]["bytes"], FORMATS[row["output_format"]].suffixes

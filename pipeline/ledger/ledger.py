@@ -31,39 +31,6 @@ PARTS = "parts"
 RUN_FILE = "run.json"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Why one image failed or was skipped: its uri, "stage/kind", and the message."""
-
-    uri: str
-    cause: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What the driver receives of one unit: small, whatever the unit holds."""
-
-    unit: str
-    rows: int
-    statuses: dict[str, int] = field(default_factory=dict)
-    causes: dict[str, int] = field(default_factory=dict)
-    """"stage/kind" -> rows, of failed and skipped rows."""
-    new: bool = True
-    """False when an earlier attempt had committed the unit."""
-    seconds: float = 0.0
-    timings: dict[str, float] = field(default_factory=dict)
-    """stage -> milliseconds, summed over the rows."""
-    problems: tuple[Problem, ...] = ()
-    """Some of the failed and skipped rows, not all: a unit may hold hundreds."""
-
-    @classmethod
-    def read(cls, stored: bytes) -> Receipt:
-        """A receipt from its JSON (of `dataclasses.asdict`)."""
-        fields = json.loads(stored)
-        return cls(**{**fields, "problems": tuple(Problem(**problem) for problem in fields["problems"])})
-
-
 def done(output: Store) -> set[str]:
     """The names of the committed units: what is listed, nothing else is believed."""
     return set(located(output))
@@ -95,7 +62,7 @@ def has(output: Store, unit: str) -> bool:
 
 def has_key(output: Store, key: str) -> bool:
     try:
-        return output.size(key) > 0
+        return output.stat(key).size > 0
     except StorageError as error:
         if error.kind == "missing":
             return False
@@ -132,7 +99,7 @@ def open_part(output: Store, name: str) -> Iterator[pq.ParquetFile]:
 def rows(output: Store, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Every committed row, newest attempt only, a part at a time. Some parts are read ahead: whole ones are
     large, and of a few columns the waiting is the work."""
-    newest = _retried(output)
+    newest = retried(output)
     wanted = None if columns is None else list(dict.fromkeys([*columns, "image_id", "attempt"]))
     names = part_keys(output)
     for table in _ahead(lambda name: read_part(output, name, wanted), names, 2 if columns is None else 16):
@@ -158,7 +125,7 @@ def _ahead(read: Callable[[str], pa.Table], names: list[str], width: int) -> Ite
                 future.cancel()
 
 
-def _retried(output: Store) -> dict[str, int]:
+def retried(output: Store) -> dict[str, int]:
     """image_id -> newest committed attempt, for the few rows that were tried again."""
     newest: dict[str, int] = {}
     again = {unit.name for g in plan.generations(output) if g for unit in plan.read_index(output, g)}
@@ -227,28 +194,6 @@ def counts(table: pa.Table) -> tuple[int, dict[str, int], dict[str, int]]:
     return table.num_rows, dict(statuses), dict(causes)
 
 
-_PROBLEMS_SHOWN = 3
-
-
-def timings(table: pa.Table) -> dict[str, float]:
-    """stage -> milliseconds, summed over the rows of a part."""
-    spent: dict[str, float] = {}
-    for row in table["timings_ms"].to_pylist():
-        for stage, ms in (row or {}).items():
-            if ms is not None:
-                spent[stage] = spent.get(stage, 0.0) + ms
-    return spent
-
-
-def problems(table: pa.Table) -> tuple[Problem, ...]:
-    """The first failed and skipped rows of a part, for a person to read."""
-    bad = table.filter(pc.is_valid(table["error"])).slice(0, _PROBLEMS_SHOWN).select(["source_uri", "error"])
-    return tuple(
-        Problem(row["source_uri"], f"{row['error']['stage']}/{row['error']['kind']}", row["error"]["message"])
-        for row in bad.to_pylist()
-    )
-
-
 # --- the run's own record ---
 
 
@@ -259,7 +204,14 @@ def claim(output: Store, record: dict[str, Any]) -> dict[str, Any]:
     know of it. Returns the stored record. Raises ConfigError when the output holds another recipe's or another
     source's run, or rows of another version.
     """
-    if output.put_new(RUN_FILE, json.dumps(record, indent=1, sort_keys=True).encode()):
+    body = json.dumps(record, indent=1, sort_keys=True).encode()
+    if output.put_new(RUN_FILE, body):
+        if output.put_new(RUN_FILE, body):
+            output.delete(RUN_FILE)
+            raise ConfigError(
+                f"{output.url} ignores conditional puts: two attempts could both win, and rows be doubled. "
+                "Use a server that has them"
+            )
         return record
     stored = read_record(output)
     if (version := str(stored.get("parts", "part/1"))) not in schema.VERSIONS:

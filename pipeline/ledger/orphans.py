@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.ledger import compactions, ledger, plan
 from cleanplate.pipeline.ledger.layouts import IMAGES, SHARDS, shard_key
 from cleanplate.pipeline.storage.address import inner_of
@@ -132,15 +133,12 @@ def _deleter(output: Store, key: str) -> Callable[[], None]:
 
 
 def _age(output: Store, key: str) -> float:
-    if isinstance(output, LocalStore):
-        path = output.root / key
-        return time.time() - path.stat().st_mtime if path.exists() else 0.0
-    if isinstance(output, S3Store):
-        head = output._boto.head_object(
-            Bucket=output.bucket, Key="/".join(filter(None, (output.prefix, key)))
-        )
-        return float(time.time() - head["LastModified"].timestamp())
-    return 0.0  # A store that cannot tell: never old enough.
+    try:
+        return _since(output.stat(key))
+    except StorageError as error:
+        if error.kind == "missing":
+            return 0.0
+        raise
 
 
 def _uploads(output: S3Store) -> Iterator[Orphan]:

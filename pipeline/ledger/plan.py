@@ -31,12 +31,14 @@ from cleanplate.pipeline.errors import ConfigError, ContractError
 from cleanplate.pipeline.ledger import part_file
 from cleanplate.pipeline.ledger.id_set import Ids
 from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.recipe.run_sections import Web
 from cleanplate.pipeline.storage import columns, containers
-from cleanplate.pipeline.storage.address import identity_of, inner_of
+from cleanplate.pipeline.storage.address import identity_of, inner_of, key_of
 from cleanplate.pipeline.storage.columns import Carried
 from cleanplate.pipeline.storage.connect import Object, Store
 from cleanplate.pipeline.storage.containers import Listing
 from cleanplate.pipeline.storage.range_file import RangeFile
+from cleanplate.pipeline.storage.web import Manners
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,26 @@ def listed(
 
     listing: of sources of containers, what to pass over, and what was passed over (see `containers.Listing`).
     """
-    items = (item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude))
+    items: Iterator[Object] = (
+        item for item in source.list() if chosen(item.key, recipe.include, recipe.exclude)
+    )
     listing = listing or Listing()
+    web = recipe.source.web
+    if web.etags:
+        listing.ask = manners_of(web)
+    if recipe.source.format == "list":
+        items = iter(())  # The entries are what is chosen from.
     listing.carried = frozenset(columns.members_of(columns.unpacked(recipe.source.carried)))
     found = containers.images_of(source, items, recipe.source.format, recipe.source.image_column, listing)
+    if recipe.source.format == "list":
+        found = (one for one in found if chosen(key_of(one[0], ""), recipe.include, recipe.exclude))
     for uri, item in itertools.islice(found, limit):
         yield Planned(uri, item)
+
+
+def manners_of(web: Web) -> Manners:
+    """How a run asks hosts of the web."""
+    return Manners(web.per_host, web.rate, web.timeout, agent=web.agent, heed=not web.ignore_opt_out)
 
 
 def none_under(source: Store, listing: Listing) -> str:
@@ -108,7 +124,8 @@ def carried(source: Store, recipe: Recipe) -> Carried:
             whole = columns.schema_of(inner)
             ours = b"cleanplate" in (whole.metadata or {})
             own = schema.carried_of(whole).names if ours else None
-            return columns.of_table(row.uri, None if rule == "all" else rule, schema.COLUMNS.keys(), own)
+            asked, ours_too = None if rule == "all" else rule, schema.COLUMNS.keys()
+            return columns.of_table(row.uri, asked, ours_too, own, recipe.source.image_column)
     asked = None if rule == "all" else rule
     if asked and not looked.beside:
         raise ConfigError(

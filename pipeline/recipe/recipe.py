@@ -20,23 +20,25 @@ from cleanplate.models.detectors.objects import coco
 from cleanplate.pipeline.errors import ConfigError, redacted
 from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.hints import explained
+from cleanplate.pipeline.recipe.kind_sections import (
+    Consensus,
+    Everything,
+    Given,
+    Logos,
+    Persons,
+    Prompt,
+    Text,
+)
 from cleanplate.pipeline.recipe.run_sections import Engine, Labels, Limits, Output, Source, Units
 from cleanplate.pipeline.recipe.sections import (
     CLASSIC_INPAINTERS,
     KINDS,
     PLURALS,
-    Consensus,
     Detect,
-    Everything,
-    Given,
     Inpaint,
     Kind,
-    Logos,
     Masks,
     Part,
-    Persons,
-    Prompt,
-    Text,
     Verify,
 )
 
@@ -168,6 +170,8 @@ class Recipe(Part):
         digested = self.model_dump(mode="json", exclude=places)
         if digested["source"]["columns"] == "all":  # What digests without the key meant.
             del digested["source"]["columns"]
+        if digested["source"].pop("web")["etags"]:
+            digested["source"]["etags"] = True
         if "person" not in self.remove:
             # What was the default while digests already named outputs; it decides nothing here.
             digested["persons"] = {"model": "blazepose", "classes": [0]}

@@ -10,16 +10,44 @@ from pydantic import Field, model_validator
 from cleanplate.pipeline.recipe.sections import Part
 
 
+class Web(Part):
+    """How hosts are asked, where the source is a list of addresses; no part of the digest but for `etags`."""
+
+    per_host: Annotated[float, Field(gt=0)] | None = Field(
+        5.0, description="requests a second to one host, from each machine; null = no limit"
+    )
+    rate: Annotated[float, Field(gt=0)] | None = Field(None, description="... and to all hosts together")
+    timeout: Annotated[float, Field(gt=0)] = Field(
+        20.0, description="seconds without a byte after which a host is given up"
+    )
+    agent: str = Field(
+        "cleanplate", min_length=1, description="the User-Agent: say who asks, and where to complain"
+    )
+    ignore_opt_out: bool = Field(
+        False,
+        description="take pictures whose X-Robots-Tag says noai, noimageai, noindex or noimageindex, too",
+    )
+    etags: bool = Field(
+        False,
+        description="the plan asks for each size and ETag (HEAD): a picture that changes is a new row, and is read "
+        "only as it was planned",
+    )
+
+
 class Source(Part):
     """What the source is made of."""
 
-    format: Literal["auto", "objects", "parquet", "arrow", "webdataset"] = Field(
+    format: Literal["auto", "objects", "parquet", "arrow", "webdataset", "list"] = Field(
         "auto",
-        description="objects = every object is an image; the others are containers that hold many (docs/formats.md)",
+        description="objects = every object is an image; list = SRC is a list of addresses; the others are containers "
+        "that hold many (docs/formats.md)",
     )
-    image_column: str | None = Field(
-        None, description="of Parquet and Arrow sources; null = the first that looks like images"
+    image_column: str | tuple[str, ...] | None = Field(
+        None,
+        description="of Parquet and Arrow sources; several, or all: each picture is a row; null = the first that looks "
+        "like images. Of a list: the addresses",
     )
+    web: Web = Web()
     columns: Literal["all", "none"] | tuple[str, ...] = Field(
         "all",
         description="columns of tables, and members of tar samples, that go into the rows unchanged; all = those "

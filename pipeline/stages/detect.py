@@ -16,6 +16,7 @@ from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe import areas
 from cleanplate.pipeline.recipe.recipe import Detect as Rule
 from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.schema.rows import Row
 from cleanplate.pipeline.stages.rows import asked_for, pixels_of, region_struct, rows_of, without_pixels
 from cleanplate.pipeline.stages.stage import Needs, Work
 
@@ -111,7 +112,7 @@ def apart(regions: list[Region], picture: Image, recipe: Recipe) -> tuple[list[R
     return found, rle.to_rle(closed)
 
 
-def looks_everywhere(row: dict[str, Any], recipe: Recipe) -> bool:
+def looks_everywhere(row: Row, recipe: Recipe) -> bool:
     """Does verification look at all of this row, and not only beside what was found? So too where a person asked to
     have it done again: perhaps something was missed."""
     return recipe.verify.scope == "all" or asked_for(row, "redo")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from cleanplate.models.inpainters.by_hole import chosen, parts_of
 from cleanplate.models.types import Image, Inpainter, Mask
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ContractError
 from cleanplate.pipeline.factory import inpainters, static_watermark
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Recipe
+from cleanplate.pipeline.schema.rows import Row
 from cleanplate.pipeline.stages.rows import cut_patches, pixels_of, rows_of
 from cleanplate.pipeline.stages.stage import Needs, Work
 
@@ -41,21 +42,19 @@ class Inpaint:
             rows = rows_of(table, _READS)
             busy = [n for n, row in enumerate(rows) if row["mask_rle"]]
             edited = edit([rows[n] for n in busy], fillers, marks)
-            results: list[dict[str, Any]] = [
+            results: list[Row] = [
                 {"patches": [], "inpainter": None, "passes": 0, "regions": row["regions"]} for row in rows
             ]
             for n, (picture, by) in zip(busy, edited, strict=True):
                 mask = rle.from_rle(rows[n]["mask_rle"], rows[n]["height"], rows[n]["width"])
                 results[n] |= {"patches": cut_patches(picture, mask), "inpainter": by, "passes": 1}
-            return schema.with_columns(
-                table, _ADDS, {name: [m[name] for m in results] for name in _ADDS.names}
-            )
+            return schema.with_rows(table, _ADDS, results)
 
         return inpaint
 
 
 def edit(
-    rows: list[dict[str, Any]], fillers: Mapping[str, Inpainter], marks: static_watermark.Consensus | None
+    rows: list[Row], fillers: Mapping[str, Inpainter], marks: static_watermark.Consensus | None
 ) -> list[tuple[Image, str]]:
     """Each row's source with its masks filled, HWC uint8 RGB, and what filled them. Marks of the collection are
     taken off first, where their opacity allows it; what stands below them then needs no filler."""
@@ -69,9 +68,7 @@ def edit(
     return list(zip(edited, by, strict=True))
 
 
-def masks_by_filler(
-    row: dict[str, Any], fillers: Mapping[str, Inpainter], done: Mask | None = None
-) -> dict[str, Mask]:
+def masks_by_filler(row: Row, fillers: Mapping[str, Inpainter], done: Mask | None = None) -> dict[str, Mask]:
     """filler's name -> HW bool: the pixels that it has to fill. `fillers` is keyed by kind, "" for the rest; a
     region's own "filler" is the key that a repair chose instead of its kind. done: where the marks of the
     collection are taken off already.
@@ -83,8 +80,8 @@ def masks_by_filler(
     jobs: dict[str, Mask] = {}
     taken = np.zeros_like(whole)
     for region in row["regions"]:
-        name = fillers.get(region.get("filler") or region["kind"], fillers[""]).name
         mask = rle.from_rle(region["rle"], height, width)
+        name = chosen(fillers.get(region.get("filler") or region["kind"], fillers[""]), mask).name
         taken |= mask
         region["by"] = name
         if done is not None and region["kind"] == static_watermark.KIND and not region.get("filler"):
@@ -94,12 +91,13 @@ def masks_by_filler(
                 continue
         jobs[name] = jobs[name] | mask if name in jobs else mask
     if np.any(rest := whole & ~taken):
-        name = fillers[""].name
+        there = [part.name for part in parts_of(fillers[""]) if part.name in jobs]
+        name = there[0] if there else chosen(fillers[""], whole).name
         jobs[name] = jobs[name] | rest if name in jobs else rest
     return jobs
 
 
-def closed_of(row: dict[str, Any]) -> Mask:
+def closed_of(row: Row) -> Mask:
     """What no fill may copy, HW bool: all that the row edits, and what may be more of it."""
     closed = rle.from_rle(row["mask_rle"], row["height"], row["width"])
     if row.get("forbidden"):
@@ -119,7 +117,7 @@ def fill(
 
     Raises ContractError when a filler changed a pixel outside its mask."""
     edited = list(pictures)
-    for filler in {f.name: f for f in fillers.values()}.values():
+    for filler in {part.name: part for f in fillers.values() for part in parts_of(f)}.values():
         wants = [n for n, job in enumerate(jobs) if filler.name in job]
         if not wants:
             continue

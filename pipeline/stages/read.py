@@ -1,4 +1,6 @@
-"""read: fetch the source's bytes, hash them, and say what they are. Decides by content, never by name."""
+"""read: fetch the source's bytes, hash them, and say what they are. Decides by content, never by name.
+
+A row whose bytes are in the table already (`source`) is not fetched."""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from cleanplate.pipeline.stages.stage import Needs, Work, error_of
 from cleanplate.pipeline.storage import columns
 from cleanplate.pipeline.storage.containers import read_images
 from cleanplate.pipeline.storage.parquet_file import Fetched
+from cleanplate.pipeline.storage.web import Manners
 
 _ADDS = schema.columns("source", "source_sha256", "source_format", "width", "height", "error")
 _THREADS = 16
@@ -32,6 +35,8 @@ class Read:
     last: bool = False
     carried: str | None = None
     """Columns of the source's tables and tars that go into the rows: `columns.packed`."""
+    manners: Manners = Manners()
+    """How hosts of the web are asked."""
     needs: Needs = Needs(cpus=0.5, batch=512, workers=(0, 0))
     name: str = "read"
 
@@ -44,11 +49,18 @@ class Read:
 
     def _read(self, table: pa.Table) -> pa.Table:
         planned = table.select(["source_uri", "source_version", "source_bytes", "review"]).to_pylist()
-        small = [row for row in planned if row["source_bytes"] <= self.limits.max_bytes]
+        held = table["source"].to_pylist() if "source" in table.schema.names else [None] * len(planned)
+        absent = [row for row, data in zip(planned, held, strict=True) if data is None]
+        small = [row for row in absent if row["source_bytes"] <= self.limits.max_bytes]
         uris, versions = ([row[name] for row in small] for name in ("source_uri", "source_version"))
-        found = read_images(uris, versions=versions, most=self.limits.max_bytes, give_up=not self.last)
+        found = read_images(
+            uris, versions=versions, most=self.limits.max_bytes, give_up=not self.last, manners=self.manners
+        )
         fetched = dict(zip(zip(uris, versions, strict=True), found, strict=True))
-        pairs = [(row, fetched.get((row["source_uri"], row["source_version"]), b"")) for row in planned]
+        pairs = [
+            (row, fetched.get((row["source_uri"], row["source_version"]), b"") if data is None else data)
+            for row, data in zip(planned, held, strict=True)
+        ]
         with ThreadPoolExecutor(_THREADS) as threads:
             read = list(threads.map(lambda pair: self._one(*pair), pairs))
         wanted = columns.unpacked(self.carried)

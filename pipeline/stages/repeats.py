@@ -7,9 +7,10 @@ looks at the whole picture, and what it finds there counts when it is of their s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+
+from cleanplate.pipeline.schema.rows import RegionRow
 
 KINDS = ("text", "watermark")
 TIMES = 3
@@ -20,7 +21,7 @@ _OF_SIZE = 2.0
 """... and of the longer sides of a find and a repetition's: a copy may be cut, or found in two pieces."""
 
 
-def repeating(edits: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def repeating(edits: Sequence[RegionRow]) -> dict[str, float]:
     """kind -> the longer side, in pixels, of the finds that repeat; edits: a row's regions, boxes xyxy pixels."""
     found = {}
     for kind in KINDS:

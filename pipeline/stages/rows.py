@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from cleanplate.models.devices import progressed
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.images import encode, rle
+from cleanplate.pipeline.schema.rows import Patch, RegionRow, Row
 
 KEPT_PIXELS = 64_000_000
 KEPT_PICTURES = 1024
@@ -41,7 +41,7 @@ class _Kept(OrderedDict[str, encode.Decoded]):
 _decoded = _Kept()
 
 
-def decoded(row: dict[str, Any]) -> encode.Decoded:
+def decoded(row: Row) -> encode.Decoded:
     """The row's source, decoded: HWC uint8 RGB, upright; kept for the next stage. Raises images.ImageError."""
     key = row["source_sha256"]
     if key in _decoded:
@@ -52,7 +52,7 @@ def decoded(row: dict[str, Any]) -> encode.Decoded:
     return found
 
 
-def decode(row: dict[str, Any]) -> encode.Decoded:
+def decode(row: Row) -> encode.Decoded:
     """As `decoded`, and not kept."""
     # Its size has been held against the recipe's limit by `read`.
     found = encode.decode(row["source"], max_pixels=row["width"] * row["height"])
@@ -64,7 +64,7 @@ def decode(row: dict[str, Any]) -> encode.Decoded:
     return found
 
 
-def pixels_of(row: dict[str, Any]) -> Image:
+def pixels_of(row: Row) -> Image:
     """The row's source as HWC uint8 RGB, upright, read-only: as the decode stage left it in the row, else decoded now.
     Raises images.ImageError."""
     raw = row.get("pixels")
@@ -75,9 +75,9 @@ def pixels_of(row: dict[str, Any]) -> Image:
     return pixels
 
 
-def rows_of(table: pa.Table, names: Sequence[str]) -> list[dict[str, Any]]:
+def rows_of(table: pa.Table, names: Sequence[str]) -> list[Row]:
     """These columns as rows; with `pixels`, as views and not copies, where the table has that column."""
-    rows: list[dict[str, Any]] = table.select(list(names)).to_pylist()
+    rows: list[Row] = table.select(list(names)).to_pylist()
     if "pixels" in table.schema.names:
         for row, pixels in zip(rows, views(table["pixels"]), strict=True):
             row["pixels"] = pixels
@@ -99,12 +99,12 @@ def forget() -> None:
     _decoded.forget()
 
 
-def asked_for(row: dict[str, Any], mark: str) -> bool:
+def asked_for(row: Row, mark: str) -> bool:
     """True when this attempt was planned because a review gave the row this mark: "redo" or "wrong"."""
-    return bool(row["review"]) and row["review"]["mark"] == mark
+    return row["review"] is not None and row["review"]["mark"] == mark
 
 
-def region_struct(region: Region, mask: Mask | None) -> dict[str, Any]:
+def region_struct(region: Region, mask: Mask | None) -> RegionRow:
     """A region as the `regions` column keeps it. mask: HW bool, upright, or None."""
     return {
         "kind": region.kind,
@@ -116,14 +116,14 @@ def region_struct(region: Region, mask: Mask | None) -> dict[str, Any]:
     }
 
 
-def region_of(struct: dict[str, Any], height: int, width: int) -> Region:
+def region_of(struct: RegionRow, height: int, width: int) -> Region:
     """The region behind a struct of `found` or `regions`."""
     x0, y0, x1, y1 = struct["box"]
     mask = rle.from_rle(struct["rle"], height, width) if struct["rle"] else None
     return Region(struct["kind"], struct["detector"], struct["score"], (x0, y0, x1, y1), mask)
 
 
-def cut_patches(edited: Image, mask: Mask) -> list[dict[str, Any]]:
+def cut_patches(edited: Image, mask: Mask) -> list[Patch]:
     """The pixels under `mask` as schema.PATCH: the boxes round its connected parts, raw. No codec: a GPU worker has
     better things to do.
 
@@ -137,7 +137,7 @@ def cut_patches(edited: Image, mask: Mask) -> list[dict[str, Any]]:
     ]
 
 
-def paste_patches(image: Image, patches: Sequence[dict[str, Any]]) -> Image:
+def paste_patches(image: Image, patches: Sequence[Patch]) -> Image:
     """A copy of `image` (HWC uint8 RGB) with the patches laid on."""
     out = image.copy()
     for patch in patches:

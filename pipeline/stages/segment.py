@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from cleanplate.models.segmenters.classic import thickness
+from cleanplate.models.metrics.pixelwise import thickness
 from cleanplate.models.segmenters.masks import close_gaps, fill_holes, short_side, swept, whole_blocks
 from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Mask, Region
@@ -18,6 +17,7 @@ from cleanplate.pipeline.factory import segmenters
 from cleanplate.pipeline.factory.static_watermark import KIND
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Masks, Recipe
+from cleanplate.pipeline.schema.rows import Row
 from cleanplate.pipeline.stages.rows import asked_for, pixels_of, region_of, region_struct, rows_of
 from cleanplate.pipeline.stages.stage import Needs, Work
 
@@ -47,27 +47,23 @@ class Segment:
                 mask_row(row, found[n], cut.get(n, []), self.recipe, segmenter.name)
                 for n, row in enumerate(rows)
             ]
-            return schema.with_columns(
-                table, _ADDS, {name: [m[name] for m in results] for name in _ADDS.names}
-            )
+            return schema.with_rows(table, _ADDS, results)
 
         return segment
 
 
-def mask_row(
-    row: dict[str, Any], regions: list[Region], drawn: list[Mask], recipe: Recipe, segmenter: str
-) -> dict[str, Any]:
+def mask_row(row: Row, regions: list[Region], drawn: list[Mask], recipe: Recipe, segmenter: str) -> Row:
     """The segment stage's columns of one row. A mask above the recipe's limit sets status `skipped`."""
     # A mark of the collection is known to the pixel; no segmenter knows it better.
     drawn = [
         r.mask if r.kind == KIND and r.mask is not None else m for m, r in zip(drawn, regions, strict=True)
     ]
-    more = row["review"]["grow"] if asked_for(row, "redo") else 0.0
+    more = row["review"]["grow"] if row["review"] and asked_for(row, "redo") else 0.0
     grown = [grow(mask, region, recipe.masks, more) for mask, region in zip(drawn, regions, strict=True)]
     whole = together(grown, row, recipe.masks)
     coverage = float(np.count_nonzero(whole)) / whole.size
     filled = share_filled(regions, grown, row, recipe)
-    fields: dict[str, Any] = {
+    fields: Row = {
         "regions": [region_struct(region, mask) for region, mask in zip(regions, grown, strict=True)],
         "mask_rle": rle.to_rle(whole) if regions else None,
         "mask_coverage": coverage,
@@ -84,7 +80,7 @@ def mask_row(
     return fields
 
 
-def share_filled(regions: Sequence[Region], grown: list[Mask], row: dict[str, Any], recipe: Recipe) -> float:
+def share_filled(regions: Sequence[Region], grown: list[Mask], row: Row, recipe: Recipe) -> float:
     """Share of the picture that is drawn anew: what masks.max_coverage bounds. What only hides, at the very place, may
     be as large as it is: a portrait's face."""
     drawn = [
@@ -116,7 +112,7 @@ def side_of(mask: Mask, box: Sequence[float], kind: str) -> float:
     return min(side, STROKES * thickness(mask) if kind == "watermark" else short_side(mask))
 
 
-def together(grown: list[Mask], row: dict[str, Any], rule: Masks) -> Mask:
+def together(grown: list[Mask], row: Row, rule: Masks) -> Mask:
     """Every pixel of a row that may change: the regions' masks, gaps closed, on the grid of the JPEG's blocks."""
     whole = close_gaps(rle.union(grown, row["height"], row["width"]), rule.merge_px)
     return whole_blocks(whole, rule.align) if rule.align and row["source_format"] == "jpeg" else whole

@@ -8,7 +8,8 @@ isolated to its own row, and the same rows must come out, with the promised colu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +26,7 @@ from cleanplate.pipeline.errors import (
     ran_out_of_memory,
     redacted,
 )
-from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.schema.rows import ErrorRow
 from cleanplate.pipeline.stages import rows
 
 Work = Callable[[pa.Table], pa.Table]
@@ -77,6 +78,14 @@ class Worker:
         """A unit's table through every stage. Raises ContractError when a stage broke its promise, and
         passes on StorageError "unreachable" and ConfigError, which no single image can be blamed for."""
         return pa.concat_tables([self._fold(piece) for piece in self.batches(unit)])
+
+    def only(self, names: Collection[str]) -> Worker:
+        """A worker of some of these stages, which shares what they opened."""
+        some = copy(self)
+        chosen = [n for n, stage in enumerate(self.stages) if stage.name in names]
+        some.stages = tuple(self.stages[n] for n in chosen)
+        some.works = [self.works[n] for n in chosen]
+        return some
 
     def batches(self, unit: pa.Table) -> list[pa.Table]:
         """The slices in which a unit is worked on."""
@@ -164,7 +173,7 @@ def _kept_decoded(table: pa.Table, stage: Stage) -> list[pa.Table]:
     return [table.slice(a, b - a) for a, b in zip(starts, ends, strict=True)]
 
 
-def error_of(stage: str, error: BaseException) -> Row:
+def error_of(stage: str, error: BaseException) -> ErrorRow:
     """The `error` column's struct for an exception."""
     kind = error.kind if isinstance(error, RowError | StorageError) else _kind_of(error)
     text = redacted(" ".join(str(error).split())) or type(error).__name__

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +19,11 @@ from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Image, Inpainter, Mask, Region, Segmenter
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.factory import inpainters, kinds, segmenters, static_watermark
-from cleanplate.pipeline.factory.detectors import Verifier
+from cleanplate.pipeline.factory.detectors import IMPRINT, LEFT, Verifier
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.recipe.sections import hidden_by
+from cleanplate.pipeline.schema.rows import RegionRow, Row
 from cleanplate.pipeline.stages.rows import (
     asked_for,
     cut_patches,
@@ -82,16 +82,14 @@ class Verify:
             rows = rows_of(table, _READS)
             for row in rows:
                 row |= {"residual": [], "verifiers": []}
+            suspects = [row for row in rows if _in_scope(row, self.recipe)]
             for repairs_left in range(self.recipe.verify.passes, -1, -1):
-                suspects = [r for r in rows if _in_scope(r, self.recipe) and not r.get("_settled")]
-                if not suspects:
-                    break
-                _look(suspects, tools, repairs_left)
+                suspects = _look(suspects, tools, repairs_left) if suspects else []
             for row in rows:
                 row["hidden"] = [] if row["status"] else hidden_by(r["by"] for r in row["regions"] or [])
                 row["status"] = row["status"] or _status(row)
             table = without_pixels(table)
-            return schema.with_columns(table, _ADDS, {name: [r[name] for r in rows] for name in _ADDS.names})
+            return schema.with_rows(table, _ADDS, rows)
 
         return verify
 
@@ -110,7 +108,7 @@ class _Tools:
         return None if last < 0 else f"again {min(last, repairs)}"
 
 
-def _status(row: dict[str, Any]) -> str:
+def _status(row: Row) -> str:
     if row["residual"]:
         return "residual"
     if row["hidden"]:
@@ -118,14 +116,15 @@ def _status(row: dict[str, Any]) -> str:
     return "cleaned" if row["mask_rle"] else "unchanged"
 
 
-def _in_scope(row: dict[str, Any], recipe: Recipe) -> bool:
+def _in_scope(row: Row, recipe: Recipe) -> bool:
     if recipe.verify.scope == "none" or row["status"] == "skipped" or asked_for(row, "wrong"):
         return False
     return looks_everywhere(row, recipe) or bool(row["mask_rle"])
 
 
-def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
-    """One look at the rows' results; what is found is repaired when repairs are left, else reported."""
+def _look(rows: list[Row], tools: _Tools, repairs_left: int) -> list[Row]:
+    """One look at the rows' results; what is found is reported, and repaired when repairs are left. Gives the rows
+    that were repaired: they are looked at again."""
     results = [paste_patches(pixels_of(row), row["patches"]) for row in rows]
     finds = look_again(rows, results, tools.verifiers, tools.recipe)
     if tools.marks:
@@ -134,15 +133,14 @@ def _look(rows: list[dict[str, Any]], tools: _Tools, repairs_left: int) -> None:
     again = []
     for row, found, picture in zip(rows, finds, results, strict=True):
         row["residual"] = [_residual(region) for region in found]
-        if not found or not repairs_left or not _enlarge(row, found, picture, tools):
-            row["_settled"] = True
-        else:
+        if found and repairs_left and _enlarge(row, found, picture, tools):
             again.append(row)
     _refill(again, tools)
+    return again
 
 
 def look_again(
-    rows: list[dict[str, Any]], results: list[Image], verifiers: Sequence[Verifier], recipe: Recipe
+    rows: list[Row], results: list[Image], verifiers: Sequence[Verifier], recipe: Recipe
 ) -> list[list[Region]]:
     """What the verifiers find in each row's result (HWC uint8 RGB) that counts as residue; writes into each row which
     of them looked."""
@@ -154,13 +152,12 @@ def look_again(
             _close_ups(verifier, rows, results) if verifier.close else _near(verifier, rows, results, recipe)
         )
         for found, regions, row, picture in zip(finds, seen, rows, results, strict=True):
-            found += [r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, recipe)]
+            left = [r for r in regions if r.score >= verifier.guard and _counts(r, row, picture, recipe)]
+            found += [r for r in left if not verifier.inside or _is_left(r, row, verifier)]
     return finds
 
 
-def _near(
-    verifier: Verifier, rows: list[dict[str, Any]], results: list[Image], recipe: Recipe
-) -> list[list[Region]]:
+def _near(verifier: Verifier, rows: list[Row], results: list[Image], recipe: Recipe) -> list[list[Region]]:
     """What a verifier finds near the edits that it is owed, or everywhere."""
     parts = [_parts(row, verifier, recipe) for row in rows]
     for row, some in zip(rows, parts, strict=True):
@@ -168,7 +165,7 @@ def _near(
     return look_at(verifier.detector, results, parts)
 
 
-def _close_ups(verifier: Verifier, rows: list[dict[str, Any]], results: list[Image]) -> list[list[Region]]:
+def _close_ups(verifier: Verifier, rows: list[Row], results: list[Image]) -> list[list[Region]]:
     """What a verifier finds in the surroundings of each row's edits of its kinds: three times an edit's longer side."""
     places = [
         (n, around(r["box"], results[n]))
@@ -197,7 +194,7 @@ def around(box: list[float], picture: Image) -> tuple[int, int, int, int]:
     return x0, y0, min(picture.shape[1], int(x + reach)), min(picture.shape[0], int(y + reach))
 
 
-def _parts(row: dict[str, Any], verifier: Verifier, recipe: Recipe) -> list[Window]:
+def _parts(row: Row, verifier: Verifier, recipe: Recipe) -> list[Window]:
     """Where a verifier looks: near the edits that it is owed when only finds beside them count, else everywhere; so too
     where such edits are a mark that may repeat."""
     height, width = row["height"], row["width"]
@@ -215,7 +212,7 @@ def _parts(row: dict[str, Any], verifier: Verifier, recipe: Recipe) -> list[Wind
     return windows(mine, verifier.least)
 
 
-def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe) -> bool:
+def _counts(region: Region, row: Row, picture: Image, recipe: Recipe) -> bool:
     """True when a find is residue: sure and large enough, of a kind that must go, and (unless the recipe
     looks at everything) in or beside an edit, or of the size of edits that repeat. Elsewhere the first detector saw
     nothing, and to edit there on the second one's word alone would harm good pictures."""
@@ -228,12 +225,23 @@ def _counts(region: Region, row: dict[str, Any], picture: Image, recipe: Recipe)
     return wanted(region, picture, recipe) and not _stays_hidden(region, row, recipe)
 
 
+def _is_left(region: Region, row: Row, verifier: Verifier) -> bool:
+    """True when most of a find lies in the edits that the verifier is owed, and it is a good part of them."""
+    owed = [edit for edit in row["regions"] or [] if verifier.owed(edit)]
+    if region.mask is None or not owed:
+        return False
+    height, width = row["height"], row["width"]
+    edited = rle.union((rle.from_rle(edit["rle"], height, width) for edit in owed), height, width)
+    inside = int(np.count_nonzero(edited & region.mask))
+    return bool(inside > max(0.5 * np.count_nonzero(region.mask), LEFT * np.count_nonzero(edited)))
+
+
 RECOGNISED = ("face", "person")
 """Kinds that are hidden when nobody can tell who it is. That a detector still sees a face in a mosaic is no residue;
 letters that are still found under one can be read."""
 
 
-def _stays_hidden(region: Region, row: dict[str, Any], recipe: Recipe) -> bool:
+def _stays_hidden(region: Region, row: Row, recipe: Recipe) -> bool:
     """True when a find is what the row hides: more than half of its box, middle included, lies under masks of its
     kind. What sticks out is a second one."""
     if region.kind not in RECOGNISED or not recipe.inpaint.hides(region.kind):
@@ -247,7 +255,7 @@ def _stays_hidden(region: Region, row: dict[str, Any], recipe: Recipe) -> bool:
     return bool(middle) and bool(under.mean() > 0.5)
 
 
-def _beside(edit: dict[str, Any], box: tuple[float, float, float, float], row: dict[str, Any]) -> bool:
+def _beside(edit: RegionRow, box: tuple[float, float, float, float], row: Row) -> bool:
     """True when `box` touches an edit's mask widened by half its shorter side: a halo, or the rest of a word."""
     x0, y0, x1, y1 = edit["box"]
     rim = 0.5 * min(x1 - x0, y1 - y0)
@@ -265,12 +273,12 @@ def _meets(mask: Mask, box: tuple[float, float, float, float], rim: float) -> bo
     return bool(mask[y0:y1, x0:x1].any())
 
 
-def _residual(region: Region) -> dict[str, Any]:
-    struct = region_struct(region, None)
-    return {name: struct[name] for name in ("kind", "detector", "score", "box")}
+def _residual(region: Region) -> RegionRow:
+    box = [float(side) for side in region.box]
+    return {"kind": region.kind, "detector": region.detector, "score": region.score, "box": box}
 
 
-def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _Tools) -> bool:
+def _enlarge(row: Row, found: list[Region], picture: Image, tools: _Tools) -> bool:
     """Widen the row's masks and add the finds; False when that would cross the recipe's limit."""
     height, width = row["height"], row["width"]
     added = [
@@ -279,9 +287,10 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     ]
     old = [(r, rle.from_rle(r["rle"], height, width)) for r in row["regions"] or []]
     again = tools.fallback(row["passes"] - 1)
+    seen = [region for region in found if not _is_imprint(region)]
     wider = [
         (_given_to(_unless_hidden(again, r, tools), r), _wider(mask, r, tools.recipe.verify.grow))
-        if any(_meets(mask, region.box, 0) for region in found)
+        if any(_meets(mask, region.box, 0) for region in seen)
         else (r, mask)
         for r, mask in old
     ]
@@ -291,25 +300,32 @@ def _enlarge(row: dict[str, Any], found: list[Region], picture: Image, tools: _T
     masks = [*(mask for _, mask in wider), *added]
     if share_filled(every, masks, row, tools.recipe) > tools.recipe.masks.max_coverage:
         return False
-    kept = [{**r, "area_px": int(np.count_nonzero(m)), "rle": rle.to_rle(m)} for r, m in wider]
+    kept: list[RegionRow] = [
+        {**r, "area_px": int(np.count_nonzero(m)), "rle": rle.to_rle(m)} for r, m in wider
+    ]
     fresh = [region_struct(region, mask) for region, mask in zip(found, added, strict=True)]
     row["regions"] = kept + [_given_to(_unless_hidden(again, r, tools), r) for r in fresh]
     row |= {"mask_rle": rle.to_rle(whole), "mask_coverage": coverage, "segmenter": tools.segmenter.name}
     return True
 
 
-def _unless_hidden(filler: str | None, region: dict[str, Any], tools: _Tools) -> str | None:
+def _is_imprint(region: Region) -> bool:
+    """True for what a fill left in the shape of a mark: known to the pixel, so that its edits need not be wider."""
+    return region.detector == IMPRINT
+
+
+def _unless_hidden(filler: str | None, region: RegionRow, tools: _Tools) -> str | None:
     """The key of the next filler; none for what is hidden, which a filler that removes would bring back changed."""
     return None if tools.recipe.inpaint.hides(region["kind"]) else filler
 
 
-def _given_to(filler: str | None, region: dict[str, Any]) -> dict[str, Any]:
+def _given_to(filler: str | None, region: RegionRow) -> RegionRow:
     """The region with the key of what fills it now; without one its kind's own filler does it again. A mark that
     was taken off, and shows all the same, is filled."""
     return {**region, "filler": filler or (_FILLED if region["kind"] == static_watermark.KIND else None)}
 
 
-def _wider(mask: Mask, region: dict[str, Any], share: float) -> Mask:
+def _wider(mask: Mask, region: RegionRow, share: float) -> Mask:
     """The mask grown by a share of its shorter side; masks that did their work are not asked for. A mark of the
     collection is known to the pixel, and may be thin strokes across a large box."""
     if region["kind"] == static_watermark.KIND:
@@ -321,7 +337,7 @@ def _touch(a: list[float], b: tuple[float, float, float, float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _refill(rows: list[dict[str, Any]], tools: _Tools) -> None:
+def _refill(rows: list[Row], tools: _Tools) -> None:
     if not rows:
         return
     for row, (picture, by) in zip(rows, edit(rows, tools.fillers, tools.marks), strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from cleanplate.pipeline.images.c2pa_manifest import Sign, signer
 from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.recipe.provenance import code_version
 from cleanplate.pipeline.recipe.recipe import Output
-from cleanplate.pipeline.schema import Row
+from cleanplate.pipeline.schema.rows import ReviewRow, Row
 from cleanplate.pipeline.stages.rows import decoded, paste_patches
 from cleanplate.pipeline.stages.stage import Needs, Work
 from cleanplate.pipeline.storage.address import inner_of, key_of
@@ -44,14 +43,12 @@ class Write:
 
         def write(table: pa.Table) -> pa.Table:
             encoded = [_encode(row, self.output, sign) for row in table.select(_READS).to_pylist()]
-            return schema.with_columns(
-                table, _ADDS, {name: [m[name] for m in encoded] for name in _ADDS.names}
-            )
+            return schema.with_rows(table, _ADDS, encoded)
 
         return write
 
 
-def _encode(row: Row, output: Output, sign: Sign | None) -> dict[str, Any]:
+def _encode(row: Row, output: Output, sign: Sign | None) -> Row:
     """The write stage's columns of one row."""
     picture = decoded(row)
     edited: Image | None = None
@@ -134,7 +131,7 @@ def finish(table: pa.Table, stamp: Stamp) -> pa.Table:
     )
 
 
-def _reviewed(review: dict[str, Any]) -> str:
+def _reviewed(review: ReviewRow) -> str:
     """What a review asked for, for the note of the row."""
     if review["mark"] == "wrong":
         return (

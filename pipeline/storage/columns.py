@@ -20,9 +20,10 @@ from typing import Any
 import pyarrow as pa
 
 from cleanplate.pipeline.errors import CleanplateError, ConfigError, RowError, StorageError
-from cleanplate.pipeline.storage import arrow_file, parquet_file, samples
+from cleanplate.pipeline.storage import address_list, arrow_file, parquet_file, samples
 from cleanplate.pipeline.storage.address import Inner, inner_of
 from cleanplate.pipeline.storage.connect import place_of
+from cleanplate.pipeline.storage.image_columns import Asked, image_columns
 from cleanplate.pipeline.storage.range_file import RangeFile
 
 OUR_MEMBER = "cleanplate.json"
@@ -34,24 +35,32 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class Carried:
-    """schema: of the columns that are carried. held_back: those that are not, because they may hold pictures."""
+    """schema: of the columns that are carried. held_back: those that are not, because they may hold pictures. cleaned:
+    columns of pictures, where the source is of tables."""
 
     schema: pa.Schema
     held_back: tuple[str, ...] = ()
+    cleaned: tuple[str, ...] = ()
 
 
 def of_table(
-    uri: str, asked: Sequence[str] | None, taken: Collection[str], own: Collection[str] | None
+    uri: str,
+    asked: Sequence[str] | None,
+    taken: Collection[str],
+    own: Collection[str] | None,
+    pictures: Asked = None,
 ) -> Carried:
     """What a run over the table of the row with this uri carries.
 
     asked: names; None for all. taken: names that rows have already. own: where the table is an output of ours, what it
-    carried itself. Raises ConfigError for a name that is not there, is there twice, or is taken.
+    carried itself. pictures: columns that the run was asked to clean. Raises ConfigError for a name that is not
+    there, is there twice, or is taken.
     """
     inner = inner_of(uri)
     assert inner is not None
     whole = schema_of(inner)
-    there = [name for name in whole.names if name != inner.column]
+    cleaned = () if inner.kind == "list" else tuple(image_columns(whole, pictures)[0])
+    there = [name for name in whole.names if name not in cleaned]
     if own is not None:
         there = [name for name in there if name in own]
     counts = Counter(whole.names)
@@ -71,7 +80,7 @@ def of_table(
         )
     _check_apart(names, taken)
     fields = [pa.field(n, _plain(whole.field(n).type), metadata=whole.field(n).metadata) for n in names]
-    return Carried(pa.schema(fields), held_back)
+    return Carried(pa.schema(fields), held_back, cleaned)
 
 
 def _check_apart(names: list[str], taken: Collection[str]) -> None:
@@ -114,6 +123,8 @@ def members_of(carried: pa.Schema) -> list[str]:
 
 def schema_of(inner: Inner) -> pa.Schema:
     """The whole schema of a table. Raises RowError, StorageError."""
+    if inner.kind == "list":
+        return address_list.schema_of(inner.container)
     store, key = place_of(inner.container)
     file = RangeFile(store, key)
     if inner.kind == "arrow":
@@ -161,22 +172,25 @@ def read(
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     inners = [inner_of(uri) for uri in uris]
     for n, inner in enumerate(inners):
-        if inner is not None and inner.row >= 0:
+        if inner is not None and inner.kind == "list":
+            groups[inner.container, inner.column].append(n)
+        elif inner is not None and inner.in_table:
             groups[inner.container, inner.at, versions[n]].append(n)
         elif inner is not None and inner.first >= 0:
             groups[n,] = [n]
     failed: dict[int, CleanplateError] = {}
 
     def taken(numbers: list[int]) -> pa.Table | None:
-        rows = [inner.row for n in numbers if (inner := inners[n])]
-        inner, version = inners[numbers[0]], versions[numbers[0]]
-        assert inner is not None
+        some = [inner for n in numbers if (inner := inners[n])]
+        version = versions[numbers[0]]
         try:
-            whole = (
-                _taken(inner, version, rows, wanted)
-                if inner.row >= 0
-                else _beside(inner, version, wanted, most)
-            )
+            if some[0].kind == "list":
+                whole, changed = _entries(some, wanted)
+                failed.update({numbers[n]: RowError("columns", _CHANGED) for n in changed})
+            elif some[0].in_table:
+                whole = _taken(some[0], version, [inner.row for inner in some], wanted)
+            else:
+                whole = _beside(some[0], version, wanted, most)
         except CleanplateError as error:
             if give_up and isinstance(error, StorageError) and error.kind == "unreachable":
                 raise
@@ -208,6 +222,24 @@ def _taken(inner: Inner, version: str, rows: list[int], wanted: pa.Schema) -> pa
     except (pa.ArrowException, OSError, KeyError, ValueError, IndexError, struct.error) as error:
         raise RowError("columns", f"{type(error).__name__}: {error}") from error
     return pa.table([_fitting(found, field, len(rows)) for field in wanted], schema=wanted)
+
+
+_CHANGED = "the list was changed: this row of it has another address now"
+
+
+def _entries(inners: list[Inner], wanted: pa.Schema) -> tuple[pa.Table, list[int]]:
+    """Some rows of one list, as `wanted`, and the numbers of those that have another address now: null, all of them."""
+    whole = inners[0]
+    names, rows = ([*wanted.names], [inner.row for inner in inners])
+    try:
+        found, now = address_list.rows_of(whole.container, whole.column, names, rows)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise RowError("columns", f"{type(error).__name__}: {error}") from error
+    changed = [n for n, inner in enumerate(inners) if now[n] != inner.url]
+    table = pa.table([_fitting(found, field, len(rows)) for field in wanted], schema=wanted)
+    return table.take(
+        pa.array([None if n in set(changed) else n for n in range(len(rows))], pa.int64())
+    ), changed
 
 
 def _beside(inner: Inner, version: str, wanted: pa.Schema, most: int) -> pa.Table:

@@ -12,19 +12,27 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from cleanplate.pipeline.errors import ConfigError, redacted
+from cleanplate.pipeline.storage import cloud, hub
+from cleanplate.pipeline.storage.cloud import CloudStore
 from cleanplate.pipeline.storage.local import LocalStore
 from cleanplate.pipeline.storage.s3 import S3Store
 from cleanplate.pipeline.storage.store import Object, Store
 
-__all__ = ["LocalStore", "Object", "S3Store", "Store", "open_store", "place_of", "read_uri"]
+__all__ = ["CloudStore", "LocalStore", "Object", "S3Store", "Store", "open_store", "place_of", "read_uri"]
+
+
+SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "hf", "file")
+_WRITE = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or a local folder"
 
 
 def open_store(url: str) -> Store:
-    """`s3://bucket/prefix`, a local path or `file://` url -> a store rooted there.
+    """`s3://bucket/prefix` (gs, az, abfs alike), a local path or `file://` url -> a store rooted there.
 
     Raises ConfigError for another scheme. Touches nothing: a missing bucket shows at the first use.
     """
     scheme = urlsplit(url).scheme if "://" in url else ""
+    if found := cloud.parsed(url) or hub.parsed(url):
+        return found
     if scheme and redacted(url) != url:
         raise ConfigError(
             f"{redacted(url)!r}: a location must not hold credentials: it is written to logs and rows. "
@@ -39,9 +47,9 @@ def open_store(url: str) -> Store:
     if scheme == "file":
         return LocalStore(Path(os.fsdecode(unquote_to_bytes(url.removeprefix("file://")))))
     if scheme:
-        raise ConfigError(f"{url!r}: cannot open {scheme}://; use s3://BUCKET/PREFIX or a local folder")
+        raise ConfigError(f"{url!r}: cannot open {scheme}://; use {_WRITE}")
     if not url:
-        raise ConfigError("an empty location; use s3://BUCKET/PREFIX or a local folder")
+        raise ConfigError(f"an empty location; use {_WRITE}")
     return LocalStore(Path(url))
 
 
@@ -56,8 +64,29 @@ def place_of(uri: str) -> tuple[Store, str]:
     if uri.startswith("s3://"):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         return _s3(bucket), key
+    if uri.startswith(("gs://", "az://", "abfs://", "abfss://")):
+        scheme, _, rest = uri.partition("://")
+        bucket, _, key = rest.partition("/")
+        return _cloud(f"{scheme}://{bucket}"), key
+    if uri.startswith("hf://"):
+        at = "/".join(uri.split("/", 5)[:5])
+        return _hub(at), uri[len(at) + 1 :]
     path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
     return LocalStore(Path(os.sep)), path.lstrip(os.sep)
+
+
+@lru_cache(maxsize=64)
+def _hub(root: str) -> hub.HubStore:
+    store = hub.parsed(root)
+    assert store is not None
+    return store
+
+
+@lru_cache(maxsize=64)
+def _cloud(root: str) -> CloudStore:
+    store = cloud.parsed(root)
+    assert store is not None
+    return store
 
 
 @lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,9 +24,10 @@ import pyarrow as pa
 
 from cleanplate.models.devices import progressed
 from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
-from cleanplate.pipeline.storage import arrow_file, parquet_file, samples, tar_file
+from cleanplate.pipeline.storage import address_list, arrow_file, parquet_file, samples, tar_file, web
 from cleanplate.pipeline.storage.address import Inner, Kind, inner_of
 from cleanplate.pipeline.storage.connect import Object, Store, place_of, read_uri
+from cleanplate.pipeline.storage.image_columns import Asked, NoImageColumn, image_columns, packed, unpacked
 from cleanplate.pipeline.storage.other_files import is_other
 from cleanplate.pipeline.storage.parquet_file import Fetched
 from cleanplate.pipeline.storage.range_file import RangeFile
@@ -37,9 +39,10 @@ _COMMON = "jpg jpeg jpe jfif png gif webp bmp dib tif tiff avif heic heif jp2 jx
 IMAGE_SUFFIXES = frozenset(_COMMON.split())
 """Members of tars and objects beside containers with such names are rows; so are some that are not handled, to fail
 with a cause."""
-_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _SAMPLE = 1000
 _THREADS = 16
+_HOSTS = 3
+_POLITE = web.Manners()
 
 
 @dataclass
@@ -58,12 +61,14 @@ class Listing:
     """Are Parquet and Arrow files without a column of images left out?"""
     carried: frozenset[str] = frozenset()
     """Members beside the pictures of tars that go into the rows: they are not left out."""
+    ask: web.Manners | None = None
+    """How the places of a list are asked for size and version; None: not before they are read."""
     beside: Counter[str] = field(default_factory=Counter)
     """What stands beside the pictures of tars: name in the sample -> samples."""
 
 
 def images_of(
-    store: Store, items: Iterator[Object], form: str, column: str | None, listing: Listing
+    store: Store, items: Iterator[Object], form: str, column: Asked, listing: Listing
 ) -> Iterator[tuple[str, Object]]:
     """(uri, what the plan must know of it) of every image that the listing leads to.
 
@@ -72,6 +77,9 @@ def images_of(
     sample's caption) is left out and counted by its suffix. In any other source every object is a row, but for those
     that `other_files` knows to be no pictures; with format objects these too.
     """
+    if form == "list":
+        yield from _entries(store, column, listing)
+        return
     if form == "objects":
         yield from ((store.uri(item.key), item) for item in items)
         return
@@ -95,6 +103,23 @@ def images_of(
             yield store.uri(item.key), item
         else:
             listing.left_out[_suffix(item.key)] += 1
+
+
+def _entries(store: Store, column: Asked, listing: Listing) -> Iterator[tuple[str, Object]]:
+    """The entries of a list, each address once."""
+    found = address_list.entries(store.uri("").rstrip("/"), column if isinstance(column, str) else None)
+    threads = ThreadPoolExecutor(_THREADS) if listing.ask else None
+    while some := list(itertools.islice(found, _SAMPLE)):
+        listing.left_out["listed twice"] += sum(again for _, again in some)
+        inners = [inner for inner, again in some if not again]
+        known: list[tuple[int, str]] = [(0, "")] * len(inners)
+        if threads and (manners := listing.ask):
+            known = list(threads.map(partial(address_list.version_of, manners=manners), inners))
+        for inner, (size, version) in zip(inners, known, strict=True):
+            yield inner.uri, Object(inner.url or f"{inner.row}", size, version)
+    listing.left_out = +listing.left_out
+    if threads:
+        threads.shutdown()
 
 
 def _kind(key: str) -> Kind | None:
@@ -131,9 +156,9 @@ def _suffix(name: str) -> str:
 
 
 def _inside(
-    store: Store, item: Object, kind: Kind, column: str | None, listing: Listing
+    store: Store, item: Object, kind: Kind, column: Asked, listing: Listing
 ) -> Iterator[tuple[str, Object]]:
-    whole = Inner(kind, store.uri(item.key), column=column or "")
+    whole = Inner(kind, store.uri(item.key), column=packed(column))
     mark = _mark(whole.uri, item.version)
     if mark in listing.known:
         return
@@ -157,24 +182,38 @@ def _mark(uri: str, version: str) -> str:
     return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()[:32]
 
 
-def _parquet(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
+def _parquet(whole: Inner, file: RangeFile, column: Asked, listing: Listing) -> Iterator[Inner]:
     with parquet_file.opened(file) as table:
-        name, row = image_column(table.schema_arrow, column), 0
-        for count, packed, _ in parquet_file.sizes(table, name):
+        names, wrong = image_columns(table.schema_arrow, column)
+        row, many = 0, len(names) > 1
+        for groups in zip(*(parquet_file.sizes(table, name) for name in names), strict=True):
+            count = groups[0][0]
             for at in range(row, row + count):
-                yield replace(whole, row=at, column=name, size=packed // max(1, count))
+                for name, (_, size, _) in zip(names, groups, strict=True):
+                    yield _cell(replace(whole, row=at, column=name, size=size // max(1, count)), many)
             row += count
+    if wrong is not None:
+        raise wrong
 
 
-def _arrow(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
-    name = image_column(arrow_file.schema(file), column)
+def _arrow(whole: Inner, file: RangeFile, column: Asked, listing: Listing) -> Iterator[Inner]:
+    names, wrong = image_columns(arrow_file.schema(file), column)
     for batch in arrow_file.batches(file):
+        size = batch.size // max(1, batch.rows * len(names))
         for row in range(batch.rows):
-            size = batch.size // max(1, batch.rows)
-            yield replace(whole, at=batch.at, row=row, column=name, size=size)
+            for name in names:
+                found = replace(whole, at=batch.at, row=row, column=name, size=size)
+                yield _cell(found, len(names) > 1)
+    if wrong is not None:
+        raise wrong
 
 
-def _tar(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
+def _cell(inner: Inner, many: bool) -> Inner:
+    """A picture of a table: where a row has several, its column is in its name."""
+    return replace(inner, member=f"{inner.row:06d}-{inner.column}") if many else inner
+
+
+def _tar(whole: Inner, file: RangeFile, column: Asked, listing: Listing) -> Iterator[Inner]:
     for sample in samples.of(tar_file.members(file)):
         files = [member for member in sample if not member.what]
         pictures = [member for member in files if _is_image(member.name)]
@@ -194,47 +233,6 @@ def _tar(whole: Inner, file: RangeFile, column: str | None, listing: Listing) ->
 _LISTERS: dict[Kind, Callable[..., Iterator[Inner]]] = {"parquet": _parquet, "arrow": _arrow, "tar": _tar}
 
 
-def image_column(schema: pa.Schema, asked: str | None) -> str:
-    """The column that holds encoded images: the one asked for, else the first that `datasets` calls an Image, else
-    the first struct with bytes, else a binary column with a usual name, else the only binary column.
-
-    Raises RowError("container") that names the columns there are, also where two have the name.
-    """
-    names: list[str] = schema.names
-    fits = [field.name for field in schema if _holds_bytes(field.type)]
-    columns = f"there are {', '.join(names)[:200]}"
-    found = _chosen_column(schema, asked, fits)
-    if found is None:
-        if asked is not None:
-            raise RowError("container", f"no column {asked!r} of bytes; {columns}")
-        raise NoImageColumn("container", f"no column looks like images; {columns}")
-    if names.count(found) > 1:
-        raise RowError("container", f"{names.count(found)} columns are called {found!r}; {columns}")
-    return found
-
-
-class NoImageColumn(RowError):
-    """A table in which no column looks like images."""
-
-
-def _chosen_column(schema: pa.Schema, asked: str | None, fits: list[str]) -> str | None:
-    if asked is not None:
-        return asked if asked in fits else None
-    features = (schema.metadata or {}).get(b"huggingface", b"")
-    structs = [field.name for field in schema if field.name in fits and pa.types.is_struct(field.type)]
-    called = [name for name in structs if f'"{name}": {{"_type": "Image"'.encode() in features]
-    binary = [name for name in fits if name not in structs]
-    usual = [name for name in _COLUMNS if name in binary]
-    found = [*called, *structs, *usual, *(binary if len(binary) == 1 else [])]
-    return found[0] if found else None
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(f.name == "bytes" and _holds_bytes(f.type) for f in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
 # --- fetching ---
 
 
@@ -252,6 +250,7 @@ def read_images(
     versions: Sequence[str] | None = None,
     most: int | None = None,
     give_up: bool = False,
+    manners: web.Manners = _POLITE,
 ) -> list[Fetched]:
     """The bytes behind each uri, or the StorageError or RowError that reading it gave. What lies in one row group
     or record batch is fetched together.
@@ -259,13 +258,13 @@ def read_images(
     versions: of each uri's object or container, as listed: one that is another by now is StorageError("replaced").
     most: bytes of a picture; larger cells of tables are RowError("too_large"), before they are copied.
     give_up: raise the first StorageError "unreachable"; else a store that is away is asked for each uri, minutes
-    each.
+    each. manners: how hosts of the web are asked.
     """
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     inners = [inner_of(uri) for uri in uris]
     expected = versions or [""] * len(uris)
     for n, inner in enumerate(inners):
-        together = inner is not None and inner.row >= 0
+        together = inner is not None and inner.in_table
         key = (
             (inner.kind, inner.container, inner.column, inner.at, expected[n]) if inner and together else (n,)
         )
@@ -277,7 +276,9 @@ def read_images(
         try:
             if inner is None:
                 found[numbers[0]] = read_uri(uris[numbers[0]], version)
-            elif inner.row >= 0:
+            elif inner.kind == "list":
+                found[numbers[0]] = address_list.fetch(inner, most, manners, version)
+            elif inner.in_table:
                 rows = [i.row for n in numbers if (i := inners[n])]
                 for n, value in zip(numbers, _rows(inner, rows, version, most), strict=True):
                     found[n] = value
@@ -295,14 +296,26 @@ def read_images(
         list(threads.map(fetch, groups.values()))
     finally:
         threads.shutdown(cancel_futures=True)
+    if give_up:
+        _check_away(
+            [(inner.url, got) for inner, got in zip(inners, found, strict=True) if inner and inner.url]
+        )
     return found
+
+
+def _check_away(found: list[tuple[str, Fetched]]) -> None:
+    """Raise StorageError("unreachable") where no host at all answers: then it is our network, and not theirs."""
+    asked = [(web.host_of(url), got) for url, got in found if web.is_web(url)]
+    away = all(isinstance(got, RowError) and got.kind in web.AWAY for _, got in asked)
+    if away and (count := len({host for host, _ in asked})) >= _HOSTS:
+        raise StorageError("unreachable", f"none of {count} hosts can be reached: {asked[0][1]!s}")
 
 
 def _member(inner: Inner, version: str) -> bytes:
     store, key = place_of(inner.container)
     if not inner.listed:  # The row of what could not be listed: list again, to say why.
         for _ in _LISTERS[inner.kind](
-            inner, RangeFile(store, key, None, version), inner.column or None, Listing()
+            inner, RangeFile(store, key, None, version), unpacked(inner.column), Listing()
         ):
             pass
         raise RowError("container", "it could not be listed when the run was planned")

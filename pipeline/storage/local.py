@@ -47,7 +47,9 @@ class LocalStore:
                 return
             if start.is_file():
                 raise StorageError(
-                    "missing", f"{self.root} is a file: give its folder, and include: [{start.name}]"
+                    "missing",
+                    f"{self.root} is a file: give its folder, and include: [{start.name}]; a list of addresses goes "
+                    "with --from-list",
                 )
             raise StorageError("missing", f"no such folder: {self.root}")
         yield from self._walk(start, {_identity(start)})
@@ -109,9 +111,10 @@ class LocalStore:
         if (now := _version(os.fstat(file.fileno()))) != version:
             raise replaced(str(self.root / key), version, now)
 
-    def size(self, key: str) -> int:
+    def stat(self, key: str) -> Object:
         try:
-            return self._inside(key).stat().st_size
+            stat = self._inside(key).stat()
+            return Object(key, stat.st_size, _version(stat), stat.st_mtime)
         except OSError as error:
             raise _local_error(error, self.root / key) from error
 

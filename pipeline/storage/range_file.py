@@ -20,7 +20,7 @@ class RangeFile(io.RawIOBase):
     def __init__(self, store: Store, key: str, size: int | None = None, version: str = "") -> None:
         super().__init__()
         self.store, self.key, self.at, self.version = store, key, 0, version
-        self.end = store.size(key) if size is None else size
+        self.end = store.stat(key).size if size is None else size
         self._tail: bytes | None = None
 
     def readable(self) -> bool:

@@ -6,14 +6,12 @@ listed object that cannot be read would be a row lost.
 from __future__ import annotations
 
 import os
-import secrets
-import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from cleanplate.pipeline.errors import ConfigError, StorageError, redacted
+from cleanplate.pipeline.errors import StorageError
+from cleanplate.pipeline.storage import asking
 from cleanplate.pipeline.storage.store import Object, replaced
 
 T = TypeVar("T")
@@ -24,15 +22,10 @@ FIRST_PATIENCE_S = 8.0
 """... when it is asked for the first time, before any work."""
 _HINTS = {
     "missing": "correct the bucket's name, or make the bucket first",
-    "forbidden": "`cleanplate doctor` with this place tells which credentials are used",
+    "forbidden": "`cleanplate doctor` with this place tells which credentials are used; a requester-pays bucket wants "
+    "AWS_REQUEST_PAYER=requester",
     "unreachable": "AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3) names the server, AWS_REGION the region",
 }
-SILENCE_S = 10
-"""A connection on which nothing comes for so long is taken for dead."""
-SLOWEST = 512 * 1024
-"""Bytes a second at which a put may still go out: while it does, nothing comes."""
-REQUEST_S = 300
-"""The most time for one answer, body and all: 512 MiB at 2 MB/s."""
 
 
 class S3Store:
@@ -117,7 +110,7 @@ class S3Store:
         import obstore
         from obstore.exceptions import PreconditionError
 
-        options: Any = {"if_match": f'"{version}"'} if _strong(version) else {}
+        options: Any = {"if_match": f'"{version}"'} if asking.strong(version) else {}
         try:
             found = obstore.get(self._fast, full, options=options | ({"range": span} if span else {}))
             tag = found.meta["e_tag"]
@@ -128,7 +121,7 @@ class S3Store:
     def _boto_read(self, full: str, span: tuple[int, int] | None, version: str) -> tuple[bytes, str | None]:
         from botocore.exceptions import ClientError
 
-        condition = {"IfMatch": f'"{version}"'} if _strong(version) else {}
+        condition = {"IfMatch": f'"{version}"'} if asking.strong(version) else {}
         ranged = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
         try:
             found = self._boto.get_object(Bucket=self.bucket, Key=full, **condition, **ranged)
@@ -138,16 +131,17 @@ class S3Store:
             raise replaced(f"s3://{self.bucket}/{full}", version, "") from None
         return bytes(found["Body"].read()), str(found["ETag"]).strip('"')
 
-    def size(self, key: str) -> int:
+    def stat(self, key: str) -> Object:
         head = self._patiently(
             lambda: self._boto.head_object(Bucket=self.bucket, Key=self._full(key)), self.uri(key)
         )
-        return int(head["ContentLength"])
+        tag, modified = head["ETag"].strip('"'), head["LastModified"].timestamp()
+        return Object(key, int(head["ContentLength"]), tag, modified)
 
     def put(self, key: str, data: bytes) -> None:
         import obstore
 
-        full, silence = self._full(key), _silence(len(data))
+        full, silence = self._full(key), asking.silence_for(len(data))
         if _plain(full):
             self._patiently(
                 lambda: obstore.put(self._client(silence), full, data), self.uri(key), PATIENCE_S + silence
@@ -164,7 +158,7 @@ class S3Store:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        silence = _silence(len(data))
+        silence = asking.silence_for(len(data))
 
         def attempt() -> bool:
             try:
@@ -188,20 +182,9 @@ class S3Store:
         return full[len(self.prefix) + 1 :] if self.prefix else full
 
     def _patiently(self, call: Callable[[], T], what: str, patience: float | None = None) -> T:
-        """Ask again while the store is unreachable, up to `patience` (PATIENCE_S). obstore retries whole requests by
-        itself but never a conditional put, and boto3 gives up on a body that breaks off: hence this loop."""
-        deadline, pause = time.monotonic() + (PATIENCE_S if patience is None else patience), 0.1
-        while True:
-            try:
-                return call()
-            except ConfigError:
-                raise
-            except Exception as error:  # noqa: BLE001 - mapped to our own tree here, and nowhere else
-                mapped = _s3_error(error, what)
-                if mapped.kind != "unreachable" or time.monotonic() + pause > deadline:
-                    raise mapped from None
-            time.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
-            pause = min(5.0, pause * 2)
+        return asking.patiently(
+            call, lambda error: _s3_error(error, what), PATIENCE_S if patience is None else patience
+        )
 
     @cached_property
     def _boto(self) -> Any:
@@ -211,15 +194,20 @@ class S3Store:
         config = Config(
             retries={"mode": "standard", "max_attempts": 3},
             connect_timeout=5,
-            read_timeout=SILENCE_S,
+            read_timeout=asking.SILENCE_S,
             s3={"addressing_style": _addressing()},
         )
         # verify=None: AWS_CA_BUNDLE and the profile decide, as everywhere.
-        return boto3.session.Session().client("s3", config=config, verify=None if _verified() else False)
+        client = boto3.session.Session().client(
+            "s3", config=config, verify=None if asking.verified() else False
+        )
+        if _payer():
+            client.meta.events.register("before-sign.s3", _pay)
+        return client
 
     @cached_property
     def _fast(self) -> Any:
-        return self._client(SILENCE_S)
+        return self._client(asking.SILENCE_S)
 
     @cached_property
     def _clients(self) -> dict[int, Any]:
@@ -233,8 +221,6 @@ class S3Store:
     def _connected(self, silence: int) -> Any:
         """The obstore client with what boto3's chain found: endpoint, region, and refreshing credentials. silence:
         seconds without a byte from the server after which a connection is dead."""
-        from datetime import timedelta
-
         import boto3
         from obstore.auth.boto3 import Boto3CredentialProvider
         from obstore.store import S3Store as ObstoreS3
@@ -247,36 +233,17 @@ class S3Store:
             placed["skip_signature"] = True
         else:
             placed["credential_provider"] = Boto3CredentialProvider(session)
-        client: Any = {
-            "timeout": f"{max(REQUEST_S, silence)}s",
-            "read_timeout": f"{silence}s",
-            "connect_timeout": "5s",
-            "allow_http": endpoint.startswith("http:"),
-        }
-        return ObstoreS3(
+        client = asking.client_options(silence, plain_http=endpoint.startswith("http:"))
+        if payer := _payer():
+            placed["request_payer"] = payer
+        make: Any = ObstoreS3
+        return make(
             self.bucket,
             region=region,
             **placed,
-            client_options=client | _trust(),
-            retry_config={
-                "max_retries": 5,
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=50),
-                    "max_backoff": timedelta(seconds=3),
-                    "base": 2,
-                },
-                "retry_timeout": timedelta(seconds=60),
-            },
+            client_options=client,
+            retry_config=asking.retries(),
         )
-
-
-def _silence(size: int) -> int:
-    """How long the server may be silent over a put of `size` bytes: it answers when it has them all, and the clock
-    of obstore's client runs from the first one on. In steps, so that a store needs few clients."""
-    seconds = SILENCE_S
-    while seconds * SLOWEST < size:
-        seconds *= 2
-    return seconds
 
 
 def _addressing() -> Literal["path", "auto"]:
@@ -284,22 +251,13 @@ def _addressing() -> Literal["path", "auto"]:
     return "path" if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") else "auto"
 
 
-def _verified() -> bool:
-    """CLEANPLATE_TLS_VERIFY=0 takes any certificate: for trying out, never for pictures of people."""
-    return os.environ.get("CLEANPLATE_TLS_VERIFY", "1").lower() not in ("0", "false", "no")
+def _payer() -> bool:
+    """Do we pay for what we ask of a requester-pays bucket?"""
+    return os.environ.get("AWS_REQUEST_PAYER", "").lower() in ("requester", "true", "1")
 
 
-def _trust() -> dict[str, Any]:
-    """obstore's TLS settings: those that boto3 takes from AWS_CA_BUNDLE by itself."""
-    if not _verified():
-        return {"allow_invalid_certificates": True}
-    bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
-    if not bundle:
-        return {}
-    try:
-        return {"root_certificate": Path(bundle).read_bytes()}
-    except OSError as error:
-        raise ConfigError(f"AWS_CA_BUNDLE: cannot read {bundle}: {error.strerror}") from error
+def _pay(request: Any, **_: Any) -> None:
+    request.headers["x-amz-request-payer"] = "requester"
 
 
 def _encryption() -> dict[str, str]:
@@ -311,11 +269,6 @@ def _encryption() -> dict[str, str]:
     return {name: value for name, value in asked.items() if value}
 
 
-def _strong(version: str) -> bool:
-    """Can this ETag be a condition? Weak ones (W/"...") match nothing."""
-    return bool(version) and not version.startswith("W/")
-
-
 def _plain(key: str) -> bool:
     """True when obstore's path type can express the key: no control character, no "", "." or ".." segment."""
     return key.isprintable() and all(part not in ("", ".", "..") for part in key.split("/"))
@@ -324,7 +277,6 @@ def _plain(key: str) -> bool:
 def _s3_error(error: Exception, what: str) -> StorageError:
     """Map by class and status; the message keeps the status, never headers or signed urls."""
     from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
-    from obstore.exceptions import NotFoundError, PermissionDeniedError, UnauthenticatedError
 
     if isinstance(error, StorageError):
         return error
@@ -335,17 +287,6 @@ def _s3_error(error: Exception, what: str) -> StorageError:
         if kind is None:
             kind = "unreachable" if status >= 500 or status in (0, 408, 429) else "other"
         return StorageError(kind, f"{what}: {code or status}")
-    if isinstance(error, NotFoundError | FileNotFoundError):
-        return StorageError("missing", f"{what}: no such object or bucket")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
-        return StorageError("forbidden", f"{what}: access denied")
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return StorageError("forbidden", f"{what}: no AWS credentials found (environment, profile or role)")
-    if isinstance(error, TypeError | ValueError | AttributeError | ImportError):
-        return StorageError("other", f"{what}: {type(error).__name__}: {str(error)[:200]}")
-    return StorageError("unreachable", f"{what}: {type(error).__name__}: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return redacted(text[0])[:200] if text else ""
+    return asking.obstore_error(error, what)

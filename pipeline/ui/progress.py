@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.live import Live
 
 from cleanplate.pipeline.engine import queues
-from cleanplate.pipeline.ledger.ledger import Problem, Receipt, Tally
+from cleanplate.pipeline.ledger.ledger import Tally
+from cleanplate.pipeline.ledger.receipt import Problem, Receipt
 from cleanplate.pipeline.schema import MODEL_STAGES, STAGES
 from cleanplate.pipeline.ui.terminal import as_html, line, panel
 

@@ -21,7 +21,7 @@ import yaml
 
 from cleanplate.pipeline.errors import StorageError
 from cleanplate.pipeline.ledger import compactions, ledger, plan, statistics
-from cleanplate.pipeline.ledger.statistics import Facts
+from cleanplate.pipeline.ledger.facts import COVERAGE_EDGES, INDEX_ROWS, Facts, Named, chosen
 from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe.sections import hidden_by
 from cleanplate.pipeline.storage.connect import Store, open_store
@@ -56,12 +56,12 @@ def page(
     facts = statistics.gather(output, below, sample, seed)
     for damage in facts.unreadable:
         on_damage(damage)
-    picks = statistics.chosen(facts, sample)
+    picks = chosen(facts, sample)
     cards = list(report_rows.cards(output, picks, below))
     data = summary(output, record, facts) | {
         "seed": seed,
         "gallery": [card.fields for card in cards],
-        "indexed": min(facts.rows, statistics.INDEX_ROWS),
+        "indexed": min(facts.rows, INDEX_ROWS),
     }
     blocks = [_block("data", data), _block("index", _columns(facts.index()))]
     blocks += [_block(f"pictures-{n}", card.pictures) for n, card in enumerate(cards)]
@@ -82,7 +82,7 @@ def summary(output: Store, record: dict[str, Any], facts: Facts) -> dict[str, An
         "committed": sum(rows for _, _, rows in facts.committed),
         "statuses": dict(facts.statuses),
         "kinds": [{"kind": kind, **vars(count)} for kind, count in sorted(facts.kinds.items())],
-        "coverage": {"edges": statistics.COVERAGE_EDGES, "counts": facts.coverage.tolist()},
+        "coverage": {"edges": COVERAGE_EDGES, "counts": facts.coverage.tolist()},
         "sessions": sessions(output, facts, events),
         "recall": events.recall,
         "stages": facts.stage_ms,
@@ -148,7 +148,7 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _columns(rows: list[statistics.Named]) -> dict[str, Any]:
+def _columns(rows: list[Named]) -> dict[str, Any]:
     """The search index, a list per column; words that repeat are numbers into a list."""
     statuses = sorted({row.status for row in rows})
     causes = sorted({row.cause for row in rows if row.cause})

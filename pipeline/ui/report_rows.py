@@ -17,9 +17,10 @@ from PIL import Image as Pil
 
 from cleanplate.models.types import Image, Mask
 from cleanplate.pipeline.errors import CleanplateError, DamagedError, StorageError
+from cleanplate.pipeline.ledger.facts import Pick
 from cleanplate.pipeline.ledger.layouts import with_bytes
 from cleanplate.pipeline.ledger.ledger import open_part
-from cleanplate.pipeline.ledger.statistics import Pick, name_of
+from cleanplate.pipeline.ledger.statistics import name_of
 from cleanplate.pipeline.recipe.sections import hidden_by
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.ui import row_pictures

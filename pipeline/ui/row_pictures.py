@@ -80,7 +80,7 @@ def story(row: dict[str, Any]) -> SheetRow:
     height, width = row["height"] or 0, row["width"] or 0
     mask = rle.from_rle(row["mask_rle"], height, width) if row["mask_rle"] else None
     # The overlay shows the whole mask at once; each region is only a labelled box.
-    regions = [replace(region_of({**r, "rle": None}, height, width)) for r in row["regions"] or []]
+    regions = [replace(region_of(r | {"rle": None}, height, width)) for r in row["regions"] or []]
     title = row["source_uri"].rpartition("/")[2]
     if row["error"]:
         title += f": {row['error']['kind']}, {row['error']['message']}"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cleanplate.pipeline.ledger import compactions, ledger, orphans
-from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.storage.connect import open_store
 from faults.bench import Bench, Engine, Start, limited, processes
 from faults.stages import greedy, hanging, poisoned, slow, starved
@@ -360,7 +360,7 @@ def compaction_killed(bench: Bench, output: str) -> str:
     assert removed["replaced"] == len(small), removed
     assert store.put_new(f"{ledger.PARTS}/{small[0]}", late)
     assert bench.parts(output) == large_parts
-    found = audit(store, compare=False)
+    found = prove(store, compare=False)
     assert not found.wrong, found.wrong
     return f"{len(small)} parts became {len(large_parts)}"
 

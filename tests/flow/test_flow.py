@@ -17,6 +17,7 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import ConfigError, RunStopped, StorageError
 from cleanplate.pipeline.ledger import ledger
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.storage.connect import LocalStore, open_store
 from rigs.bad_images import animated
 from rigs.flow_rig import check_complete, clean, comparable, faces, folder, put_photos, rows_of
@@ -116,7 +117,7 @@ def test_failed_rows_are_tried_again_when_asked(tmp_path: Path) -> None:
     units = runs.planned(run.output)
     runs._extend(run, ledger.failed(run.output))  # without listing again: the file has a new version now
     again = [u for u in runs.planned(run.output) if u not in units]
-    receipts: list[ledger.Receipt] = []
+    receipts: list[Receipt] = []
     runs.execute(run, runs.planned(run.output), "here", receipts.append)
     assert sum(u.rows for u in again) == sum(r.rows for r in receipts) == 1
     rows = rows_of(output)

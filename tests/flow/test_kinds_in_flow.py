@@ -14,7 +14,7 @@ from PIL import Image as Pil
 from PIL import ImageDraw, ImageFont
 
 from cleanplate.models.segmenters.masks import short_side
-from cleanplate.models.segmenters.sam import SAM, build_sam
+from cleanplate.models.segmenters.sam_network import SAM, build_sam
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.factory import check, inpainters, kinds, segmenters

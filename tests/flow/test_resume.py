@@ -16,8 +16,9 @@ import pytest
 
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.ledger import ledger
-from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.ledger.orphans import sweep
+from cleanplate.pipeline.ledger.proof import prove
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.storage.connect import open_store
 from rigs.flow_rig import check_complete, faces, folder, put_photos
 
@@ -94,7 +95,7 @@ def test_kill_9_of_actors_while_the_run_goes_on(tmp_path: Path, ray_local: None)
     units = runs.plan_new(run)
     killed: list[int] = []
 
-    def kill_a_worker(_: ledger.Receipt) -> None:
+    def kill_a_worker(_: Receipt) -> None:
         if len(killed) < 2:
             actors = [pid for pid in processes("_Group") if pid not in killed]
             if actors:
@@ -208,6 +209,6 @@ def test_killed_runs_of_every_layout_end_in_one_picture_a_row(tmp_path: Path, la
     rows = [row for table in ledger.rows(store) for row in table.to_pylist()]
     assert Counter(row["source_uri"] for row in rows) == Counter(open_store(source).uri(key) for key in files)
     assert len({row["image"]["path"] for row in rows}) == 40
-    assert audit(store, source=open_store(source)).wrong == []
+    assert prove(store, source=open_store(source)).wrong == []
     left = [orphan.what for orphan, _ in sweep(store, 0)]
     assert set(left) <= {"temporary"}, "the same pictures come out again, so nothing lies about"

@@ -21,7 +21,7 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.engine.job import Job, run_here, stages_of
 from cleanplate.pipeline.errors import ConfigError
-from cleanplate.pipeline.ledger import audit, ledger, plan, review, statistics
+from cleanplate.pipeline.ledger import ledger, plan, proof, review, statistics
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.stage import Needs, Stage, Work
 from cleanplate.pipeline.storage.connect import open_store
@@ -93,7 +93,7 @@ def test_redo_and_wrong_and_keep(cleaned: Path, run: Path) -> None:
     assert restored["output_sha256"] == restored["source_sha256"] or restored["metadata_dropped"]
     files = {path.name: path.read_bytes() for path in (cleaned / "in").iterdir()}
     check_complete(source, output, files)
-    assert audit.audit(open_store(output), source=open_store(source)).wrong == []
+    assert proof.prove(open_store(output), source=open_store(source)).wrong == []
 
 
 def test_here_and_on_ray_the_same(cleaned: Path, run: Path, ray_local: None) -> None:

@@ -74,7 +74,7 @@ def test_a_location_with_credentials_is_refused_and_not_repeated(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("verb", ["list", "get", "put", "put_new", "size"])
+@pytest.mark.parametrize("verb", ["list", "get", "put", "put_new", "stat"])
 def test_an_endpoint_with_a_password_is_not_told_when_it_fails(verb: str, aws: pytest.MonkeyPatch) -> None:
     aws.setenv("AWS_ENDPOINT_URL", f"http://someone:{SECRET}@127.0.0.1:9")
     store = open_store("s3://bucket/x")

@@ -21,6 +21,7 @@ from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.recipe.recipe import load
 from rigs.bad_images import BAD
 from rigs.chromium import browser, errors, needs_chromium, screen, wait_for
+from rigs.model_files import sam_checkpoint
 from rigs.scenes import DEMO_PHOTOS
 
 __all__ = ["browser"]  # A fixture.
@@ -225,6 +226,38 @@ def test_upload_find_toggle_brush_run_compare_and_save(page: Any) -> None:
     )
     rows = [error for error in errors(page) if "/thumb" not in error]  # broken.jpg has no preview.
     assert rows == []
+
+
+@needs_chromium
+def test_a_click_masks_the_object_under_it(browser: Any, page: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    tool = "[data-tool='object']:not(#sheet)"
+    lacking = page.find_element("css selector", tool)
+    assert not lacking.is_enabled()
+    assert "cleanplate weights fetch sam-vit-b" in lacking.get_attribute("title")
+    sam = sam_checkpoint(tmp_path / "sam.pth")
+    server = Server(
+        "--remove", "codes", "--inpainter", "telea", "--segmenter", "sam", "--set", f"masks.checkpoint={sam}"
+    )
+    try:
+        browser.get(server.link)
+        wait_for(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "yes")
+        opened(browser)
+        assert red(browser) == 0
+        browser.find_element("css selector", tool).click()
+        ActionChains(browser).move_to_element(browser.find_element("id", "sheet")).click().perform()
+        wait_for(lambda: red(browser) > 0, 60)
+        assert browser.find_element("id", "run").is_enabled()
+        browser.find_element("id", "undo").click()
+        assert red(browser) == 0
+        browser.find_element("id", "redo").click()
+        browser.find_element("id", "run").click()
+        wait_for(lambda: browser.find_element("id", "result").is_displayed(), 60)
+        assert not browser.find_element("id", "problem").is_displayed()
+        assert [error for error in errors(browser) if "/thumb" not in error] == []
+    finally:
+        assert server.stop() == 0
 
 
 @needs_chromium

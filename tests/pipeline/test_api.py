@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,19 @@ import pytest
 from PIL import Image as Pil
 
 import cleanplate
-from cleanplate import Cleaned, Recipe, Region, clean, examine, find, load_recipe, mask_of, read, run_here
+from cleanplate import (
+    Cleaned,
+    Recipe,
+    Region,
+    clean,
+    clean_many,
+    examine,
+    find,
+    load_recipe,
+    mask_of,
+    read,
+    run_here,
+)
 from cleanplate.pipeline.errors import ConfigError, RowError
 from rigs.flow_rig import FACES, folder, put_photos
 
@@ -119,6 +132,62 @@ def test_what_is_still_found_is_said() -> None:
     left = Region("face", "centerface@960", 0.7, (0.0, 0.0, 2.0, 2.0))
     assert Cleaned(*nothing, (left, left), "residual", 3).left() == "after 3 passes still found: face"
     assert Cleaned(*nothing, (), "cleaned", 1).left() == ""
+
+
+def test_a_file_is_cleaned_with_what_its_row_says(photo: np.ndarray, tmp_path: Path) -> None:
+    done = clean(PHOTO, recipe=RECIPE)
+    assert (done.status, done.reason) == ("hidden", "")
+    assert [region.kind for region in done.regions] == ["face"]
+    assert done.image is not None
+    assert done.image.shape == photo.shape
+    assert done.provenance["source_format"] == "jpeg"
+    done.save(tmp_path / "out.jpg")
+    assert (tmp_path / "out.jpg").read_bytes() == done.data
+    with pytest.raises(RowError, match="no such file"):
+        clean(tmp_path / "gone.jpg", recipe=RECIPE)
+    with pytest.raises(ValueError, match="open it"):
+        clean(str(PHOTO), np.ones((4, 4), bool), RECIPE)  # type: ignore[call-overload]
+
+
+def test_many_come_back_in_order_with_the_bad_ones_among_them(photo: np.ndarray, tmp_path: Path) -> None:
+    plain = np.full((64, 80, 3), 128, np.uint8)
+    images = [plain, PHOTO, tmp_path / "gone.jpg", Pil.fromarray(plain), b"no picture", str(PHOTO), photo]
+    taken: list[int] = []
+
+    def lazily() -> Iterator[object]:
+        for n, image in enumerate(images):
+            taken.append(n)
+            yield image
+
+    results = clean_many(lazily(), RECIPE, batch=3)  # type: ignore[arg-type]
+    assert taken == []
+    first = next(results)
+    assert taken == [0, 1, 2], "a batch at a time"
+    done = [first, *results]
+    assert [one.status for one in done] == [
+        "unchanged",
+        "hidden",
+        "failed",
+        "unchanged",
+        "failed",
+        "hidden",
+        "hidden",
+    ]
+    assert [one.image is None for one in done] == [bool(one.reason) for one in done]
+    assert done[1].data == done[5].data == clean(PHOTO, recipe=RECIPE).data
+    assert np.array_equal(done[6].image, examine(photo, RECIPE).image)
+    with pytest.raises(ValueError, match="no picture to save: read/missing"):
+        done[2].save(tmp_path / "x.jpg")
+    assert list(clean_many([], RECIPE)) == []
+
+
+def test_many_say_what_is_wrong_before_the_first_is_taken() -> None:
+    with pytest.raises(ConfigError, match="use run_here"):
+        clean_many("photos/")
+    with pytest.raises(ConfigError, match="did you mean 'face'"):
+        clean_many([], {"remove": ["faec"]})
+    with pytest.raises(ConfigError, match="batch must be"):
+        clean_many([], RECIPE, batch=0)
 
 
 def test_a_folder_is_cleaned_without_jobs_and_read_as_a_table(tmp_path: Path) -> None:

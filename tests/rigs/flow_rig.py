@@ -16,7 +16,7 @@ import pyarrow as pa
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.ledger import ledger, plan
-from cleanplate.pipeline.ledger.ledger import Receipt
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.recipe.recipe import Recipe, load
 from cleanplate.pipeline.storage.connect import Store, open_store, read_uri
 from rigs.scenes import photos

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from cleanplate.models.lama.generator import LAMA, build_generator
-from cleanplate.models.segmenters.sam import SAM, build_sam
+from cleanplate.models.lama.generator import build_generator
+from cleanplate.models.lama.params import LAMA
+from cleanplate.models.segmenters.sam_network import SAM, build_sam
 
 
 def lama_checkpoint(path: Path) -> Path:

@@ -21,10 +21,11 @@ def picture(seed: int) -> bytes:
     return out.getvalue()
 
 
-def clean(place: Path, *more: str, code: int = 1) -> LocalStore:
+def clean(place: Path, *more: str, code: int = 1, source: Path | None = None) -> LocalStore:
+    """Clean `in` (or another source) below a place into its `out`."""
     words = [
         "run",
-        str(place / "in"),
+        str(source or place / "in"),
         str(place / "out"),
         *FLAGS,
         "--set",

@@ -22,8 +22,9 @@ LOW, HIGH = 0.4, 0.8
 that are none: there were no more that could be distinguished."""
 LEAST = 2e-4
 """Share of the picture that a piece without a line covers at least."""
-FAINT = 0.25
-"""The U-Net's chance from which a pixel of an overlaid line's box belongs to it."""
+FAINT, CLEAR = 0.25, 0.5
+"""The U-Net's chance from which a pixel of an overlaid line's box belongs to it: of one whose strokes cannot be told
+from the ground, and beside those that can."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ def _of_line(
         "sketch": line.sketch,
     }
     seen = inside & (chance > FAINT)
-    if known:
-        seen |= letters
-    if not (readable or seen.any()):
+    if not (readable or known or seen.any()):
         return None
+    if known:
+        seen = letters | (inside & (chance > CLEAR))
     box = window(seen | inside)
     return Candidate(box, cut(seen, box), line, cut(inside, box), readable, numbers)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cleanplate.models.detectors.unet import Probability
-from cleanplate.models.segmenters.classic import thickness
+from cleanplate.models.metrics.pixelwise import thickness
 from cleanplate.models.segmenters.masks import grow
 from cleanplate.models.types import Image, Mask
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from cleanplate.models.training.data import PhotoBank, draw_crop
+from cleanplate.models.training.lama.letters import letters_in
 from cleanplate.models.training.lama.masks import MASKS, bounded_mask, scaled
 from cleanplate.models.training.lama.objects import coloured_pieces, moved_object
 from cleanplate.models.training.lama.peers import Peers
-from cleanplate.models.training.lama.recipe import SEGMENTATION, TrainRecipe, phase_at
+from cleanplate.models.training.lama.recipe import LETTERS, SEGMENTATION, TrainRecipe, phase_at
 from cleanplate.models.types import Image, Mask
 
 Batch = tuple[Tensor, Tensor]
@@ -36,9 +37,15 @@ def draw_batch(recipe: TrainRecipe, bank: PhotoBank, step: int, peers: Peers) ->
 def draw_mask(rng: np.random.Generator, crop: Image, name: str, max_hole: float) -> Mask:
     """A mask of a named kind for a square crop (HWC uint8 RGB), HW bool, True = hole.
 
-    The kind 'segmentation' moves a piece of the crop itself; where none can be moved it is 'medium-256'.
+    The kind 'segmentation' moves a piece of the crop itself; where none can be moved it is 'medium-256', and so are
+    'letters' where they leave no hole or too large a one.
     """
     size = crop.shape[0]
+    if name == LETTERS:
+        drawn = letters_in(rng, size)
+        if 0 < drawn.mean() <= max_hole:
+            return drawn
+        name = "medium-256"
     if name == SEGMENTATION:
         moved = moved_object(rng, coloured_pieces(crop))
         if moved is not None and moved.mean() <= max_hole:

@@ -45,7 +45,7 @@ TRAIN_COLUMNS = (
     *("weave", "l1", "adversarial", "feature_matching", "perceptual", "perceptual_substitute"),
     *("d_adversarial", "d_r1", "grad_norm", "images_per_s", "unix_time"),
 )
-SCORE_COLUMNS = ("step", "hole_psnr", "psnr", "ssim", "flip", "unix_time")
+SCORE_COLUMNS = ("step", "hole_psnr", "psnr", "ssim", "flip", "texture", "perceptual", "unix_time")
 
 
 PROGRESS_S = 30.0
@@ -129,19 +129,30 @@ def _step(
 
 
 def _judge(
-    recipe: TrainRecipe, run: Run, validation: Validation, out_dir: Path, judged: nn.Module
+    recipe: TrainRecipe,
+    run: Run,
+    validation: Validation,
+    out_dir: Path,
+    judged: nn.Module,
+    encoder: Encoder | None,
 ) -> dict[str, float]:
     """Validate the averaged weights; keep them as best.pt when they are the best so far."""
     judged.load_state_dict(run.average)
-    scores, fills = validate(judged, predictor(recipe, judged), validation)
+    scores, fills = validate(judged, predictor(recipe, judged), validation, encoder)
     save_samples(out_dir / "samples" / f"{run.step:07d}.jpg", validation, fills)
-    score = -scores["flip"] if recipe.best_by == "flip" else scores["hole_psnr"]
+    score = scores[recipe.best_by] * (1 if recipe.best_by == "hole_psnr" else -1)
     if score > run.best:
         run.best, run.best_step = score, run.step
         facts = {"step": run.step, "scores": scores, "recipes": run.recipes, "initial": run.initial}
         write_whole(out_dir / "best.pt", {"average": run.average, **facts})
     log.info("step %d: %s", run.step, ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
     return scores
+
+
+def _in_precision_of(recipe: TrainRecipe, model: nn.Module, encoder: Encoder | None) -> Encoder | None:
+    """The encoder multiplying as the generator does."""
+    device = next(model.parameters()).device
+    return None if encoder is None else in_precision(encoder, available_precision(recipe.precision, device))
 
 
 def say_substitutes(
@@ -186,8 +197,11 @@ def train(
     extras, peers = extras or Extras(), peers or current_peers()
     device = torch.device(device)
     check_recipe(recipe, peers.world)
+    if recipe.best_by == "perceptual" and extras.encoder is None:
+        raise ValueError("best_by: perceptual needs an encoder: --encoder, or another best_by")
     run = start(recipe, out_dir, device, allow_changed_recipe, extras.initial)
     say_substitutes(recipe, run, extras.encoder)
+    encoder = _in_precision_of(recipe, run.model, extras.encoder)
     run.model.train()
     writer = _Writer(recipe, run, validation, out_dir, extras) if peers.rank == 0 else None
     end = min(recipe.steps, stop_after or recipe.steps)
@@ -195,7 +209,7 @@ def train(
         while run.step < end:
             number, phase, _ = phase_at(recipe, run.step)
             rate = learning_rate(recipe, run.step)
-            scalars = _step(recipe, run, batches.at(run.step), peers, extras.encoder)
+            scalars = _step(recipe, run, batches.at(run.step), peers, encoder)
             if writer is not None:
                 writer.after_step(number, phase, {"lr": rate, **scalars}, last=run.step == end)
     if writer is not None:
@@ -215,6 +229,7 @@ class _Writer:
         self.scalars = Scalars(out_dir / "train.csv", TRAIN_COLUMNS, run.step, board)
         self.scores = Scalars(out_dir / "validation.csv", SCORE_COLUMNS, run.step, board)
         self.judged = generator_of(recipe, next(run.model.parameters()).device)
+        self.encoder = _in_precision_of(recipe, self.judged, extras.encoder)
         self.saved = extras.saved or (lambda path: None)
         self.images_seen = 0
         self.saved_at = self.logged_at = time.monotonic()
@@ -230,7 +245,7 @@ class _Writer:
             self._say(number, scalars, speed)
             self.images_seen, self.logged_at = 0, time.monotonic()
         if step % self.recipe.validate_every == 0 or last:
-            scores = _judge(self.recipe, self.run, self.validation, self.out_dir, self.judged)
+            scores = _judge(self.recipe, self.run, self.validation, self.out_dir, self.judged, self.encoder)
             self.scores.add({"step": step, **scores, "unix_time": now})
             self.saved(self.out_dir / "samples" / f"{step:07d}.jpg")
             if self.run.best_step == step:

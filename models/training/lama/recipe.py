@@ -12,15 +12,17 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from cleanplate.models.lama.generator import LAMA, LamaParams
 from cleanplate.models.lama.losses import LossWeights
+from cleanplate.models.lama.params import LAMA, LamaParams
 from cleanplate.models.training.lama.masks import MASKS
 from cleanplate.models.training.lama.precision import TrainPrecision
 
 SEGMENTATION = "segmentation"
 """The kind of mask that is cut from the crop itself (cleanplate.models.training.lama.objects) and so has no
 parameters."""
-_LATER = {"precision": "fp32", "shape": None, "best_by": "hole_psnr"}
+LETTERS = "letters"
+"""The kind that draws lines of text (cleanplate.models.training.lama.letters); it does not scale with the crop."""
+_LATER = {"precision": "fp32", "shape": None, "best_by": "hole_psnr", "validation_limit": 0}
 _STRICT = {"extra": "forbid"}  # for pydantic, which jobs use to read recipes: an unknown key is an error
 
 
@@ -76,7 +78,7 @@ class Phase:
 @dataclass(frozen=True)
 class TrainRecipe:
     """model: a key of LAMA.  shape: a generator that is not in LAMA; model is then only its name.
-    masks: kind of MASKS, or 'segmentation' -> chance; sizes are for 256 px, scaled.
+    masks: kind of MASKS, 'segmentation' or 'letters' -> chance; sizes are for 256 px, scaled but for letters.
 
     max_hole: share of the crop that a hole may cover.  ema: decay of the averaged weights; 0 for none.
     clip: limit of each gradient's norm.  warmup: steps of linear warm-up at the very start.
@@ -86,7 +88,8 @@ class TrainRecipe:
     prefill: the generator corrects a pyramid fill (cleanplate.models.lama.prefill) instead of painting from nothing.
     precision: 'bf16' multiplies in bf16 where the hardware can, with the FFT, weights and losses in fp32.
     photo_short_side: photographs are shrunk to this on loading.  source_power: see data.load_bank.
-    best_by: the validation score whose best weights are kept; of flip the lowest is best.
+    best_by: the validation score whose best weights are kept; of flip and perceptual the lowest is best.
+    validation_limit: at most so many of the photographs that are held out are judged on; 0: all.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -113,7 +116,8 @@ class TrainRecipe:
     validate_every: int = 250
     precision: TrainPrecision = "fp32"
     shape: LamaParams | None = None
-    best_by: Literal["hole_psnr", "flip"] = "hole_psnr"
+    best_by: Literal["hole_psnr", "flip", "perceptual"] = "hole_psnr"
+    validation_limit: int = 0
 
     @property
     def steps(self) -> int:
@@ -144,12 +148,14 @@ def check_recipe(recipe: TrainRecipe, world: int = 1) -> None:
     """Raises ValueError, saying what to change, when the recipe cannot be trained by `world` workers."""
     if recipe.shape is None and recipe.model not in LAMA:
         raise ValueError(f"model {recipe.model!r} is not one of {sorted(LAMA)}")
-    kinds = [*sorted(MASKS), SEGMENTATION]
+    kinds = [*sorted(MASKS), SEGMENTATION, LETTERS]
     unknown = [name for name, _ in recipe.masks if name not in kinds]
     if unknown or not recipe.masks:
         raise ValueError(f"masks {unknown} are not among {kinds}; name at least one")
     if not recipe.phases:
         raise ValueError("the recipe has no phases")
+    if recipe.validation_limit < 0:
+        raise ValueError("validation_limit must be at least 0")
     for number, phase in enumerate(recipe.phases):
         if phase.crop % 8 or phase.crop < 32:
             raise ValueError(f"phase {number}: crop {phase.crop} is not a multiple of 8 of at least 32")

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from cleanplate.models.lama import losses
 from cleanplate.models.lama.generator import Predict, inpaint_batch
 from cleanplate.models.metrics import pixelwise
 from cleanplate.models.metrics.flip import flip_map
 from cleanplate.models.training.data import evaluation_crop
 from cleanplate.models.training.lama.masks import MASKS, bounded_mask, scaled
+from cleanplate.models.training.lama.objective import Encoder
 from cleanplate.models.types import Image, Mask
 
 
@@ -40,9 +42,10 @@ def make_validation(images: Sequence[Image], size: int = 256, seed: int = 7) -> 
 
 
 def validate(
-    model: nn.Module, predict: Predict, validation: Validation
+    model: nn.Module, predict: Predict, validation: Validation, encoder: Encoder | None = None
 ) -> tuple[dict[str, float], list[Image]]:
-    """({hole_psnr, psnr, ssim, flip}: means over the images, the fills).
+    """({hole_psnr, psnr, ssim, flip, texture}: means over the images, the fills); with an encoder also perceptual,
+    the loss of that name of the whole image. texture is the fill's over the photograph's, in the hole.
 
     predict: the model, or a function around it; the model is in eval mode while it is judged.
     """
@@ -55,17 +58,25 @@ def validate(
         fills.append(np.asarray(filled[0], np.uint8))
     model.train(was_training)
     rows = [
-        (
-            pixelwise.psnr(fill, image, mask),
-            pixelwise.psnr(fill, image),
-            pixelwise.ssim(fill, image),
-            flip(fill, image),
-        )
+        {
+            "hole_psnr": pixelwise.psnr(fill, image, mask),
+            "psnr": pixelwise.psnr(fill, image),
+            "ssim": pixelwise.ssim(fill, image),
+            "flip": flip(fill, image),
+            "texture": pixelwise.texture(fill, mask) / max(pixelwise.texture(image, mask), 0.5),
+            **({} if encoder is None else {"perceptual": perceptual(encoder, fill, image, device)}),
+        }
         for fill, image, mask in zip(fills, validation.images, validation.masks, strict=True)
     ]
     # A perfect fill has infinite PSNR, which a mean does not survive.
-    means = np.minimum(np.array(rows), 100.0).mean(axis=0)
-    return dict(zip(("hole_psnr", "psnr", "ssim", "flip"), means.tolist(), strict=True)), fills
+    return {name: float(np.mean([min(row[name], 100.0) for row in rows])) for name in rows[0]}, fills
+
+
+@torch.no_grad()
+def perceptual(encoder: Encoder, fill: Image, truth: Image, device: torch.device) -> float:
+    """The perceptual loss of two HWC uint8 RGB images."""
+    both = torch.from_numpy(np.stack([fill, truth])).permute(0, 3, 1, 2).to(device).float() / 255
+    return float(losses.perceptual_loss(encoder, both[:1], both[1:]))
 
 
 def flip(fill: Image, truth: Image) -> float:

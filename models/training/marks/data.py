@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from cleanplate.models.training.data import PhotoBank, draw_crop
 from cleanplate.models.training.marks import glyphs
-from cleanplate.models.training.marks.glyphs import Fonts
+from cleanplate.models.training.marks.fonts import Fonts
 from cleanplate.models.training.marks.render import Marked, as_jpeg, plan_mark, render
 from cleanplate.models.types import Image, Mask
 

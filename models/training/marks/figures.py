@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from cleanplate.models.training.marks import glyphs
-from cleanplate.models.training.marks.glyphs import Coverage, Fonts
+from cleanplate.models.training.marks.fonts import Fonts
+from cleanplate.models.training.marks.glyphs import Coverage
 
 Kind = Literal["line", "stack", "large", "tiles", "net", "logo", "lockup", "stamp", "band"]
 KINDS: dict[Kind, float] = {

@@ -7,173 +7,17 @@ Generator: the same state and the same fonts give the same pixels.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
+
+from cleanplate.models.training.marks.fonts import LETTERS, Face, Fonts, font_of
+from cleanplate.models.training.marks.phrases import phrase
 
 Coverage = npt.NDArray[np.float32]
-
-FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".pfb"}
-HERSHEY = (
-    cv2.FONT_HERSHEY_SIMPLEX,
-    cv2.FONT_HERSHEY_DUPLEX,
-    cv2.FONT_HERSHEY_COMPLEX,
-    cv2.FONT_HERSHEY_TRIPLEX,
-    cv2.FONT_HERSHEY_SCRIPT_COMPLEX,
-)
-LETTERS = {
-    "latin": "ABCDEFGHIJKLMNOPRSTUVWabcdefghiklmnoprstuvwyz",
-    "cyrillic": "АБВГДЕЖИКЛМНОПРСТУФабвгдежиклмнопрсту",
-    "greek": "ΑΒΓΔΕΘΛΞΠΣΦΨΩαβγδεθλμπρστφω",
-    "hebrew": "אבגדהוזחטיכלמנסעפצקרשת",
-    "arabic": "ابتثجحخدذرزسشصضطظعغفقكلمنهوي",
-    "devanagari": "अआइउएकखगघचछजटडणतथदनपफबभमयरलवशसह",
-    "thai": "กขคงจฉชซดตถทนบปผพมยรลวสหอ",
-    "han": "的一是不了人在有我他这中大来上国水木火山天地日月心手田目口雨風花鳥",
-    "kana": "あいうえおかきくけこさしすせそたちつてとアイウエオカキクケコサシスセソ",
-    "hangul": "가나다라마바사아자차카타파하한국사진서울",
-    "icons": "".join(chr(code) for code in range(0xF101, 0xF1C0, 3)),
-}
-WORDS = """
-    photo photography studio images stock sample preview proof copyright draft confidential gallery
-    media press archive news design art creative pictures collection demo trial do not copy property of
-    all rights reserved by www com net org the and park river mountain light north west blue red golden
-    silver house market agency
-""".split()  # noqa: SIM905 -- read as words
-
-
-@dataclass(frozen=True)
-class Face:
-    """One font: a file, or "" for Pillow's own, or "hershey:N" for OpenCV's stroke font N."""
-
-    path: str
-    scripts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Fonts:
-    """Fonts by script. faces: all; words of a script are set in one of `of_script[script]`."""
-
-    faces: tuple[Face, ...]
-    of_script: dict[str, tuple[Face, ...]] = field(default_factory=dict)
-
-    chances: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-
-    def draw(self, rng: np.random.Generator, script: str) -> Face:
-        """A face that has the script; a folder with n of them has a chance in proportion to the root of n."""
-        faces = self.of_script[script]
-        return faces[int(rng.choice(len(faces), p=self.chances[script]))]
-
-
-def floor_fonts() -> Fonts:
-    """What is there on every machine: Pillow's built-in face and OpenCV's Hershey fonts, Latin only."""
-    return _sorted_out([Face("", ("latin",)), *(Face(f"hershey:{n}", ("latin",)) for n in HERSHEY)])
-
-
-def load_fonts(folder: Path | None) -> Fonts:
-    """Every font file below the folder, sorted by path; None: the floor. Raises ValueError for an empty one."""
-    if folder is None:
-        return floor_fonts()
-    found = {path.resolve() for path in folder.rglob("*") if path.suffix.lower() in FONT_SUFFIXES}
-    files = sorted(path for path in found if path.is_file())
-    faces = [face for path in files if (face := _face(path)) is not None]
-    if not faces:
-        raise ValueError(f"no usable font below {folder}; expected {sorted(FONT_SUFFIXES)}")
-    return _sorted_out(faces)
-
-
-def _sorted_out(faces: Sequence[Face]) -> Fonts:
-    by_script = {name: tuple(face for face in faces if name in face.scripts) for name in LETTERS}
-    of_script = {name: some for name, some in by_script.items() if some}
-    return Fonts(tuple(faces), of_script, {name: _chances(some) for name, some in of_script.items()})
-
-
-def _chances(faces: Sequence[Face]) -> npt.NDArray[np.float64]:
-    folders = [str(Path(face.path).parent) for face in faces]
-    counts = Counter(folders)
-    weights = np.array([counts[folder] ** -0.5 for folder in folders])
-    return np.asarray(weights / weights.sum(), np.float64)
-
-
-def _face(path: Path) -> Face | None:
-    """The file as a face with the scripts it holds (some letters tried); None when it cannot be opened."""
-    try:
-        font = ImageFont.truetype(str(path), 24)
-        blank = _bits(font, "\U0010fffd")
-        scripts = [
-            name for name, letters in LETTERS.items() if _holds(font, letters[:: len(letters) // 5], blank)
-        ]
-    except (OSError, ValueError):
-        return None
-    if "icons" in scripts and len(scripts) > 1 and "awesome" not in path.name.lower():
-        scripts.remove("icons")  # private-use ornaments of a text font
-    return Face(str(path), tuple(scripts)) if scripts else None
-
-
-def _bits(font: ImageFont.FreeTypeFont, text: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(text)
-    return mask.size, bytes(mask)
-
-
-def _holds(font: ImageFont.FreeTypeFont, letters: str, blank: tuple[tuple[int, int], bytes]) -> bool:
-    drawn = [_bits(font, letter) for letter in letters]
-    there = sum(one != blank and any(one[1]) for one in drawn)
-    return len(set(drawn)) > 1 and there >= 0.8 * len(drawn)
-
-
-@lru_cache(maxsize=256)
-def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
-    if path:
-        return ImageFont.truetype(path, size)
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
-
-
-def phrase(rng: np.random.Generator, script: str, most: int = 22) -> str:
-    """What a mark says: words, names, addresses, dates, handles; letters at random in other scripts."""
-    if script == "icons":
-        return "".join(rng.choice(list(LETTERS["icons"]), size=1))
-    if script != "latin":
-        letters = list(LETTERS[script])
-        sizes = rng.integers(2, 7, size=int(rng.integers(1, 4)))
-        return " ".join("".join(rng.choice(letters, size=n)) for n in sizes)[:most]
-    return _latin(rng)[:most].strip() or "sample"
-
-
-def _latin(rng: np.random.Generator) -> str:
-    name = _name(rng)
-    other = " ".join(str(word) for word in rng.choice(WORDS, size=int(rng.integers(1, 4))))
-    year = int(rng.integers(1990, 2030))
-    forms = (
-        other,
-        name,
-        f"{name} {other}",
-        f"© {name} {year}",
-        f"www.{name.lower()}.com",
-        f"@{name.lower()}_{year % 100:02d}",
-        f"{name}.{rng.choice(['jpg', 'org', 'net', 'photo', 'io'])}",
-        f"{year}/{int(rng.integers(1, 13)):02d}/{int(rng.integers(1, 29)):02d} {int(rng.integers(24)):02d}:30",
-        f"{int(rng.integers(10**4, 10**9))}",
-        f"(c) {name} {_name(rng)}",
-    )
-    text = str(forms[int(rng.integers(len(forms)))])
-    case = rng.random()
-    return text.upper() if case < 0.35 else text.title() if case < 0.6 else text
-
-
-def _name(rng: np.random.Generator) -> str:
-    syllables = [f"{rng.choice(list('bcdfghklmnprstvwz'))}{rng.choice(list('aeiou'))}" for _ in range(3)]
-    end = rng.choice(["n", "r", "x", "ck", "son", "", "y"])
-    return ("".join(syllables[: int(rng.integers(2, 4))]) + str(end)).title()
 
 
 def text(rng: np.random.Generator, fonts: Fonts, height: int, script: str | None = None) -> Coverage:
@@ -192,7 +36,7 @@ def set_line(face: Face, text: str, height: int, spread: int = 0) -> Coverage:
     """The words in one face; spread: extra pixels between the letters. One pixel when nothing is drawn."""
     if face.path.startswith("hershey:"):
         return _hershey(int(face.path[8:]), text, height)
-    font = _font(face.path, max(6, round(height * 1.35)))
+    font = font_of(face.path, max(6, round(height * 1.35)))
     if not spread:
         left, top, right, bottom = font.getbbox(text)
         size = (max(1, math.ceil(right - left) + 2), max(1, math.ceil(bottom - top) + 2))

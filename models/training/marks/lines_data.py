@@ -15,7 +15,7 @@ from cleanplate.models.detectors.lettering.lines import Quad
 from cleanplate.models.training.data import PhotoBank, random_crop
 from cleanplate.models.training.marks.data import Sample, as_tensors
 from cleanplate.models.training.marks.figures import Kind, Mark
-from cleanplate.models.training.marks.glyphs import Fonts
+from cleanplate.models.training.marks.fonts import Fonts
 from cleanplate.models.training.marks.render import Marked, plan_mark, render
 from cleanplate.models.types import Image, Mask
 

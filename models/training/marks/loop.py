@@ -8,19 +8,17 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from cleanplate.models.detectors.unet import MARKS, STRIDE, MarksNet, build, probability
+from cleanplate.models.detectors.unet import MARKS, STRIDE, build
 from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.training.checkpoint import (
     load_checkpoint,
@@ -29,18 +27,17 @@ from cleanplate.models.training.checkpoint import (
     save_checkpoint,
     write_whole,
 )
-from cleanplate.models.training.data import PhotoBank, shrink
+from cleanplate.models.training.data import PhotoBank
 from cleanplate.models.training.lama.loop import TrainingDiverged
 from cleanplate.models.training.lama.state import Initial, first_average, update_average, warmed
 from cleanplate.models.training.lama.validation import save_sheet
 from cleanplate.models.training.marks.data import MarkSamples, Sample
-from cleanplate.models.training.marks.figures import KINDS
-from cleanplate.models.training.marks.glyphs import Fonts
+from cleanplate.models.training.marks.fonts import Fonts
 from cleanplate.models.training.marks.lines_data import LineSamples
-from cleanplate.models.training.marks.render import plan_mark, render
+from cleanplate.models.training.marks.objective import losses
+from cleanplate.models.training.marks.validation import judge, validation_samples
 from cleanplate.models.training.muon import KernelsAndRest
 from cleanplate.models.training.scalars import Scalars
-from cleanplate.models.types import Image
 
 log = logging.getLogger(__name__)
 
@@ -103,20 +100,6 @@ def learning_rate(recipe: MarksRecipe, step: int) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def losses(logits: Tensor, mask: Tensor, counted: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy a counted pixel, and 1 - soft Dice (Milletari et al. 2016) a sample that has a mark."""
-    entropy = functional.binary_cross_entropy_with_logits(logits, mask, reduction="none")
-    marked = torch.sigmoid(logits) * counted
-    true = mask * counted
-    both, each = (marked * true).sum((1, 2, 3)), (marked + true).sum((1, 2, 3))
-    dice = 1 - (2 * both + 1) / (each + 1)
-    has = (true.sum((1, 2, 3)) > 0).float()
-    return {
-        "cross_entropy": 3 * (entropy * counted).sum() / counted.sum().clamp(min=1),
-        "dice": (dice * has).sum() / has.sum().clamp(min=1),
-    }
-
-
 def samples_of(
     recipe: MarksRecipe, bank: PhotoBank, fonts: Fonts, seed: int
 ) -> Dataset[tuple[Tensor, Tensor, Tensor]]:
@@ -131,52 +114,6 @@ def checks_of(recipe: MarksRecipe, held: PhotoBank, fonts: Fonts) -> list[Sample
         lines = LineSamples(held, fonts, recipe.crop, seed=7)
         return [lines.sample(number) for number in range(4 * len(held.images))]
     return validation_samples(held.images, fonts, recipe.crop)
-
-
-def validation_samples(images: Sequence[Image], fonts: Fonts, size: int) -> list[Sample]:
-    """The same on every call: for each photograph one kind of mark after another, every fifth left clean."""
-    samples: list[Sample] = []
-    kinds = list(KINDS)
-    for number, photo in enumerate(images):
-        rng = np.random.default_rng([7, number])
-        small = shrink(photo, size)
-        y, x = (side - size for side in small.shape[:2])
-        crop = np.ascontiguousarray(small[max(0, y) // 2 :, max(0, x) // 2 :][:size, :size])
-        if crop.shape[:2] != (size, size):
-            crop = np.asarray(cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
-        if number % 5 == 4:
-            nothing = np.zeros((size, size), np.bool_)
-            samples.append((crop, nothing, ~nothing))
-            continue
-        marked = render(rng, crop, fonts, plan_mark(rng, kinds[number % len(kinds)]))
-        samples.append((marked.image, marked.mask, marked.seen))
-    return samples
-
-
-def judge(net: MarksNet, samples: list[Sample]) -> tuple[dict[str, float], list[Image]]:
-    """Scores at probability .5: mean IoU, recall and precision of marked samples, share of clean ones that is
-    called marked; `score` = mean IoU less ten times that share. With one picture for each sample: probability."""
-    rows, false, shown = [], [], []
-    net.eval()
-    for image, mask, counted in samples:
-        chance = probability(net, [image])[0]
-        shown.append(np.repeat((chance * 255).astype(np.uint8)[..., None], 3, 2))
-        found = (chance > 0.5) & counted
-        if not (mask & counted).any():
-            false.append(float(found.mean()))
-            continue
-        both, true = int((found & mask).sum()), int((mask & counted).sum())
-        rows.append(
-            (
-                both / max(1, int((found | (mask & counted)).sum())),
-                both / true,
-                both / max(1, int(found.sum())),
-            )
-        )
-    iou, recall, precision = np.mean(rows or [(0.0, 0.0, 0.0)], axis=0).tolist()
-    share = float(np.mean(false or [0.0]))
-    scores = {"score": iou - 10 * share, "iou": iou, "recall": recall, "precision": precision}
-    return {**scores, "clean_false_share": share}, shown
 
 
 class _Run:

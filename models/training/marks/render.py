@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cleanplate.models.training.marks.figures import KINDS, Blend, Kind, Mark, figure
-from cleanplate.models.training.marks.glyphs import Coverage, Fonts
+from cleanplate.models.training.marks.fonts import Fonts
+from cleanplate.models.training.marks.glyphs import Coverage
 from cleanplate.models.types import Image, Mask
 
 DIFFICULTY = {"opaque": (0.6, 0.95), "semi": (0.3, 0.6), "faint": (0.15, 0.3)}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cleanplate.models.segmenters.masks import grow
 from cleanplate.models.training.marks.data import lettered
 from cleanplate.models.training.marks.figures import KINDS
-from cleanplate.models.training.marks.glyphs import Fonts
+from cleanplate.models.training.marks.fonts import Fonts
 from cleanplate.models.training.marks.render import (
     DIFFICULTY,
     as_jpeg,

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from cleanplate.models.detectors.objects.plate_network import REACH, STRIDE
 from cleanplate.models.training.data import PhotoBank, augment, random_crop
 from cleanplate.models.training.marks.data import varied
-from cleanplate.models.training.marks.glyphs import Fonts
+from cleanplate.models.training.marks.fonts import Fonts
 from cleanplate.models.training.plates.layouts import choose
 from cleanplate.models.training.plates.scene import Picture, Quad, decoy, finished, hung, pose
 from cleanplate.models.types import Image

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cleanplate.models.training.marks import glyphs
-from cleanplate.models.training.marks.glyphs import Fonts
+from cleanplate.models.training.marks.fonts import Face, Fonts
 from cleanplate.models.training.plates.layouts import SCRIPTS, Layout, written
 
 Paint = npt.NDArray[np.float32]
@@ -193,7 +193,7 @@ def _glyph(
             (rng.random((size, size)) < 0.4).astype(np.float32)
         )  # strokes in no letter's order
     path = fonts.draw(rng, script).path if script else face
-    found = glyphs.set_line(glyphs.Face(path, ()), sign, size)
+    found = glyphs.set_line(Face(path, ()), sign, size)
     wide = max(1, round(found.shape[1] * size / max(1, found.shape[0])))
     wide = min(wide, size) if not script else wide
     return np.asarray(cv2.resize(found, (wide, size), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.training.marks import glyphs
-from cleanplate.models.training.marks.glyphs import Fonts
+from cleanplate.models.training.marks import glyphs, phrases
+from cleanplate.models.training.marks.fonts import Fonts
 from cleanplate.models.training.plates.draw import draw
 from cleanplate.models.training.plates.layouts import Layout
 from cleanplate.models.types import Image
@@ -180,7 +180,7 @@ def _board(
     count = 1 if bare else int(rng.integers(1, 5))
     for _ in range(count):
         size = max(6, round(high / count * rng.uniform(0.3, 0.6 if count == 1 and not bare else 0.8)))
-        words = glyphs.phrase(rng, "latin", 24)
+        words = phrases.phrase(rng, "latin", 24)
         if rng.random() < 0.6:
             words = words.lower().capitalize()
         lines.append(glyphs.set_line(fonts.draw(rng, "latin"), words, size))

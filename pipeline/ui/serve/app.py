@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from functools import partial
 from importlib import resources
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cleanplate.models.weights.fetch import WeightsError
-from cleanplate.pipeline.errors import ConfigError, RowError, StorageError, redacted
-from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.recipe import provenance
 from cleanplate.pipeline.recipe.recipe import Recipe
-from cleanplate.pipeline.ui.serve import options, places, sources, views
+from cleanplate.pipeline.ui.serve import failures, options, places, sources, views
 from cleanplate.pipeline.ui.serve.access import Guard
 from cleanplate.pipeline.ui.serve.sources import Item
 from cleanplate.pipeline.ui.serve.state import ServerState
-from cleanplate.pipeline.ui.serve.workspace import Wanted
+from cleanplate.pipeline.ui.serve.workspace import Point, Wanted
 
-_LOG = logging.getLogger("cleanplate.serve")
 VIEW_SIDE, THUMB_SIDE = 2048, 240
 _MAX_JSON = 8 * 2**20
 _PAGE = {
@@ -58,6 +52,10 @@ class _Look(BaseModel):
     recipe: Recipe
 
 
+class _Click(_Look):
+    point: Point
+
+
 def app(state: ServerState, hosts: frozenset[str], token: str) -> Starlette:
     """The page as an ASGI application. hosts, token: see `guard`."""
     server = Starlette(
@@ -73,55 +71,15 @@ def app(state: ServerState, hosts: frozenset[str], token: str) -> Starlette:
             Route("/api/pictures/from/{n:int}", _choose, methods=["POST"]),
             Route("/api/pictures/{key}/view", _view),
             Route("/api/pictures/{key}/find", _find, methods=["POST"]),
+            Route("/api/pictures/{key}/object", _object, methods=["POST"]),
             Route("/api/pictures/{key}/run", _run, methods=["POST"]),
             Route("/api/pictures/{key}/results/{result}/{what}", _result),
         ],
-        middleware=[Middleware(Guard, hosts=hosts, token=token), Middleware(_InALine)],
-        exception_handlers=dict.fromkeys(_EXPECTED, _explained),
+        middleware=[Middleware(Guard, hosts=hosts, token=token), Middleware(failures.InALine)],
+        exception_handlers=dict.fromkeys(failures.EXPECTED, failures.explained),
     )
     server.state.shared = state
     return server
-
-
-_EXPECTED = (
-    ConfigError,
-    WeightsError,
-    StorageError,
-    RowError,
-    ImageError,
-    ValidationError,
-    HTTPException,
-    KeyError,
-)
-
-
-class _InALine:
-    """What nobody expected: words for the page, and one line in the log instead of a traceback for each request."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self.app(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - sent to the page and to the log
-            message = f"{type(error).__name__}: {redacted(str(error))[:300]}"
-            _LOG.error("%s %s: %s", scope.get("method"), scope.get("path"), message)
-            await JSONResponse({"error": f"this should not happen: {message}"}, 500)(scope, receive, send)
-
-
-def _explained(request: Request, error: Exception) -> Response:
-    """What went wrong, as words that the page shows."""
-    status, text = 400, str(error)
-    if isinstance(error, HTTPException):
-        status, text = error.status_code, error.detail
-    elif isinstance(error, KeyError):
-        status, text = 404, "this picture is no longer open here: open it again"
-    elif isinstance(error, RowError):
-        status, text = 415, f"{error.kind.replace('_', ' ')}: {error}"
-    elif isinstance(error, ValidationError):
-        text = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-    return JSONResponse({"error": text}, status)
 
 
 def _shared(request: Request) -> ServerState:
@@ -242,6 +200,14 @@ async def _find(request: Request) -> Response:
         return [views.find(one) for one in state.workspace.find(key, wanted.recipe)]
 
     return JSONResponse({"finds": await state.work(request, call)})
+
+
+async def _object(request: Request) -> Response:
+    state, key = _shared(request), request.path_params["key"]
+    wanted = await _read(request, _Click)
+    places.check(wanted.recipe, state.recipe)
+    call = partial(state.workspace.object_at, key, wanted.recipe, wanted.point)
+    return JSONResponse({"mask": views.drawn(await state.work(request, call))})
 
 
 async def _run(request: Request) -> Response:

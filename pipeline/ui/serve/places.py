@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from cleanplate.models.weights import registry
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.recipe.recipe import CLASSIC_INPAINTERS, Recipe
+from cleanplate.pipeline.recipe.sections import form_of
 
 _WORDS = {"nanodet", "blazepose", "both"}
 """Of persons.model: no files."""
@@ -20,7 +21,7 @@ def check(recipe: Recipe, offered: Recipe) -> None:
     """Raise ConfigError where a recipe from the page names a file or hub id that `offered` does not."""
     known = {*registry.known(), *CLASSIC_INPAINTERS, *_WORDS, *(place for _, place in _named(offered))}
     for key, place in _named(recipe):
-        if place not in known and place.removesuffix("+texture") not in known:
+        if place not in known and form_of(place)[0] not in known:
             raise ConfigError(
                 f"{key}: the page may not name files of this machine; start the server with a recipe that names it: "
                 "cleanplate serve --recipe FILE"

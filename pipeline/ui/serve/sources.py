@@ -57,7 +57,7 @@ class Rows:
     def items(self) -> list[Item]:
         """Raises StorageError where the parts cannot be listed; a part that cannot be read is left out."""
         root = open_store(self.url).uri("").rstrip("/") + "/" if self.url else ""
-        newest = ledger._retried(self.output)
+        newest = ledger.retried(self.output)
         rows: list[Item] = []
         for name in ledger.part_keys(self.output):
             for row in self._light(name):

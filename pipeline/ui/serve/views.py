@@ -40,20 +40,21 @@ def png(mask: Mask) -> bytes:
 
 def find(found: Found) -> dict[str, Any]:
     """A find for the page. mask: where its box of pixels lies, and they as a white PNG with alpha; null when empty."""
-    box = rle.box_of(found.mask)
-    fields = _region(found.region) | {
-        "allowed": found.allowed,
-        "area": int(np.count_nonzero(found.mask)),
-        "mask": None,
-    }
-    if box is not None:
-        x0, y0, x1, y1 = map(int, box)
-        cut = np.ascontiguousarray(found.mask[y0:y1, x0:x1]).astype(np.uint8) * 255
-        out = io.BytesIO()
-        Pil.merge("LA", (Pil.new("L", (x1 - x0, y1 - y0), 255), Pil.fromarray(cut))).save(out, "png")
-        data = base64.b64encode(out.getvalue()).decode()
-        fields["mask"] = {"box": [x0, y0, x1, y1], "png": f"data:image/png;base64,{data}"}
-    return fields
+    area = int(np.count_nonzero(found.mask))
+    return _region(found.region) | {"allowed": found.allowed, "area": area, "mask": drawn(found.mask)}
+
+
+def drawn(mask: Mask) -> dict[str, Any] | None:
+    """Where the box of a mask's pixels (HW bool) lies, and they as a white PNG with alpha; None when empty."""
+    box = rle.box_of(mask)
+    if box is None:
+        return None
+    x0, y0, x1, y1 = map(int, box)
+    cut = np.ascontiguousarray(mask[y0:y1, x0:x1]).astype(np.uint8) * 255
+    out = io.BytesIO()
+    Pil.merge("LA", (Pil.new("L", (x1 - x0, y1 - y0), 255), Pil.fromarray(cut))).save(out, "png")
+    data = base64.b64encode(out.getvalue()).decode()
+    return {"box": [x0, y0, x1, y1], "png": f"data:image/png;base64,{data}"}
 
 
 def result(done: Result) -> dict[str, Any]:

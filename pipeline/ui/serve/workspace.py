@@ -10,13 +10,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from cleanplate.models.segmenters.masks import grow as grow_mask
 from cleanplate.models.types import Image, Mask, Region
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.factory import check, inpainters, kinds, segmenters
@@ -24,24 +26,32 @@ from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.images.decode import decode
 from cleanplate.pipeline.images.encode import Decoded, Encoded
 from cleanplate.pipeline.recipe.recipe import Kind, Recipe
+from cleanplate.pipeline.schema.rows import Row
 from cleanplate.pipeline.stages.detect import allowed
 from cleanplate.pipeline.stages.inpaint import fill, masks_by_filler
 from cleanplate.pipeline.stages.rows import region_struct
 from cleanplate.pipeline.stages.segment import grow
 from cleanplate.pipeline.stages.verify import look_again
 
+if TYPE_CHECKING:
+    from cleanplate.models.segmenters.clicks import Clicks
+
 KEPT_PICTURES, KEPT_PIXELS, KEPT_RESULTS = 12, 200_000_000, 8
 """What is kept in memory: the newest pictures, and the newest results of each."""
 
 
+Point = tuple[float, float]
+
+
 class Stroke(BaseModel):
-    """One pull of the brush, in pixels of the upright picture. size: its width."""
+    """One pull of the brush, in pixels of the upright picture. size: its width. object: no brush, but a click: what
+    lies under its first point."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: Literal["paint", "erase"]
+    mode: Literal["paint", "erase", "object"]
     size: Annotated[float, Field(gt=0, le=4096)]
-    points: Annotated[tuple[tuple[float, float], ...], Field(min_length=1, max_length=20_000)]
+    points: Annotated[tuple[Point, ...], Field(min_length=1, max_length=20_000)]
 
 
 class Wanted(BaseModel):
@@ -87,6 +97,9 @@ class Picture:
     regions: dict[str, list[Region]] = field(default_factory=dict)
     """By the recipe's detectors, as their settings are in JSON."""
     results: OrderedDict[str, Result] = field(default_factory=OrderedDict)
+    clicks: tuple[str, Clicks] | None = None
+    """By the name of the weights: what knows the objects of this picture."""
+    objects: dict[tuple[str, Point], Mask] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -145,6 +158,21 @@ class Workspace:
             picture.regions[asked] = found
         return picture.regions[asked]
 
+    def object_at(self, key: str, recipe: Recipe, point: Point) -> Mask:
+        """HW bool: the object under x, y. Raises WeightsError, and ConfigError for a point outside the picture."""
+        picture, name = self.get(key), segmenters.sam_clicked(recipe)
+        if (name, point) not in picture.objects:
+            if picture.clicks is None or picture.clicks[0] != name:
+                self.doing = f"Encoding the picture with {name}"
+                picture.clicks = name, segmenters.by_clicks(recipe, picture.decoded.pixels)
+            self.doing = "Finding the object"
+            try:
+                found = picture.clicks[1](*point)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            picture.objects[name, point] = grow_mask(found, recipe.masks.grow_px)
+        return picture.objects[name, point]
+
     def run(self, key: str, wanted: Wanted) -> str:
         """Fill what is wanted, look at the result, write the file; the id of the result.
 
@@ -154,7 +182,12 @@ class Workspace:
         found = self.find(key, recipe)
         if any(not 0 <= n < len(found) for n in wanted.on):
             raise ConfigError("the finds have changed since: find again")
-        mask = painted([found[n].mask for n in wanted.on], wanted.strokes, *picture.size)
+        objects = {
+            s.points[0]: self.object_at(key, recipe, s.points[0])
+            for s in wanted.strokes
+            if s.mode == "object"
+        }
+        mask = painted([found[n].mask for n in wanted.on], wanted.strokes, *picture.size, objects)
         if not mask.any():
             raise ConfigError("nothing is masked: switch a find on, or paint with the brush")
         if mask.all():
@@ -166,7 +199,7 @@ class Workspace:
         job = masks_by_filler(row, fillers)
         self.doing = f"Filling with {' and '.join(job)}"
         # Not from what a person switched off either: it was found, and may be another of the same.
-        closed = painted([one.mask for one in found], wanted.strokes, *picture.size)
+        closed = painted([one.mask for one in found], wanted.strokes, *picture.size, objects)
         after = fill([picture.decoded.pixels], [job], fillers, [closed | mask])[0]
         self.doing = "Looking at the result"
         verifiers = kinds.verifiers(recipe) if recipe.verify.scope != "none" else []
@@ -201,10 +234,20 @@ def _allowed(region: Region, pixels: Image, recipe: Recipe) -> bool:
     return allowed(region, pixels, rule.model_copy(update={"min_score": None}))
 
 
-def painted(drawn: list[Mask], strokes: tuple[Stroke, ...], height: int, width: int) -> Mask:
-    """HW bool: the union of the masks, with the strokes laid over it one after the other."""
+def painted(
+    drawn: list[Mask],
+    strokes: tuple[Stroke, ...],
+    height: int,
+    width: int,
+    objects: Mapping[Point, Mask] | None = None,
+) -> Mask:
+    """HW bool: the union of the masks, with the strokes laid over it one after the other. objects: by the point that
+    was clicked."""
     canvas = rle.union(drawn, height, width).astype(np.uint8)
     for stroke in strokes:
+        if stroke.mode == "object":
+            canvas |= (objects or {})[stroke.points[0]].view(np.uint8)
+            continue
         # Far outside the picture is as good as just outside it, and fits OpenCV's fixed point numbers.
         points = np.clip(np.rint(np.array(stroke.points)), -20_000, 40_000).astype(np.int32).reshape(-1, 1, 2)
         value, thickness = int(stroke.mode == "paint"), max(1, round(stroke.size))
@@ -215,7 +258,7 @@ def painted(drawn: list[Mask], strokes: tuple[Stroke, ...], height: int, width: 
     return canvas.astype(bool)
 
 
-def _row(found: list[Found], mask: Mask) -> dict[str, Any]:
+def _row(found: list[Found], mask: Mask) -> Row:
     """The finds as the stages' rows have them, cut down to what is left of them under the brush."""
     kept = [(one.region, one.mask & mask) for one in found]
     boxes = [region_struct(region, cut) for region, cut in kept if cut.any()]

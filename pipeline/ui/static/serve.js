@@ -81,6 +81,20 @@ async function find() {
   }
 }
 
+/** The object under a point, found by Segment Anything, joins the mask. */
+async function pick(point) {
+  const picture = state.picture;
+  try {
+    problem(null);
+    const { mask } = await ask(`/api/pictures/${picture.id}/object`, { body: { recipe: panel.recipe, point } });
+    if (state.picture !== picture) return;
+    if (mask) await board.add(point, mask);
+    else problem(new Error("No object was found there."));
+  } catch (error) {
+    problem(error);
+  }
+}
+
 async function run() {
   if (!state.picture || state.running || panel.runButton.disabled) return;
   state.running = true;
@@ -88,7 +102,7 @@ async function run() {
   const picture = state.picture;
   try {
     problem(null);
-    const body = { recipe: panel.recipe, on: [...panel.on], strokes: board.strokes };
+    const body = { recipe: panel.recipe, on: [...panel.on], strokes: board.strokes.map(({ mode, size, points }) => ({ mode, size, points })) };
     const result = await ask(`/api/pictures/${picture.id}/run`, { body });
     if (state.picture !== picture) return;
     board.result = result;
@@ -107,7 +121,7 @@ async function run() {
 }
 
 function ready() {
-  const some = panel.on.size > 0 || board.strokes.some((stroke) => stroke.mode === "paint");
+  const some = panel.on.size > 0 || board.strokes.some((stroke) => stroke.mode !== "erase");
   panel.runButton.disabled = state.running || !some;
   panel.runButton.firstChild.textContent = state.running ? "Running …" : board.result ? "Run again" : "Run";
   for (const [id, list] of [["undo", board.strokes], ["redo", board.undone], ["clear", board.strokes]]) element(id).disabled = !list.length;
@@ -141,7 +155,7 @@ function setSize(size) {
 
 function tools() {
   into("shows", button("Mask", "Show the mask (1)", () => show("mask"), { "data-show": "mask" }), button("Result", "Show the result (2)", () => show("result"), { "data-show": "result", disabled: true }));
-  into("brushes", ...[["hand", "Hand", "Hand: switch finds, move the picture (v)"], ["paint", "Paint", "Paint the mask (b)"], ["erase", "Erase", "Erase the mask (e)"]].map(([tool, label, title]) => button(label, title, () => choose(tool), { "data-tool": tool })));
+  into("brushes", ...[["hand", "Hand", "Hand: switch finds, move the picture (v)"], ["paint", "Paint", "Paint the mask (b)"], ["erase", "Erase", "Erase the mask (e)"], ["object", "Object", start.choices.clicks ? `Mask the object under a click: ${start.choices.clicks}` : "Mask the object under a click (o)"]].map(([tool, label, title]) => button(label, title, () => choose(tool), { "data-tool": tool, disabled: tool === "object" && Boolean(start.choices.clicks) })));
   into("acts", button("↶", "Undo (Ctrl Z)", () => board.undo(), { id: "undo", disabled: true }), button("↷", "Redo (Ctrl Shift Z)", () => board.redo(), { id: "redo", disabled: true }), button("Clear", "Take all strokes away", () => board.clear(), { id: "clear", disabled: true }));
   const zoom = make("span", { role: "status" });
   into("zooms", button("−", "Zoom out (-)", () => board.zoomBy(0.7)), zoom, button("+", "Zoom in (+)", () => board.zoomBy(1 / 0.7)), button("Fit", "Fit (0)", () => board.zoomBy(0)));
@@ -151,7 +165,7 @@ function tools() {
 }
 
 const KEYS = {
-  b: () => choose("paint"), e: () => choose("erase"), v: () => choose("hand"), m: () => element("sheet").classList.toggle("quiet"),
+  b: () => choose("paint"), o: () => start.choices.clicks ?? choose("object"), e: () => choose("erase"), v: () => choose("hand"), m: () => element("sheet").classList.toggle("quiet"),
   "[": () => setSize(Math.round(board.size / 1.25)), "]": () => setSize(Math.round(board.size * 1.25) + 1),
   "+": () => board.zoomBy(1 / 0.7), "=": () => board.zoomBy(1 / 0.7), "-": () => board.zoomBy(0.7), 0: () => board.zoomBy(0),
   1: () => show("mask"), 2: () => show("result"),
@@ -200,7 +214,7 @@ function intake() {
 async function begin() {
   theme();
   start = await ask("/api/start");
-  board = new Board({ changed: () => panel && ready(), toggle: (n) => panel.toggle(n) });
+  board = new Board({ changed: () => panel && ready(), toggle: (n) => panel.toggle(n), pick });
   tools();
   panel = new Panel(start.recipe, start.choices, {
     find, run, on: (on) => { board.setOn(on); ready(); }, light: (n) => board.light(n),

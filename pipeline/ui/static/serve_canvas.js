@@ -8,12 +8,14 @@ const RED = "#ff2846";
 const SIDE = 2048; // of the canvas: a photograph's full size would cost a phone its memory
 
 export class Board {
-  /** changed: called when the mask is another one. toggle: with the number of a find that was pressed. */
-  constructor({ changed, toggle }) {
+  /** changed: called when the mask is another one. toggle: with the number of a find that was pressed. pick: with a
+      point whose object is asked for; it answers by `add`. */
+  constructor({ changed, toggle, pick }) {
     this.view = document.getElementById("view");
     this.sheet = document.getElementById("sheet");
     this.changed = changed;
     this.toggle = toggle;
+    this.pick = pick;
     this.tool = "paint";
     this.size = 40;
     this.zoom = 1;
@@ -106,8 +108,13 @@ export class Board {
     this.boxes.replaceChildren(...this.finds.map(({ box }, n) => boxed(box, `${this.on.has(n) ? "on" : "off"}${n === this.lit ? " lit" : ""}`)));
   }
 
-  drawStroke({ mode, size, points }, from) {
+  drawStroke({ mode, size, points, mask, drawn }, from) {
     const pen = this.canvas.getContext("2d");
+    if (mode === "object") {
+      pen.globalCompositeOperation = "source-over";
+      const [x0, y0, x1, y1] = mask.box.map((side) => side * this.scale);
+      return pen.drawImage(drawn, x0, y0, x1 - x0, y1 - y0);
+    }
     pen.globalCompositeOperation = mode === "paint" ? "source-over" : "destination-out";
     pen.strokeStyle = pen.fillStyle = RED;
     pen.lineCap = pen.lineJoin = "round";
@@ -137,6 +144,13 @@ export class Board {
     if (Math.hypot(point[0] - x, point[1] - y) < Math.max(1, stroke.size / 12)) return;
     stroke.points.push(point);
     this.drawStroke(stroke, stroke.points.length - 1);
+  }
+
+  /** The object under a point joins the mask, as a stroke that can be taken back. mask: as a find's. */
+  async add(point, mask) {
+    this.strokes.push({ mode: "object", size: 1, points: [point], mask, drawn: await tinted(mask.png) });
+    this.undone = [];
+    this.compose();
   }
 
   undo() {
@@ -178,6 +192,7 @@ export class Board {
       return;
     }
     event.preventDefault();
+    if (this.tool === "object") return this.pick(this.at);
     this.view.classList.add("pointed"); // The brush shows where one is; a frame is for the keyboard.
     this.view.focus({ preventScroll: true });
     this.sheet.setPointerCapture(event.pointerId);
@@ -225,16 +240,17 @@ export class Board {
   pressed(event) {
     this.view.classList.remove("pointed");
     if (this.shown !== "mask" || event.ctrlKey || event.metaKey || event.altKey || !this.picture) return;
-    const step = Math.max(4, this.tool === "hand" ? Math.max(this.picture.width, this.picture.height) / 60 : this.size / 2);
+    const step = Math.max(4, ["hand", "object"].includes(this.tool) ? Math.max(this.picture.width, this.picture.height) / 60 : this.size / 2);
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
     if (event.key in moves) {
       const from = this.at;
       const [dx, dy] = moves[event.key];
       this.at = [Math.min(Math.max(0, from[0] + dx), this.picture.width), Math.min(Math.max(0, from[1] + dy), this.picture.height)];
-      if (event.shiftKey && this.tool !== "hand") this.keyed(from, this.at);
+      if (event.shiftKey && ["paint", "erase"].includes(this.tool)) this.keyed(from, this.at);
       this.showCursor(true);
       this.reveal();
     } else if (event.key === " " && this.tool === "hand") this.press();
+    else if (event.key === " " && this.tool === "object") this.pick(this.at);
     else if (event.key === " ") this.keyed(this.at);
     else return;
     event.preventDefault();
@@ -255,7 +271,7 @@ export class Board {
     if (this.cursor.hidden) return;
     const screen = this.sheet.clientWidth / this.picture.width;
     const wide = Math.max(4, this.size * screen);
-    this.cursor.classList.toggle("cross", this.tool === "hand");
+    this.cursor.classList.toggle("cross", ["hand", "object"].includes(this.tool));
     Object.assign(this.cursor.style, { left: `${this.at[0] * screen}px`, top: `${this.at[1] * screen}px`, width: `${wide}px`, height: `${wide}px` });
   }
 

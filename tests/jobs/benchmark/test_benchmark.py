@@ -14,7 +14,7 @@ from PIL import Image
 from cleanplate.jobs.cli.app import main
 from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.evaluation import speed, speed_limits
-from cleanplate.models.lama.generator import LAMA
+from cleanplate.models.lama.params import LAMA
 
 QUICK = "inpaint,crops,exact,limit,memory,margins,pipeline,overhead"
 

@@ -11,7 +11,8 @@ import torch
 
 from cleanplate.jobs.cli.app import main
 from cleanplate.jobs.evaluate.instances import load_instances
-from cleanplate.models.lama.generator import LAMA, build_generator
+from cleanplate.models.lama.generator import build_generator
+from cleanplate.models.lama.params import LAMA
 from cleanplate.models.training.checkpoint import export_weights
 from cleanplate.pipeline.errors import ConfigError
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cleanplate.jobs.train.command import main, read_recipe
-from cleanplate.models.lama.generator import LAMA
+from cleanplate.models.lama.params import LAMA
 from cleanplate.models.training.lama.recipe import check_recipe
 
 DEMO = Path(__file__).parents[3] / "jobs" / "demo_photos"

@@ -30,7 +30,7 @@ from cleanplate.models.detectors.lettering.reading import is_lettering
 from cleanplate.models.metrics.pixelwise import mask_iou
 from cleanplate.models.segmenters.masks import grow, polygon_mask
 from cleanplate.models.training.data import PhotoBank
-from cleanplate.models.training.marks.glyphs import floor_fonts
+from cleanplate.models.training.marks.fonts import floor_fonts
 from cleanplate.models.training.marks.lines_data import LineSamples
 from cleanplate.models.types import Image, Mask
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from cleanplate.models.detectors.logos import LogoDetector, Mark, mark_of, shape_of
+from cleanplate.models.detectors.known_marks.places import shape_of
+from cleanplate.models.detectors.known_marks.reference import Mark, mark_of
+from cleanplate.models.detectors.logos import LogoDetector
 from cleanplate.models.types import Image
 from rigs.finders_rig import badge, laid
 
@@ -36,6 +38,17 @@ def test_found_at_any_size_turn_and_opacity(
     shared, either = found[0].mask & truth, found[0].mask | truth
     assert shared.sum() / truth.sum() > 0.85
     assert shared.sum() / either.sum() > 0.75
+
+
+def test_a_mark_that_scores_too_low_is_doubted(mark: Mark, photo: Callable[[str], Image]) -> None:
+    image, truth = laid(photo("coffee.jpg"), 120, 100, 90, 5, 0.8)
+    (found,) = LogoDetector([mark])([image])
+    strict = LogoDetector([mark], min_score=min(1.0, found[0].score * 1.1))
+    assert strict([image]) == [[]]
+    doubts = strict.with_doubts([image])[0]
+    assert 0 < len(doubts) <= 8
+    assert all(r.doubtful and r.mask is not None for r in doubts)
+    assert max((r.mask & truth).sum() for r in doubts) > 0.85 * truth.sum()  # type: ignore[operator]
 
 
 def test_many_in_one_picture_each_once(detector: LogoDetector, photo: Callable[[str], Image]) -> None:
@@ -80,7 +93,7 @@ def test_references_that_show_nothing_are_refused(colour: tuple[int, int, int, i
 
 
 def test_the_shape_lies_where_it_was_drawn(mark: Mark) -> None:
-    from cleanplate.models.detectors.logos import Place
+    from cleanplate.models.detectors.known_marks.places import Place
 
     _, truth = laid(np.zeros((300, 400, 3), np.uint8), 90, 40, 200, 12, 1.0)
     drawn = shape_of(mark, Place(190, 140, 200 * mark.side / 240, 12, 1.0), (300, 400))

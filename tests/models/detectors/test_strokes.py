@@ -10,8 +10,8 @@ from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
 from cleanplate.models.detectors.lettering.strokes import strokes, text_mask
-from cleanplate.models.metrics.pixelwise import mask_iou
-from cleanplate.models.segmenters.classic import SEGMENTERS, thickness
+from cleanplate.models.metrics.pixelwise import mask_iou, thickness
+from cleanplate.models.segmenters.classic import SEGMENTERS
 from cleanplate.models.segmenters.masks import grow
 from cleanplate.models.types import Image, Mask, Region
 

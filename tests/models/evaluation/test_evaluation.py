@@ -21,7 +21,8 @@ from cleanplate.models.evaluation.pairs import SHAPES, Pair, enlarged, make_pair
 from cleanplate.models.evaluation.pictures import curve, grid
 from cleanplate.models.evaluation.sheets import Picks
 from cleanplate.models.evaluation.tables import Scores, markdown
-from cleanplate.models.lama.generator import LAMA, build_generator
+from cleanplate.models.lama.generator import build_generator
+from cleanplate.models.lama.params import LAMA
 from cleanplate.models.metrics.inception import FidInception, features_of, frechet_distance
 from cleanplate.models.metrics.lpips import STAGES, Lpips, load_lpips, lpips
 from cleanplate.models.training.lama.recipe import FillWeights, Phase, TrainRecipe, check_recipe

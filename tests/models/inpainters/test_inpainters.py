@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from cleanplate.models.inpainters.copying import Textured
 from cleanplate.models.inpainters.crops import CropSettings
 from cleanplate.models.inpainters.inpainters import LamaInpainter, is_out_of_memory, simple_inpainters
-from cleanplate.models.lama.generator import LAMA, build_generator, inpaint_batch
+from cleanplate.models.lama.generator import build_generator, inpaint_batch
+from cleanplate.models.lama.params import LAMA
 from cleanplate.models.types import Inpainter
 
 SMALL = CropSettings(min_side=64, bucket=32, max_side=128)

@@ -11,7 +11,8 @@ import torch
 from cleanplate.jobs.cli.flags import add_recipe_flags, recipe_of
 from cleanplate.models.inpainters.crops import CropSettings
 from cleanplate.models.inpainters.inpainters import LamaInpainter
-from cleanplate.models.lama.generator import LAMA, LamaGenerator, build_generator
+from cleanplate.models.lama.generator import LamaGenerator, build_generator
+from cleanplate.models.lama.params import LAMA
 from cleanplate.models.lama.prefill import prefilled
 from cleanplate.models.lama.refine import RefineSettings, refine_image
 from cleanplate.models.types import Image, Mask

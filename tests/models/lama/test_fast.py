@@ -13,14 +13,8 @@ from cleanplate.models.evaluation.speed import random_generator
 from cleanplate.models.inpainters.crops import CropSettings
 from cleanplate.models.inpainters.inpainters import LamaInpainter
 from cleanplate.models.lama.fast.generator import fast_generator
-from cleanplate.models.lama.generator import (
-    LamaGenerator,
-    LamaParams,
-    Precision,
-    build_generator,
-    params_of,
-    to_input,
-)
+from cleanplate.models.lama.generator import LamaGenerator, Precision, build_generator, params_of, to_input
+from cleanplate.models.lama.params import LamaParams
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from cleanplate.models.lama.fast.cuda_graphs import graphed
 from cleanplate.models.lama.fast.generator import fast_generator
-from cleanplate.models.lama.generator import LAMA, Predict, build_generator
+from cleanplate.models.lama.generator import Predict, build_generator
+from cleanplate.models.lama.params import LAMA
 
 
 def test_a_shape_is_captured_when_it_comes_again_and_the_oldest_goes() -> None:

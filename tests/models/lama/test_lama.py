@@ -15,16 +15,14 @@ from torch import Tensor
 
 from cleanplate.models.lama.ffc import FFC, FourierUnit
 from cleanplate.models.lama.generator import (
-    LAMA,
     LamaGenerator,
-    LamaParams,
     build_generator,
     inpaint_batch,
     pad_symmetric,
-    padded_side,
     params_of,
     to_input,
 )
+from cleanplate.models.lama.params import LAMA, LamaParams, padded_side
 
 ORACLE = Path(__file__).parents[2] / "data" / "oracle"
 RECIPE: dict[str, Any] = runpy.run_path(str(ORACLE / "recipe.py"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cleanplate.models.lama.discriminator import NLayerDiscriminator
-from cleanplate.models.lama.generator import LamaParams, build_generator
+from cleanplate.models.lama.generator import build_generator
 from cleanplate.models.lama.losses import (
     LossWeights,
     discriminator_adversarial_loss,
@@ -27,6 +27,7 @@ from cleanplate.models.lama.losses import (
     perceptual_loss,
     r1_penalty,
 )
+from cleanplate.models.lama.params import LamaParams
 from cleanplate.models.lama.perceptual import DilatedResNet50
 from cleanplate.models.metrics.flip import flip_loss, flip_map
 from cleanplate.models.training.lama.objective import weave

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cleanplate.models.lama.generator import LAMA, LamaGenerator, LamaParams, build_generator, inpaint_batch
+from cleanplate.models.lama.generator import LamaGenerator, build_generator, inpaint_batch
+from cleanplate.models.lama.params import LAMA, LamaParams
 from cleanplate.models.lama.refine import (
     RefineSettings,
     decode,

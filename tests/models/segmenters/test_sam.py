@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from cleanplate.models.segmenters.clicks import Clicks
 from cleanplate.models.segmenters.masks import box_mask
-from cleanplate.models.segmenters.sam import SAM, SamSegmenter, build_sam, fitted, load_sam, package
+from cleanplate.models.segmenters.sam import SamSegmenter, fitted
+from cleanplate.models.segmenters.sam_network import SAM, build_sam, load_sam
+from cleanplate.models.segmenters.sam_package import package
 from cleanplate.models.types import Image, Region
 
 
@@ -56,6 +59,17 @@ def test_masks_equal_the_predictors(model: Any, photo: Callable[[str], Image], m
             # Batches of prompts add in another order: a logit at the threshold may fall on the other side.
             assert (fitted(theirs, region) == mask).mean() > 0.9999
     assert telling > 10, "the network's masks are trivial; the comparison says nothing"
+
+
+def test_the_object_under_a_click_is_the_predictors(model: Any, photo: Callable[[str], Image]) -> None:
+    image = np.ascontiguousarray(photo("coffee.jpg")[:, :301])
+    clicks, predictor = Clicks(SamSegmenter(model), image), package().SamPredictor(model)
+    predictor.set_image(image)
+    for point in ((10.0, 20.0), (150.5, 200.0), (300.0, image.shape[0] - 1.0)):
+        masks, quality, _ = predictor.predict(point_coords=np.array([point]), point_labels=np.ones(1))
+        assert (masks[quality.argmax()] == clicks(*point)).mean() > 0.9999
+    with pytest.raises(ValueError, match="outside the picture"):
+        clicks(301, 0)
 
 
 def test_calls_leave_no_state(model: Any, photo: Callable[[str], Image]) -> None:
@@ -163,7 +177,8 @@ def test_a_misfit_torchvision_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "torchvision" / "part.py").write_text("")
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from cleanplate.models.segmenters.sam import SAM, SamSegmenter, build_sam\n"
+        "from cleanplate.models.segmenters.sam import SamSegmenter\n"
+        "from cleanplate.models.segmenters.sam_network import SAM, build_sam\n"
         "SamSegmenter(build_sam(SAM['tiny']))\n"
         "left = [n for n in sys.modules if n.split('.')[0] == 'torchvision']\n"
         "assert not left, left\n"

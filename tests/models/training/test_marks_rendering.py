@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cleanplate.models.training.marks import glyphs
+from cleanplate.models.training.marks import fonts
 from cleanplate.models.training.marks.data import MarkSamples, _piece, lettered, varied
 from cleanplate.models.training.marks.figures import KINDS
 from cleanplate.models.training.marks.render import UNSEEN, plan_mark, render
 from cleanplate.models.training.marks.trials import Case, cases, score, standout, trial
 
-FONTS = glyphs.floor_fonts()
+FONTS = fonts.floor_fonts()
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +120,12 @@ def test_lettering_of_the_scene_is_no_mark_but_is_there(photo):
 
 def test_fonts_of_a_folder_are_sorted_by_what_they_hold(tmp_path):
     with pytest.raises(ValueError, match="no usable font"):
-        glyphs.load_fonts(tmp_path)
+        fonts.load_fonts(tmp_path)
     (tmp_path / "broken.ttf").write_bytes(b"not a font")
     with pytest.raises(ValueError, match="no usable font"):
-        glyphs.load_fonts(tmp_path)
+        fonts.load_fonts(tmp_path)
     assert set(FONTS.of_script) == {"latin"}
-    assert len(FONTS.faces) == 1 + len(glyphs.HERSHEY)
+    assert len(FONTS.faces) == 1 + len(fonts.HERSHEY)
 
 
 def test_cases_are_the_same_for_a_seed_and_cover_every_kind_and_level():

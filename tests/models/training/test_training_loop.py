@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from cleanplate.jobs.train.weights import load_encoder
 from cleanplate.models.devices import bf16_is_native
-from cleanplate.models.lama.generator import LAMA, LamaParams, build_generator, params_of
+from cleanplate.models.lama.generator import build_generator, params_of
 from cleanplate.models.lama.losses import LossWeights
+from cleanplate.models.lama.params import LAMA, LamaParams
+from cleanplate.models.metrics.pixelwise import thickness
 from cleanplate.models.training.checkpoint import (
     CheckpointError,
     export_weights,
@@ -30,7 +33,7 @@ from cleanplate.models.training.data import (
     load_bank,
     shrink,
 )
-from cleanplate.models.training.lama.batches import Batches, draw_batch
+from cleanplate.models.training.lama.batches import Batches, draw_batch, draw_mask
 from cleanplate.models.training.lama.loop import Extras, TrainingDiverged, say_substitutes, train
 from cleanplate.models.training.lama.objective import fill_losses
 from cleanplate.models.training.lama.peers import Peers
@@ -38,6 +41,7 @@ from cleanplate.models.training.lama.precision import available_precision
 from cleanplate.models.training.lama.recipe import FillWeights, Phase, TrainRecipe, learning_rate
 from cleanplate.models.training.lama.state import Initial, start
 from cleanplate.models.training.lama.validation import make_validation
+from cleanplate.models.training.lama.vgg import VggMaps
 from cleanplate.models.training.muon import orthogonalised
 
 
@@ -370,6 +374,39 @@ def test_an_encoder_takes_the_place_of_the_substitute(tmp_path, bank, validation
     (row,) = rows(tmp_path / "train.csv")
     assert float(row["perceptual"]) > 0
     assert row["perceptual_substitute"] == ""
+
+
+def test_the_best_by_perceptual_loss_is_kept_and_needs_an_encoder(tmp_path, bank, validation):
+    recipe = dataclasses.replace(RECIPE, phases=(Phase(2, 64, 2, 1e-3, 1e-3, fill=FillWeights(hole_l1=1)),))
+    recipe = dataclasses.replace(recipe, best_by="perceptual", validate_every=1)
+    with pytest.raises(ValueError, match="--encoder"):
+        train(recipe, bank, validation, tmp_path / "without")
+    train(recipe, bank, validation, tmp_path, extras=Extras(encoder=lambda x: [x]))
+    scores = [float(row["perceptual"]) for row in rows(tmp_path / "validation.csv")]
+    assert load_best(tmp_path)["scores"]["perceptual"] == pytest.approx(min(scores))
+    assert all(float(row["texture"]) > 0 for row in rows(tmp_path / "validation.csv"))
+
+
+def test_vgg_as_an_encoder_has_maps_of_one_strength(tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / "vgg.safetensors"
+    save_file(VggMaps().state_dict(), file)
+    encoder = load_encoder(str(file), "cpu")
+    maps = encoder(torch.rand(1, 3, 32, 32))
+    assert [tuple(m.shape[1:]) for m in maps] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    assert all(float(m.square().mean()) == pytest.approx(1, abs=0.05) for m in maps)
+    broken = {name: t for name, t in VggMaps().state_dict().items() if "21" not in name}
+    save_file(broken, file)
+    with pytest.raises(ValueError, match="not the weights of VGG-16"):
+        load_encoder(str(file), "cpu")
+
+
+def test_letters_as_holes_are_thin_and_repeat():
+    crop = drawn_photo(0, (128, 128))
+    masks = [draw_mask(np.random.default_rng(seed), crop, "letters", 0.55) for seed in range(6)]
+    assert all(0 < mask.mean() <= 0.55 and mask.shape == (128, 128) for mask in masks)
+    assert max(thickness(mask) for mask in masks) < 26
+    assert np.array_equal(masks[3], draw_mask(np.random.default_rng(3), crop, "letters", 0.55))
 
 
 def test_orthogonalised_evens_out_the_singular_values():

@@ -11,7 +11,7 @@ import torch
 from cleanplate.models.detectors.objects.plate_network import PlateNet, plates
 from cleanplate.models.training.checkpoint import CheckpointError
 from cleanplate.models.training.data import PhotoBank
-from cleanplate.models.training.marks.glyphs import floor_fonts
+from cleanplate.models.training.marks.fonts import floor_fonts
 from cleanplate.models.training.plates.data import PlateSamples, Vehicles, mirrored, targets, window
 from cleanplate.models.training.plates.draw import draw
 from cleanplate.models.training.plates.layouts import LAYOUTS, choose, written

@@ -18,8 +18,8 @@ from cleanplate.pipeline.engine.compaction import Compacted, compact
 from cleanplate.pipeline.engine.job import spread_here
 from cleanplate.pipeline.errors import RunStopped
 from cleanplate.pipeline.ledger import compactions, dataset_card, ledger, part_file, plan, statistics
-from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.ledger.orphans import orphans, sweep
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.ledger.review import Mark, Marks, asked
 from cleanplate.pipeline.storage.connect import LocalStore, Store, open_store
 from rigs.faultproxy import Fault
@@ -61,7 +61,7 @@ def test_the_same_rows_lie_in_fewer_parts(finished: Path, output: LocalStore) ->
     assert comparable(rows_of(output)) == before
     assert ledger.done(output) == units
     assert ledger.tally(output).rows == IMAGES
-    found = audit(output, source=LocalStore(finished / "in"))
+    found = prove(output, source=LocalStore(finished / "in"))
     assert (found.wrong, found.rows, found.checks["rows"].looked) == ([], IMAGES, 7)
     facts = statistics.gather(output, "", 5, 0)
     assert (facts.rows, len(facts.committed), facts.unreadable) == (IMAGES, 7, [])
@@ -108,7 +108,7 @@ def test_a_resumed_run_adds_to_it_and_the_next_compaction_takes_that(
     rows = rows_of(output)
     assert len({row["image_id"] for row in rows}) == len(rows) == IMAGES + 3
     assert {row["attempt"] for row in rows if row["status"] == "failed"} == {2}
-    assert audit(output, compare=False).wrong == []
+    assert prove(output, compare=False).wrong == []
 
 
 class Killed(BaseException):
@@ -160,7 +160,7 @@ def test_of_two_at_once_one_counts(output: LocalStore) -> None:
     assert all(removed for _, removed in sweep(output, 0))
     assert list(orphans(output)) == []
     assert comparable(rows_of(output)) == before
-    assert audit(output, compare=False).wrong == []
+    assert prove(output, compare=False).wrong == []
 
 
 def test_a_late_writer_of_a_replaced_part_changes_nothing(output: LocalStore) -> None:
@@ -170,7 +170,7 @@ def test_a_late_writer_of_a_replaced_part_changes_nothing(output: LocalStore) ->
     list(sweep(output, 0))
     assert output.put_new(f"parts/{name}", late)
     assert comparable(rows_of(output)) == before
-    assert audit(output, compare=False).wrong == []
+    assert prove(output, compare=False).wrong == []
     assert [(o.what, o.key) for o in orphans(output)] == [("replaced", f"parts/{name}")]
 
 
@@ -270,7 +270,7 @@ def test_pictures_outside_the_parts_stay_where_they_are(tmp_path: Path) -> None:
     done(output, rows=100)
     assert {orphan.what for orphan, removed in sweep(output, 0) if removed} == {"replaced"}
     assert [item.key for item in output.list("shards")] == shards
-    found = audit(output, source=LocalStore(tmp_path / "in"))
+    found = prove(output, source=LocalStore(tmp_path / "in"))
     assert (found.wrong, found.checks["image there"].looked) == ([], 3)
     assert clean(str(tmp_path / "in"), str(tmp_path / "out"), recipe) == []
 
@@ -286,6 +286,6 @@ def test_in_a_store_that_loses_acknowledgements_and_says_503(output: LocalStore,
     s3_faults.faults()
     assert len(compactions.generations(place)) == 1
     assert comparable(rows_of(place)) == comparable(rows_of(output))
-    assert audit(place, compare=False).wrong == []
+    assert prove(place, compare=False).wrong == []
     assert {o.what for o, removed in sweep(place, 0) if removed} == {"replaced"}
     assert comparable(rows_of(place)) == comparable(rows_of(output))

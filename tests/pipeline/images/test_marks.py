@@ -14,7 +14,7 @@ from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.images import c2pa_manifest, encode
 from cleanplate.pipeline.images.formats import png
-from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.storage.connect import LocalStore
 from rigs import bad_images
 from rigs.bad_images import jpeg, picture, save
@@ -127,7 +127,7 @@ def test_a_run_signs_what_it_edits(tmp_path: Path, signer: tuple[str, str]) -> N
     assert b"c2pa" in face["image"]["bytes"]
     assert TERM in face["image"]["bytes"]
     assert b"c2pa" not in none["image"]["bytes"], "an image that was not edited says nothing"
-    assert audit(LocalStore(tmp_path / "out")).wrong == []
+    assert prove(LocalStore(tmp_path / "out")).wrong == []
     secret = Path(signer[1]).read_text().splitlines()[1].encode()
     assert not any(secret in p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())
 
@@ -160,4 +160,4 @@ def test_a_rotated_jpeg_is_stored_upright_when_asked(tmp_path: Path) -> None:
     assert (after.orientation, after.height, after.width) == (1, row["height"], row["width"])
     assert row["untouched"] == {"pixels_equal": True, "jpeg_blocks_equal": True}
     assert "turned upright" in row["note"]
-    assert audit(LocalStore(tmp_path / "out")).wrong == []
+    assert prove(LocalStore(tmp_path / "out")).wrong == []

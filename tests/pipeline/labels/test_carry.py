@@ -23,6 +23,7 @@ from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.factory.label_files import entry
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.labels import carry, forms
+from cleanplate.pipeline.labels.label import REMOVED as SHARE
 from cleanplate.pipeline.recipe.run_sections import Labels
 from rigs.flow_rig import rows_of
 
@@ -118,7 +119,7 @@ def test_coco_comes_out_as_coco(place: Path) -> None:
     assert found.dataset["licenses"] == coco()["licenses"]
     by_id = {one["id"]: one for one in coco()["annotations"]}
     assert found.anns[13] == by_id[13]
-    assert found.anns[12] == {**by_id[12], forms.REMOVED: touched(place)}
+    assert found.anns[12] == {**by_id[12], SHARE: touched(place)}
     changes = list(csv.DictReader((out / "changes.csv").open()))
     assert [(c["label"], c["class"], c["what"], c["removed_share"], c["why"]) for c in changes] == [
         ("11", "cat", "dropped", "1.0000", "removed"),
@@ -248,9 +249,9 @@ def test_tables_of_one_row_a_label(place: Path, write: Callable[[Path], Path]) -
             json.loads(out) if labels.suffix == ".json" else [json.loads(line) for line in out.splitlines()]
         )
     assert [row["own"] for row in rows] == ["2", "3"]
-    assert float(rows[0][forms.REMOVED]) == touched(place)
-    assert not rows[1].get(forms.REMOVED)
-    same = [{k: str(v) for k, v in row.items() if k != forms.REMOVED} for row in rows]
+    assert float(rows[0][SHARE]) == touched(place)
+    assert not rows[1].get(SHARE)
+    same = [{k: str(v) for k, v in row.items() if k != SHARE} for row in rows]
     assert same == [{k: str(v) for k, v in row.items()} for row in ROWS[1:3]]
 
 

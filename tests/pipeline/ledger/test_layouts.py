@@ -21,8 +21,9 @@ from cleanplate.pipeline.errors import ConfigError, RowError
 from cleanplate.pipeline.images import encode
 from cleanplate.pipeline.images.formats.table import FORMATS
 from cleanplate.pipeline.ledger import layouts, ledger
-from cleanplate.pipeline.ledger.audit import audit
 from cleanplate.pipeline.ledger.orphans import sweep
+from cleanplate.pipeline.ledger.proof import prove
+from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import tar_file
 from cleanplate.pipeline.storage.address import Inner, inner_of, key_of, order_of
@@ -88,7 +89,7 @@ def test_a_tree_of_files_mirrors_the_source(tmp_path: Path) -> None:
         "naïve ☃ 文.webp",
     }
     assert {row["status"] for row in rows} == {"cleaned", "unchanged", "failed"}
-    found = audit(LocalStore(tmp_path / "out"), source=LocalStore(tmp_path / "in"))
+    found = prove(LocalStore(tmp_path / "out"), source=LocalStore(tmp_path / "in"))
     assert found.wrong == []
     assert found.checks["image there"].looked == 7
     assert clean(source, output, faces(**{"output.layout": "files"})) == []
@@ -127,10 +128,10 @@ def test_what_a_killed_attempt_left_harms_nothing_and_is_swept(tmp_path: Path) -
     clean(source, str(output), faces(**{"output.layout": "files"}))
     assert len(check_rows(str(output))) == 9
     store = LocalStore(output)
-    assert audit(store).wrong == []
+    assert prove(store).wrong == []
     swept = {(orphan.what, orphan.key) for orphan, _ in sweep(store, 0)}
     assert swept == {("picture", "images/same/a.jpg"), ("picture", "images/lost.jpg")}
-    assert audit(store).wrong == []
+    assert prove(store).wrong == []
 
 
 def test_a_lost_or_changed_picture_is_found(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_lost_or_changed_picture_is_found(tmp_path: Path) -> None:
     clean(source, str(output), faces(**{"output.layout": "files"}))
     (output / "images" / "same" / "a.jpg").unlink()
     (output / "images" / "same" / "a.png").write_bytes(save(picture(seed=3), "PNG"))
-    assert audit(LocalStore(output)).wrong == ["image there", "output hash", "outside"]
+    assert prove(LocalStore(output)).wrong == ["image there", "output hash", "outside"]
 
 
 def test_shards_hold_the_pictures_and_their_provenance(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_shards_hold_the_pictures_and_their_provenance(tmp_path: Path) -> None:
                 assert hashlib.sha256(tar.extractfile(shown).read()).hexdigest() == seen[key]["output_sha256"]  # type: ignore[union-attr]
     assert seen.keys() == {key for key, row in rows.items() if row["image"]}
     assert {k: v["source_uri"] for k, v in seen.items()} == {k: rows[k]["source_uri"] for k in seen}
-    assert audit(LocalStore(output), source=LocalStore(tmp_path / "in")).wrong == []
+    assert prove(LocalStore(output), source=LocalStore(tmp_path / "in")).wrong == []
     assert list(sweep(LocalStore(output), 0)) == []
 
 
@@ -175,7 +176,7 @@ def test_a_shard_that_is_there_decides_what_the_part_says(tmp_path: Path) -> Non
     put_photos(source, 4)
     run = runs.start(source, str(output), faces(**{"output.layout": "webdataset"}))
     (unit,) = runs.plan_new(run)
-    receipts: list[ledger.Receipt] = []
+    receipts: list[Receipt] = []
     runs.execute(run, [unit], "here", receipts.append)
     first = committed(LocalStore(output), unit.name)
     shard = (output / layouts.shard_key(unit.name)).read_bytes()
@@ -330,7 +331,7 @@ def test_layouts_in_a_bucket(tmp_path: Path, s3: Bucket, layout: str) -> None:
             data = layouts.with_bytes(store, row)["image"]["bytes"]
             assert hashlib.sha256(data).hexdigest() == row["output_sha256"]
     assert sum(row["image"] is not None for row in rows) == 7
-    found = audit(store, source=LocalStore(tmp_path / "in"))
+    found = prove(store, source=LocalStore(tmp_path / "in"))
     assert (found.wrong, found.checks["image there"].looked) == ([], 7)
     assert clean(source, output, recipe) == []
     place = "images" if layout == "files" else "shards"

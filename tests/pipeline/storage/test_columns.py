@@ -17,7 +17,7 @@ import pytest
 from cleanplate.jobs.__main__ import main
 from cleanplate.pipeline.engine import run
 from cleanplate.pipeline.ledger import ledger
-from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.storage.connect import LocalStore
 from rigs.run_here import clean, picture
 
@@ -89,7 +89,7 @@ def test_columns_go_through(tmp_path: Path, form: str, layout: str) -> None:
     output = clean(tmp_path, "--output-layout", layout)
     assert same(carried(output), table())
     assert ledger.tally(output).statuses["failed"] == 1
-    assert audit(output, source=LocalStore(tmp_path / "in")).wrong == []
+    assert prove(output, source=LocalStore(tmp_path / "in")).wrong == []
     assert main(["compact", output.url]) == 0
     assert same(carried(output), table())
     if layout == "webdataset":

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import RowError, StorageError
 from cleanplate.pipeline.ledger import cut, ledger, plan
-from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import arrow_file, containers
 from cleanplate.pipeline.storage.address import inner_of
 from cleanplate.pipeline.storage.connect import LocalStore, Store
-from cleanplate.pipeline.storage.containers import image_column, read_image, read_images
+from cleanplate.pipeline.storage.containers import read_image, read_images
+from cleanplate.pipeline.storage.image_columns import image_column
 from cleanplate.pipeline.storage.range_file import RangeFile
 from rigs.bad_images import jpeg, picture, save
 from rigs.flow_rig import clean, faces, folder, rows_of
@@ -411,7 +412,7 @@ def test_a_run_over_containers(tmp_path: Path, name: str) -> None:
     clean(str(tmp_path / "in"), str(tmp_path / "out"), recipe)
     rows = rows_of(str(tmp_path / "out"))
     assert Counter(row["status"] for row in rows) == {"cleaned": 1, "unchanged": 6, "failed": 1}
-    found = audit(LocalStore(tmp_path / "out"), source=LocalStore(tmp_path / "in"))
+    found = prove(LocalStore(tmp_path / "out"), source=LocalStore(tmp_path / "in"))
     assert (found.wrong, found.checks["nothing lost"].looked) == ([], 8)
     assert clean(str(tmp_path / "in"), str(tmp_path / "out"), recipe) == []
     if layout == "files":

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cleanplate.pipeline.engine import run
 from cleanplate.pipeline.ledger import ledger
-from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.recipe.recipe import Recipe, load
 from cleanplate.pipeline.storage.connect import Store, open_store
 from rigs.flow_rig import rows_of
@@ -77,7 +77,7 @@ def test_an_image_is_told_as_replaced_and_planned_anew(place: str, recipe: Recip
     again(place, recipe, retry_failed=True)  # That version is gone: nothing to try again.
     assert max(row["attempt"] for row in rows_of(output)) == 1
     assert not list(ledger.failed(output))
-    assert audit(output, source=source).wrong == []
+    assert prove(output, source=source).wrong == []
 
 
 def test_rows_of_a_container_are_told_as_replaced(place: str, recipe: Recipe) -> None:

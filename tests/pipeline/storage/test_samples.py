@@ -14,7 +14,7 @@ import pytest
 
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.ledger import ledger, plan
-from cleanplate.pipeline.ledger.audit import audit
+from cleanplate.pipeline.ledger.proof import prove
 from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import containers, samples, tar_file
 from cleanplate.pipeline.storage.address import identity_of, inner_of
@@ -79,11 +79,11 @@ def test_members_go_through_also_after_a_killed_run(tmp_path: Path, layout: str)
     put(tmp_path, files)
     output = clean(tmp_path, "--output-layout", layout)
     assert carried(output, NAMES) == right(files, NAMES)
-    assert audit(output, source=LocalStore(tmp_path / "in")).wrong == []
+    assert prove(output, source=LocalStore(tmp_path / "in")).wrong == []
     for part in sorted((tmp_path / "out" / "parts").iterdir())[::2]:
         part.unlink()  # as if killed before these were put
     assert carried(clean(tmp_path, "--output-layout", layout), NAMES) == right(files, NAMES)
-    assert audit(output, source=LocalStore(tmp_path / "in")).wrong == []
+    assert prove(output, source=LocalStore(tmp_path / "in")).wrong == []
     if layout == "webdataset":
         _tars_hold(tmp_path / "out" / "shards", by_key(output), right(files, NAMES))
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from cleanplate.pipeline.engine import queues
-from cleanplate.pipeline.ledger.ledger import Problem, Receipt
+from cleanplate.pipeline.ledger.receipt import Problem, Receipt
 from cleanplate.pipeline.ui.progress import Notebook, Progress
 from cleanplate.pipeline.ui.terminal import as_html, clock, line, panel
 from rigs.flow_rig import clean, faces, folder, put_photos

@@ -11,10 +11,12 @@ import pytest
 from cleanplate.pipeline.engine import run as runs
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.images import encode
+from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage.connect import open_store
 from cleanplate.pipeline.ui.serve import options, sources, views, workspace
 from cleanplate.pipeline.ui.serve.workspace import Stroke, Wanted, Workspace
 from rigs.flow_rig import clean, faces
+from rigs.model_files import sam_checkpoint
 from rigs.scenes import DEMO_PHOTOS
 
 FACE = (DEMO_PHOTOS / "astronaut.jpg").read_bytes()
@@ -90,6 +92,31 @@ def test_painted_and_erased_pixels_are_the_ones_that_change(table: tuple[Workspa
         outcome.run(key, Wanted.model_validate({"recipe": faces(), "strokes": strokes[1:]}))
     with pytest.raises(ConfigError, match="find again"):
         outcome.run(key, Wanted(recipe=faces(), on=(7,)))
+
+
+def test_the_object_under_a_click_is_a_stroke(table: tuple[Workspace, str], tmp_path: Path) -> None:
+    opened, key = table
+    path = str(sam_checkpoint(tmp_path / "sam.pth"))
+    recipe = load(None, {"remove": ["face"], "masks.segmenter": "sam", "masks.checkpoint": path})
+    usable = {one["name"]: one["lacks"] for one in options.of(recipe)["segmenters"]}
+    assert usable["sam"] is None, "the recipe's own checkpoint is here"
+    alone = opened.object_at(key, recipe, (40.0, 30.0))
+    assert alone is opened.object_at(key, recipe, (40.0, 30.0)), "found once"
+    strokes = [
+        {"mode": "object", "size": 1, "points": [[40.0, 30.0]]},
+        {"mode": "erase", "size": 60, "points": [[200, 200]]},
+    ]
+    objects = {(40.0, 30.0): alone}
+    wanted = Wanted.model_validate({"recipe": recipe, "strokes": strokes})
+    mask = workspace.painted([], wanted.strokes, *alone.shape, objects)
+    assert not (mask & ~alone).any()
+    assert not mask[200, 200]
+    with pytest.raises(ConfigError, match="outside the picture"):
+        opened.object_at(key, recipe, (4000.0, 30.0))
+
+
+def test_clicks_lack_what_no_machine_here_has() -> None:
+    assert "cleanplate weights fetch sam-vit-b" in options.of(faces())["clicks"]
 
 
 def test_the_workspace_keeps_the_newest(table: tuple[Workspace, str]) -> None:

@@ -54,7 +54,7 @@ class Pose:
 class Looked:
     """The surroundings of a pose, `fine` pixels for the mark's long side, in which poses near by can be tested.
 
-    image: HWC uint8 RGB. render draws the mark; it is that of a `logos.Mark`.
+    image: HWC uint8 RGB. render draws the mark; it is that of a `reference.Mark`.
     """
 
     def __init__(self, image: Image, render: Render, pose: Pose, fine: int) -> None:

@@ -1,4 +1,4 @@
-"""Every check of the audit: one defect planted, and exactly that check speaks."""
+"""Every check of the proof: one defect planted, and exactly that check speaks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import ConfigError
 from cleanplate.pipeline.images import encode, rle
 from cleanplate.pipeline.ledger import ledger, part_file
-from cleanplate.pipeline.ledger.audit import CHECKS, audit, readable
+from cleanplate.pipeline.ledger.checks import CHECKS
 from cleanplate.pipeline.ledger.orphans import sweep
+from cleanplate.pipeline.ledger.proof import prove, readable
 from cleanplate.pipeline.storage.connect import LocalStore
 from rigs.flow_rig import clean, faces, put_photos
 from rigs.scenes import DEMO_PHOTOS
@@ -51,11 +52,11 @@ def place(finished: Path, tmp_path: Path) -> LocalStore:
 
 
 def wrong(output: LocalStore, source: Path | None = None) -> list[str]:
-    return audit(output, source=LocalStore(source) if source else None).wrong
+    return prove(output, source=LocalStore(source) if source else None).wrong
 
 
 def test_a_sound_output_has_nothing_wrong_and_every_check_looked(finished: Path) -> None:
-    found = audit(LocalStore(finished / "out"), source=LocalStore(finished / "in"))
+    found = prove(LocalStore(finished / "out"), source=LocalStore(finished / "in"))
     assert found.wrong == []
     assert found.rows == 9
     assert [name for name, check in found.checks.items() if not check.looked] == []
@@ -195,7 +196,7 @@ ROWS: dict[str, tuple[str, Callable[[Row], object], list[str]]] = {
 def test_a_defect_in_a_row(place: LocalStore, defect: str) -> None:
     ending, change, checks = ROWS[defect]
     plant(place, ending, change)
-    found = audit(place)
+    found = prove(place)
     assert found.wrong == checks
     for name in checks:
         assert found.checks[name].wrong == 1
@@ -206,7 +207,7 @@ def test_a_row_dropped_and_a_row_doubled(place: LocalStore, finished: Path) -> N
     name = part_of(place, "face.png")
     rewrite(place, name, lambda rows: [r for r in rows if not r["source_uri"].endswith("face.png")])
     assert wrong(place) == ["rows"]
-    found = audit(place, source=LocalStore(finished / "in"))
+    found = prove(place, source=LocalStore(finished / "in"))
     assert found.wrong == ["rows", "nothing lost"]
     assert "face.png" in found.checks["nothing lost"].examples[0]
     rewrite(place, name, lambda rows: [*rows, rows[0]])
@@ -217,12 +218,12 @@ def test_a_part_deleted_doubled_truncated_and_of_another_shape(place: LocalStore
     first, second, _ = ledger.part_keys(place)
     whole = place.get(f"parts/{first}")
     place.put("parts/00-00000009-0123456789ab.parquet", whole)
-    found = audit(place)
+    found = prove(place)
     assert found.wrong == ["planned", "unique"]
     assert "a part that no plan names" in found.checks["planned"].examples[0]
     place.delete("parts/00-00000009-0123456789ab.parquet")
     place.delete(f"parts/{second}")
-    found = audit(place, source=LocalStore(finished / "in"))
+    found = prove(place, source=LocalStore(finished / "in"))
     assert found.wrong == ["planned", "nothing lost"]
     assert "not committed" in found.checks["planned"].examples[0]
     place.put(f"parts/{first}", whole[: len(whole) // 2])
@@ -263,9 +264,9 @@ def test_a_source_that_changed_or_went(finished: Path, tmp_path: Path) -> None:
     assert wrong(store, source) == ["source there"]
     shutil.rmtree(source)
     assert not readable(LocalStore(source))
-    assert audit(store, compare=False).wrong == []
+    assert prove(store, compare=False).wrong == []
     with pytest.raises(ConfigError, match="was made of"):
-        audit(store, source=LocalStore(finished / "in"))
+        prove(store, source=LocalStore(finished / "in"))
 
 
 def test_every_status_that_the_writer_makes_passes(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_every_status_that_the_writer_makes_passes(tmp_path: Path) -> None:
         "webp": {"output.format": "webp", "output.quality": 60},
     }.items():
         clean(str(source), str(tmp_path / name), faces(**flags))
-        found = audit(LocalStore(tmp_path / name), source=LocalStore(source))
+        found = prove(LocalStore(tmp_path / name), source=LocalStore(source))
         assert found.wrong == [], name
         assert found.rows == 4
     assert found.checks["edit seen"].looked == 4
@@ -329,7 +330,7 @@ def test_sweep_of_a_bucket(finished: Path, s3) -> None:  # type: ignore[no-untyp
     assert {item.key for item in output.list()} == before
     left = client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", [])
     assert [upload["Key"] for upload in left] == ["elsewhere/half.parquet"], "other people's uploads stay"
-    assert audit(output, compare=False).wrong == []
+    assert prove(output, compare=False).wrong == []
 
 
 def test_the_record_names_what_the_checks_promise(finished: Path) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from cleanplate.pipeline.schema.rows import Row as Row
+
 VERSION = "part/2"
 """Of a part's columns. part/1 had no edited_rle and no verifiers."""
 VERSIONS = ("part/1", VERSION)
 """What is read. A column that a part has not is null in its rows."""
-Row = dict[str, Any]
-"""Columns of one image by name: what a part holds of it, or will."""
+StoredRow = dict[str, Any]
+"""A row of a part, with any of its columns, as `to_pylist` gives it."""
 STATUSES = ("unchanged", "cleaned", "hidden", "residual", "skipped", "failed")
 STAGES = ("read", "detect", "segment", "inpaint", "verify", "write")
 MODEL_STAGES = STAGES[1:5]
@@ -255,6 +257,11 @@ def with_columns(table: pa.Table, schema: pa.Schema, values: Mapping[str, Sequen
         at = table.schema.get_field_index(field.name)
         table = table.append_column(field, array) if at < 0 else table.set_column(at, field, array)
     return table
+
+
+def with_rows(table: pa.Table, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """As `with_columns`. rows: one a row of the table, with a key for each column of `schema`."""
+    return with_columns(table, schema, {name: [row[name] for row in rows] for name in schema.names})
 
 
 def merged(schema: pa.Schema, adds: pa.Schema) -> pa.Schema:

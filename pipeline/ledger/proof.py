@@ -1,4 +1,4 @@
-"""The audit of an output: the ledger, the plan and every part, read again and believed in nothing.
+"""The proof of an output: the ledger, the plan and every part, read again and believed in nothing.
 
 A part is in memory at a time, and 20 bytes for each row (200 MB for ten million): its id and its attempt, to find
 what is there twice and what is lost.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,81 +20,25 @@ import pyarrow.parquet as pq
 
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.errors import CleanplateError, ConfigError, ContractError, DamagedError, StorageError
-from cleanplate.pipeline.ledger import audit_rows, compactions, layouts, ledger, part_file, plan
-from cleanplate.pipeline.ledger.audit_rows import Finding, Row
+from cleanplate.pipeline.ledger import compactions, layouts, ledger, part_file, plan, proof_rows
+from cleanplate.pipeline.ledger.checks import EXAMPLES, Proof
+from cleanplate.pipeline.ledger.proof_rows import Finding, Row
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.containers import read_images
 from cleanplate.pipeline.storage.parquet_file import Fetched
 
-CHECKS = {
-    "planned": "every unit of the plan lies in a part, and every part is of units of the plan",
-    "readable": "every part is a whole Parquet file",
-    "sealed": "every byte of a part is as it was written: the sha256 in its footer holds",
-    "schema": "every part has the columns of its version (pipeline/schema.py)",
-    "rows": "every part holds exactly the rows that its units planned",
-    "unique": "no row is committed twice: an id and attempt in two places",
-    "identity": "image_id is the hash of source_uri and source_version",
-    "recipe": "every row was made by the recipe of run.json",
-    "status": "a known status that fits the row's error, mask, residual and picture",
-    "masks": "masks decode, add up to the picture's size, and cover what the row says",
-    "image there": "the picture that a row names lies where it says (layouts files and webdataset)",
-    "output hash": "output_sha256 is the hash of image.bytes",
-    "image": "the output picture decodes, to the format and size that the row says",
-    "edited": "masked rows do not hold the source's very bytes",
-    "source there": "the source can be read again",
-    "source hash": "the source's bytes are those that were read",
-    "edit seen": "some pixel inside the mask differs from the source",
-    "edited area": "edited_rle holds the mask, and what its file's blocks carry along, and no more",
-    "outside": "every pixel outside edited_rle, and every JPEG block that the mask does not touch, equals the source's",
-    "nothing lost": "every object that the source lists has a row",
-}
-"""Check -> what is true when nothing is wrong, in the order in which they are shown."""
-
-EXAMPLES = 3
 _ROWS_AT_ONCE = 32
 _SEEN = np.dtype([("id", "S17"), ("attempt", "<i4")])
 
 
-@dataclass
-class Check:
-    """How often a check was made, how often it found something wrong, and the first few examples."""
-
-    looked: int = 0
-    wrong: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, where: str, wrong: str | None) -> None:
-        self.looked += 1
-        if wrong is not None:
-            self.wrong += 1
-            if len(self.examples) < EXAMPLES:
-                self.examples.append(f"{where}: {wrong}")
-
-
-@dataclass
-class Audit:
-    """What was found: a Check for each name of CHECKS, also for those that had nothing to look at."""
-
-    checks: dict[str, Check] = field(default_factory=lambda: {name: Check() for name in CHECKS})
-    rows: int = 0
-
-    @property
-    def wrong(self) -> list[str]:
-        """The names of the checks that found something wrong."""
-        return [name for name, check in self.checks.items() if check.wrong]
-
-    def add(self, check: str, where: str, wrong: str | None) -> None:
-        self.checks[check].add(where, wrong)
-
-
-def audit(
+def prove(
     output: Store,
     *,
     compare: bool = True,
     source: Store | None = None,
     on_part: Callable[[int, int], None] = lambda done, parts: None,
-) -> Audit:
+) -> Proof:
     """Read all of a run's output again and say what is wrong with it.
 
     compare: read each row's source again and compare. source: also list it, and look for a row for each object;
@@ -104,7 +48,7 @@ def audit(
     record = ledger.read_record(output)
     if source is not None and source.url != record["source"]:
         raise ConfigError(f"{output.url} was made of {record['source']}, not of {source.url}")
-    found = Audit()
+    found = Proof()
     units = _planned(output, found)
     places = ledger.located(output)
     for name in sorted(units.keys() - places.keys()):
@@ -130,7 +74,7 @@ def audit(
     return found
 
 
-def _planned(output: Store, found: Audit) -> dict[str, plan.Unit]:
+def _planned(output: Store, found: Proof) -> dict[str, plan.Unit]:
     units: dict[str, plan.Unit] = {}
     for generation in plan.generations(output):
         try:
@@ -160,7 +104,7 @@ def _part(
     name: str,
     units: list[_Unit],
     rules: _Rules,
-    found: Audit,
+    found: Proof,
     threads: ThreadPoolExecutor,
 ) -> npt.NDArray[Any]:
     """Look at one part; returns its rows' ids and attempts, none where it cannot be read."""
@@ -193,7 +137,7 @@ def _part(
     return seen_of(table["image_id"].to_pylist(), table["attempt"].to_pylist())
 
 
-def _units(output: Store, name: str, units: list[_Unit], table: pa.Table, found: Audit) -> None:
+def _units(output: Store, name: str, units: list[_Unit], table: pa.Table, found: Proof) -> None:
     """Each unit from its first row to the next unit's, the last one to the part's end."""
     units = sorted(units, key=lambda unit: unit.first)
     ends = [*(unit.first for unit in units[1:]), table.num_rows]
@@ -228,11 +172,11 @@ def _row(row: Row, source: Fetched | None, rules: _Rules, version: str) -> list[
         except StorageError as error:
             _pass_on(error)
             return [("image there", _message(error))]
-    findings += audit_rows.of_row(row, rules.digest)
+    findings += proof_rows.of_row(row, rules.digest)
     if isinstance(source, CleanplateError):
         return [*findings, ("source there", _message(source))]
     if source is not None:
-        findings += [("source there", None), *audit_rows.against_source(row, source, version)]
+        findings += [("source there", None), *proof_rows.against_source(row, source, version)]
     return findings
 
 
@@ -264,14 +208,14 @@ def _short(image_id: str | None) -> bytes:
         return b"?"  # No id: the check "identity" reports it.
 
 
-def _unique(rows: npt.NDArray[Any], found: Audit) -> None:
+def _unique(rows: npt.NDArray[Any], found: Proof) -> None:
     twice = rows[1:][rows[1:] == rows[:-1]]
     check = found.checks["unique"]
     check.looked, check.wrong = len(rows), len(twice)
     check.examples = [f"image_id {r['id'][:16].hex()}..., attempt {r['attempt']}" for r in twice[:EXAMPLES]]
 
 
-def _nothing_lost(known: npt.NDArray[Any], source: Store, recipe: Recipe, found: Audit) -> None:
+def _nothing_lost(known: npt.NDArray[Any], source: Store, recipe: Recipe, found: Proof) -> None:
     for row in plan.listed(source, recipe):
         name = np.bytes_(_short(row.image_id))
         at = int(np.searchsorted(known, name))
