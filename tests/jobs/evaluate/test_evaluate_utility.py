@@ -70,6 +70,9 @@ def test_hidden_faces_leave_persons_and_their_labels(
     assert "left out: 1 x label 'bagpipe'" in printed
     assert "lies outside the picture" in printed
     assert Path("out/table.md").read_text() in printed
+    assert "AP by kind" in printed
+    assert (before["difference"], dropped["difference"]) == (0, None)
+    assert carried["difference"] == pytest.approx(carried["ap"] - before["ap"])
 
 
 def test_removed_persons_take_their_labels_along(labelled: Path) -> None:
