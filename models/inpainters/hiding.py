@@ -58,14 +58,14 @@ class Pixelate:
     """Mean colours of what is under the mask, on a grid of `cells` along the longer side of each box, none smaller
     than `smallest` pixels, each lighter or darker by up to `noise` grey levels.
 
-    With 5 cells and 16 levels no face of 40 was detected any more, with 8 and none every fifth (docs/notebook.md). The
+    With 5 cells and 8 levels no face of 40 was detected any more, with 8 and none every fifth (docs/notebook.md). The
     noise follows from the hidden pixels themselves: the same picture gives the same mosaic, and who has only the mosaic
     cannot take it off. Hides, does not remove: who has the same photograph can still tell that it is the one.
     """
 
     cells: int = 5
     smallest: float = 4.0
-    noise: int = 16
+    noise: int = 8
     name: str = "pixelate"
 
     def __call__(
