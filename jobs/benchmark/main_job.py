@@ -6,12 +6,14 @@ import hashlib
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from cleanplate.jobs.benchmark.rivals import Rival
 from cleanplate.models.devices import limit_threads
 from cleanplate.pipeline import schema
 from cleanplate.pipeline.engine.job import stages_of
@@ -44,10 +46,16 @@ class Metered(Worker):
             self.cpu_s[stage.name] += time.process_time() - start
 
 
-def main_job(files: Mapping[str, bytes], seconds: float, kinds: Mapping[str, Any] = KINDS) -> dict[str, Any]:
+def main_job(
+    files: Mapping[str, bytes],
+    seconds: float,
+    kinds: Mapping[str, Any] = KINDS,
+    others: Mapping[str, Rival] | None = None,
+) -> dict[str, Any]:
     """A row for each recipe and photograph, one thread: megapixels, status, CPU seconds of each stage.
 
-    Recipes take turns at each photograph, as long as there is time: at least one photograph. files: name -> JPEG.
+    Recipes and other programs take turns at each photograph, as long as there is time: at least one photograph.
+    files: name -> JPEG.
     """
     end = time.perf_counter() + seconds
     limit_threads(1)
@@ -61,22 +69,32 @@ def main_job(files: Mapping[str, bytes], seconds: float, kinds: Mapping[str, Any
                 break
             path = Path(folder, name)
             path.write_bytes(data)
-            turns = list(workers.items())
-            for kind, worker in turns if number % 2 else turns[::-1]:
+            calls: dict[str, Callable[[], dict[str, Any]]] = {
+                k: partial(_ours, w, path) for k, w in workers.items()
+            }
+            calls |= {name: partial(_theirs, rival, data) for name, rival in (others or {}).items()}
+            turns = list(calls.items())
+            own = []
+            for kind, call in turns if number % 2 else turns[::-1]:
                 if not number:
-                    worker(_start(path))  # The models' first pass is warmer than no other.
-                worker.cpu_s.clear()
-                (row,) = worker(_start(path)).select(["width", "height", "status"]).to_pylist()
-                megapixels = (row["width"] or 0) * (row["height"] or 0) / 1e6
-                rows.append(
-                    {
-                        "recipe": kind,
-                        "megapixels": megapixels,
-                        "status": row["status"],
-                        "cpu_s": dict(worker.cpu_s),
-                    }
-                )
+                    call()  # The models' first pass is warmer than no other.
+                own.append({"recipe": kind} | call())
+            megapixels = max(row["megapixels"] for row in own)
+            rows += [row | {"megapixels": megapixels} for row in own]
     return {"rows": rows, "summary": summary(rows)}
+
+
+def _ours(worker: Metered, path: Path) -> dict[str, Any]:
+    worker.cpu_s.clear()
+    (row,) = worker(_start(path)).select(["width", "height", "status"]).to_pylist()
+    megapixels = (row["width"] or 0) * (row["height"] or 0) / 1e6
+    return {"megapixels": megapixels, "status": row["status"], "cpu_s": dict(worker.cpu_s)}
+
+
+def _theirs(rival: Rival, data: bytes) -> dict[str, Any]:
+    start = time.process_time()
+    rival(data)
+    return {"megapixels": 0.0, "status": None, "cpu_s": {"all": time.process_time() - start}}
 
 
 def started(files: Mapping[str, bytes], folder: Path) -> pa.Table:

@@ -217,11 +217,15 @@ def _pipeline(turn: Turn) -> dict[str, Any]:
 
 def _main(turn: Turn) -> dict[str, Any]:
     from cleanplate.jobs.benchmark import inputs, main_job
+    from cleanplate.jobs.benchmark.rivals import rivals
 
     args = turn.args
     kinds = dict(list(main_job.KINDS.items())[:1]) if args.quick else main_job.KINDS
     return main_job.main_job(
-        inputs.photographs(1 if args.quick else args.images, args.photos), turn.seconds, kinds
+        inputs.photographs(1 if args.quick else args.images, args.photos),
+        turn.seconds,
+        kinds,
+        {} if args.quick else rivals(),
     )
 
 

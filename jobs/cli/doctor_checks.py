@@ -164,7 +164,7 @@ def _place(role: str, store: Store) -> Iterator[Check]:
         store.reach()
         yield _listed(store) if role == "source" else _written(store)
     except StorageError as error:
-        hint = "" if isinstance(store, S3Store | CloudStore) else "give a folder that exists and may be used"
+        hint = "give a folder that exists and may be used" if isinstance(store, LocalStore) else ""
         yield Check(role, store.url, "bad", str(error), hint)
 
 

@@ -26,7 +26,6 @@ MIRRORED = {
     "quality": "output.quality",
     "metadata": "output.metadata",
     "source_format": "source.format",
-    "image_column": "source.image_column",
     "per_host": "source.web.per_host",
     "rate": "source.web.rate",
     "output_layout": "output.layout",
@@ -107,7 +106,11 @@ def _source(group: argparse._ArgumentGroup) -> None:
     )
     add("--per-host", type=float, metavar="N", help="of a list: requests a second to one host (default: 5)")
     add("--rate", type=float, metavar="N", help="of a list: requests a second to all hosts")
-    add("--image-column", metavar="NAME", help="of Parquet and Arrow sources; of a list: the addresses")
+    add(
+        "--image-column",
+        metavar="NAMES",
+        help="of Parquet and Arrow sources, several by commas, or all; of a list: the addresses",
+    )
     add(
         "--columns",
         metavar="NAMES",
@@ -152,6 +155,9 @@ def recipe_of(args: argparse.Namespace, own: dict[str, Any] | None = None) -> Re
     }
     if (remove := given.get("remove")) is not None:
         overrides["remove"] = [word.strip() for word in remove.split(",") if word.strip()]
+    if (names := given.get("image_column")) is not None:
+        several = [name for name in names.split(",") if name]
+        overrides["source.image_column"] = several if len(several) > 1 else names
     if given.get("from_list"):
         if given.get("source_format") not in (None, "list"):
             raise ConfigError(f"--from-list and --source-format {given['source_format']}: give one of them")

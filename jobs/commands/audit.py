@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cleanplate.pipeline.engine.audit.compare import Comparison
     from cleanplate.pipeline.engine.audit.conditions import Condition
     from cleanplate.pipeline.engine.audit.summary import Summary
+    from cleanplate.pipeline.engine.job import Spread
     from cleanplate.pipeline.recipe.recipe import Recipe
 
 EVERY = 10.0
@@ -57,6 +58,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="exit code 1 where one holds: NAME>NUMBER of images, or NUMBER%%, by commas. Names: what is looked "
         "for, gps, serial, owner, thumbnail, failed; with --against also still, appeared, changed, resized, "
         "missing, extra, lost",
+    )
+    add(
+        "--address",
+        metavar="ADDRESS",
+        help='look on Ray: "local" for all cores of this machine, or a cluster, "auto" or host:port (default: in this '
+        "process)",
     )
     add("--limit", type=int, metavar="N", help="only the first N images of the listing")
     add("--json", action="store_true", help="audit.json on stdout instead of tables")
@@ -108,11 +115,11 @@ def run(args: argparse.Namespace) -> int:
     _say(f"{len(listed.images):,} images; loading detectors of {', '.join(recipe.remove)} ...")
     weights = check.check(recipe)
     try:
-        with _written(Path(args.out) / "findings.jsonl") as line:
+        with _written(Path(args.out) / "findings.jsonl") as line, _engine(args.address) as spread:
             if source is None:
-                summary, comparison = audits.audit(listed, recipe, _progress(), line), None
+                summary, comparison = audits.audit(listed, recipe, spread, _progress(), line), None
             else:
-                summary, comparison = audits.audit_against(listed, source, recipe, _progress(), line)
+                summary, comparison = audits.audit_against(listed, source, recipe, spread, _progress(), line)
     except KeyboardInterrupt:
         _say(f"stopped. The same command begins anew; {args.out}/findings.jsonl holds what was seen so far")
         return 3
@@ -159,6 +166,21 @@ def _body(
         ],
     }
     return body | ({"against": {"source": against, **comparison.as_json()}} if comparison else {})
+
+
+@contextmanager
+def _engine(address: str | None) -> Iterator[Spread]:
+    """What takes images to the detectors: this process, or a Ray."""
+    from cleanplate.pipeline.engine import ray_cluster
+    from cleanplate.pipeline.engine.job import spread_here
+
+    if address is None:
+        yield spread_here
+        return
+    _say("starting Ray ..." if address == "local" else "connecting to Ray ...")
+    with ray_cluster.connected(None if address == "local" else address) as where:
+        _say(f"on {where}")
+        yield ray_cluster.spread_on_ray
 
 
 @contextmanager

@@ -22,7 +22,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Examples: cleanplate plan photos/ cleaned/ --remove faces "
         "cleanplate plan --schema > recipe.schema.json   # for editors",
     )
-    parser.add_argument("source", metavar="SRC", nargs="?", help="a folder or s3://BUCKET/PREFIX")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        nargs="?",
+        help="a folder, s3://, gs://, az:// or hf://datasets/..., or a list",
+    )
     parser.add_argument("output", metavar="DST", nargs="?", help="where a run would write")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the listing")
     parser.add_argument(
@@ -103,6 +108,8 @@ def describe(
         highlight=False,
         soft_wrap=True,
     )
+    if carried.cleaned:
+        console.print(f"pictures in: {', '.join(carried.cleaned)}", highlight=False, markup=False)
     if len(carried.schema):
         console.print(
             f"columns that go into the rows: {', '.join(carried.schema.names)}", highlight=False, markup=False
@@ -110,7 +117,7 @@ def describe(
     if carried.held_back:
         console.print(
             f"columns that may hold pictures, left out: {', '.join(carried.held_back)} (--columns names what is "
-            "carried as it is; --image-column chooses the one that is cleaned)",
+            "carried as it is; --image-column those that are cleaned, each a row; all = every Image)",
             highlight=False,
             soft_wrap=True,
             markup=False,

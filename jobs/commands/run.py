@@ -31,8 +31,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "cleanplate run photos/ cleaned/ --review marks.json "
         "cleanplate run photos/ cleaned/ --json   # JSON lines for machines: docs/pages.md",
     )
-    parser.add_argument("source", metavar="SRC", help="a folder or s3://BUCKET/PREFIX")
-    parser.add_argument("output", metavar="DST", help="a folder or s3://BUCKET/PREFIX, outside SRC")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a folder, s3://, gs://, az:// or hf://datasets/..., or a list of addresses (--from-list)",
+    )
+    parser.add_argument("output", metavar="DST", help="a folder, s3://, gs:// or az://, outside SRC")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of the listing")
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, list and count; write nothing"
@@ -231,6 +235,10 @@ def _person(event: str, **fields: Any) -> None:
             f"{fields['committed_before']:,} committed before"
         ),
         "beside": lambda: beside(fields["left_out"]),
+        "held_back": lambda: (
+            f"columns that may hold pictures, left out of the output: {', '.join(fields['columns'])} "
+            "(--image-column cleans several, all = every Image; --columns takes them as they are)"
+        ),
         "given": lambda: _given(fields),
         "starting": lambda: f"{fields['what']} ...",
         "labels": lambda: _labels(fields),

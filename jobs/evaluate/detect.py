@@ -55,16 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """0 when it was measured; 2 for folders, fonts or a recipe that cannot be used."""
     from cleanplate.jobs.cli.flags import recipe_of
-    from cleanplate.jobs.evaluate.detect_tables import (
-        LEGEND,
-        by_level,
-        by_mark,
-        by_standout,
-        progress,
-        save_worst,
-        show,
-        write_parquet,
-    )
+    from cleanplate.jobs.evaluate.detect_tables import progress
     from cleanplate.jobs.photos import open_photos
     from cleanplate.models.training.data import decoded, name_of
     from cleanplate.models.training.marks.fonts import load_fonts
@@ -106,15 +97,32 @@ def run(args: argparse.Namespace) -> int:
     for one in run_trials(todo, photo_of, fonts, args.seed, find, references):
         found.append(one)
         tell(len(found))
-    args.out.mkdir(parents=True, exist_ok=True)
     rows = [row(trial, score, name_of(photos[trial.case.photo])) for trial, score, _ in found]
-    write_parquet(args.out / "trials.parquet", rows, {"seed": str(args.seed), **weights})
-    save_worst(args.out / "worst.jpg", found, WORST)
-    table = show([by_level(rows), by_standout(rows), by_mark(rows)], LEGEND)
-    (args.out / "table.md").write_text(table, encoding="utf-8")
-    print(table)
+    _write(args.out, rows, found, {"seed": str(args.seed), **weights})
     print(f"{len(rows)} pictures, {len(fonts.faces)} fonts, {args.out}/trials.parquet, {args.out}/worst.jpg")
     return 0
+
+
+def _write(
+    out: Path, rows: list[dict[str, Any]], found: list[tuple[Trial, Score, Mask]], record: dict[str, str]
+) -> None:
+    """trials.parquet with the record in its footer, worst.jpg, and table.md, which is printed too."""
+    from cleanplate.jobs.evaluate.detect_tables import (
+        LEGEND,
+        by_level,
+        by_mark,
+        by_standout,
+        save_worst,
+        show,
+        write_parquet,
+    )
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_parquet(out / "trials.parquet", rows, record)
+    save_worst(out / "worst.jpg", found, WORST)
+    table = show([by_level(rows), by_standout(rows), by_mark(rows)], LEGEND)
+    (out / "table.md").write_text(table, encoding="utf-8")
+    print(table)
 
 
 def numbers(words: str, flag: str) -> list[float]:

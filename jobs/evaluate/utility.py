@@ -9,14 +9,13 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cleanplate.jobs.evaluate.utility_tables import Measured
     from cleanplate.models.detectors.objects.nanodet import NanoDetDetector
-    from cleanplate.models.evaluation.average_precision import Matches, Truth
+    from cleanplate.models.evaluation.average_precision import Truth
     from cleanplate.models.types import Mask
     from cleanplate.pipeline.engine.operator.held_images import Done, Opened
     from cleanplate.pipeline.labels.label import Labels
@@ -27,14 +26,6 @@ WAYS = ("before", "cleaned, labels carried", "cleaned, labels as they were", "ed
 LOWEST = 0.05
 """Score from which a detection counts, as the detector's own evaluation has it."""
 BATCH = 8
-DRAWS = 500
-HEADER = ["", "pictures", "labels", "AP", "95 %", "AP50", "AP - before", "95 %"]
-LEGEND = (
-    "AP: average precision over intersections over union .5 to .95, AP50 at .5, as COCO defines them, mean over the "
-    "labelled kinds.\n95 %: of draws of whole pictures with replacement. Labels carried: those are left out of which "
-    "more than labels.drop_above\nwas edited or hidden. Dropped: pictures in which something would be edited are left "
-    "out, with their labels."
-)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,19 +56,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
-@dataclass
-class Measured:
-    """One way: a picture's matches each. labels: that count."""
-
-    pictures: list[dict[str, Matches] | None] = field(default_factory=list)
-    """None where the picture is dropped."""
-    labels: int = 0
-
-
 def run(args: argparse.Namespace) -> int:
     """0 when it was measured. Raises ConfigError for labels that cannot be used."""
     from cleanplate.jobs.cli.flags import recipe_of
     from cleanplate.jobs.evaluate.detect_tables import progress, show
+    from cleanplate.jobs.evaluate.utility_tables import HEADER, LEGEND, by_kind, line
     from cleanplate.pipeline.engine.operator.held_images import opened
     from cleanplate.pipeline.errors import ConfigError
     from cleanplate.pipeline.labels import forms
@@ -92,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         raise ConfigError(str(error).replace("labels.file", f"--labels {args.labels}", 1)) from error
     kinds, unknown = kinds_of(labels)
-    named = list(islice(pictures_of(labels, open_store(args.photos), recipe), args.limit))
+    every = list(pictures_of(labels, open_store(args.photos), recipe))
+    named = every[: args.limit]
     if not named:
         raise ConfigError(
             f"--labels {args.labels} names no picture of {args.photos}; its names are relative to it"
@@ -103,10 +87,16 @@ def run(args: argparse.Namespace) -> int:
         )
     tools, detector = opened(recipe), detector_of(kinds)
     ways, left_out = measure(named, labels, kinds, tools, detector, progress(len(named)))
+    if absent := absent_from(labels, [key for key, _ in every]):
+        left_out["label of a picture that is not there"] = absent
     if not ways[WAYS[0]].pictures:
         raise ConfigError(f"none of the {len(named)} labelled pictures can be measured: {dict(left_out)}")
     lines = [line(name, way, ways[WAYS[0]], args.seed) for name, way in ways.items()]
-    table = show([("Utility", HEADER, [one["cells"] for one in lines])], LEGEND)
+    tables = [
+        ("Utility", HEADER, [one["cells"] for one in lines]),
+        ("AP by kind", ["kind", *WAYS], by_kind(lines)),
+    ]
+    table = show(tables, LEGEND)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "table.md").write_text(table, encoding="utf-8")
     body = {
@@ -156,6 +146,12 @@ def pictures_of(labels: Labels, store: Any, recipe: Recipe) -> Iterator[tuple[st
             yield key, one
 
 
+def absent_from(labels: Labels, keys: Sequence[str]) -> int:
+    """Labels whose picture is not among these keys of `labels.names`."""
+    there = {n for key in keys for n in labels.names[key]}
+    return sum(n not in there for n in range(len(labels.labels)))
+
+
 def detector_of(kinds: dict[str, tuple[int, ...]]) -> NanoDetDetector:
     """NanoDet-g as it is evaluated itself: the whole picture, 416 pixels a side, low scores too."""
     from cleanplate.models.detectors.objects.nanodet import NanoDetDetector, Wanted
@@ -174,6 +170,7 @@ def measure(
     tell: Callable[[int], None],
 ) -> tuple[dict[str, Measured], Counter[str]]:
     """(each of WAYS, why pictures and labels are left out -> how many)."""
+    from cleanplate.jobs.evaluate.utility_tables import Measured
     from cleanplate.pipeline.engine.operator.held_images import Named, clean_held
     from cleanplate.pipeline.errors import CleanplateError
     from cleanplate.pipeline.storage.containers import read_images
@@ -269,63 +266,3 @@ def _add(
     for way, (matches, labels) in zip(ways.values(), results, strict=True):
         way.pictures.append(matches)
         way.labels += sum(not one.crowd for one in labels)
-
-
-def line(name: str, way: Measured, before: Measured, seed: int) -> dict[str, Any]:
-    """A way's cells and figures, with intervals over draws of pictures."""
-    import numpy as np
-
-    from cleanplate.models.evaluation.average_precision import precision
-
-    here = [one for one in way.pictures if one is not None]
-    ours, first = precision(here), precision([one for one in before.pictures if one is not None])
-    dice, draws, less = np.random.default_rng(seed), [], []
-    for _ in range(DRAWS):
-        places = dice.integers(0, len(way.pictures), len(way.pictures))
-        one, other = (
-            precision([p for p in (which.pictures[n] for n in places) if p is not None]).ap
-            for which in (way, before)
-        )
-        draws.append(one)
-        less.append(one - other)
-    interval, of_less = _interval(draws), _interval(less)
-    figures = {
-        "pictures": len(here),
-        "labels": way.labels,
-        "ap": _finite(ours.ap),
-        "ap_95": interval,
-        "ap50": _finite(ours.ap50),
-        "difference": _finite(ours.ap - first.ap),
-        "difference_95": of_less,
-        "kinds": {kind: {"ap": ap, "ap50": ap50} for kind, (ap, ap50) in ours.kinds.items()},
-    }
-    cells = [
-        name,
-        str(len(here)),
-        str(way.labels),
-        _cell(ours.ap),
-        _cells(interval),
-        _cell(ours.ap50),
-        "" if way is before else _cell(ours.ap - first.ap, "+.3f"),
-        "" if way is before else _cells(of_less, "+.3f"),
-    ]
-    return {"figures": figures, "cells": cells}
-
-
-def _interval(values: Sequence[float]) -> list[float] | None:
-    import numpy as np
-
-    known = np.array([v for v in values if np.isfinite(v)])
-    return [float(v) for v in np.percentile(known, (2.5, 97.5))] if len(known) else None
-
-
-def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
-
-
-def _cell(value: float, form: str = ".3f") -> str:
-    return f"{value:{form}}" if abs(value) < float("inf") else "-"
-
-
-def _cells(values: Sequence[float] | None, form: str = ".3f") -> str:
-    return f"{values[0]:{form}} to {values[1]:{form}}" if values else "-"

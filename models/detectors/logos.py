@@ -37,6 +37,9 @@ from cleanplate.models.types import Image, Region
 
 SIZE_STEP = 1.12
 TURN_STEP = 6.0
+DOUBT, MOST_DOUBTS = 0.85, 8
+"""From this share of the score that is asked on it may be one: nothing is copied from there. Of one mark in one picture
+the best, at most: something in every picture resembles a mark by chance."""
 
 
 class LogoDetector:
@@ -72,6 +75,10 @@ class LogoDetector:
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels, masks HW bool."""
+        return [[r for r in regions if not r.doubtful] for regions in self.with_doubts(images)]
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and behind them, doubtful, places that score DOUBT of what is asked or do not stand out."""
         return [self._regions(image) for image in images]
 
     def places(self, image: Image) -> list[list[Place]]:
@@ -129,15 +136,16 @@ class LogoDetector:
         height, width = image.shape[:2]
         regions = []
         for mark, places in zip(self.marks, self.places(image), strict=True):
-            for place in without_parts(apart(standing_out(places, self.min_score))):
+            sure = without_parts(apart(standing_out(places, self.min_score)))
+            doubts = [one for one in places if one not in sure and one.score >= DOUBT * self.min_score]
+            for place in [*sure, *doubts[:MOST_DOUBTS]]:
                 mask = shape_of(mark, place, (height, width))
                 ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
                 if xs.size:
                     box = (float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1))
-                    regions.append(
-                        Region("logo", f"{self.name}:{mark.name}", min(1.0, place.score), box, mask)
-                    )
-        return sorted(regions, key=lambda region: -region.score)
+                    name, score = f"{self.name}:{mark.name}", min(1.0, place.score)
+                    regions.append(Region("logo", name, score, box, mask, doubtful=place not in sure))
+        return sorted(regions, key=lambda region: (region.doubtful, -region.score))
 
 
 def _smooth_size(least: int) -> int:

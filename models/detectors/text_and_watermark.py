@@ -27,7 +27,7 @@ class WrittenDetector:
         return self._found(images, doubts=False)
 
     def with_doubts(self, images: list[Image]) -> list[list[Region]]:
-        """As a call, and doubtful, the lines that are not believed to be text."""
+        """As a call, and doubtful, the lines that are not believed to be text, and what may be a watermark."""
         return self._found(images, doubts=True)
 
     def _found(self, images: list[Image], doubts: bool) -> list[list[Region]]:
@@ -36,7 +36,7 @@ class WrittenDetector:
         # The rule of watermarks was fitted without slanted lines.
         level = [replace(one, slanted=[]) for one in proposed]
         few, all_lines = self.text.read_each(images, [level, proposed])
-        marks = self.watermark.regions(images, looks, few)
+        marks = self.watermark.regions(images, looks, few, doubts)
         texts = self.text.regions(images, all_lines, doubts)
         found = [[*some, *more] for some, more in zip(texts, marks, strict=True)]
         if self.text.selects:

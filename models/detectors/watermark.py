@@ -35,6 +35,8 @@ from cleanplate.models.detectors.text import TextDetector
 from cleanplate.models.detectors.unet import Probability
 from cleanplate.models.types import Image, Region
 
+DOUBT = 0.5
+"""From this share of `Rule.more` on a candidate may be a mark: nothing is copied from there."""
 UNREAD = 0.7
 """Least score, in a picture that is marked, of a piece of the U-Net's map and of a line that cannot be read: of those
 below it most are the scene's, and what is of a mark stands beside it."""
@@ -65,19 +67,33 @@ class WatermarkDetector:
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image; boxes xyxy pixels."""
+        return self._found(images, doubts=False)
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and doubtful, candidates that score at least DOUBT of what a marked picture's others must."""
+        return self._found(images, doubts=True)
+
+    def _found(self, images: list[Image], doubts: bool) -> list[list[Region]]:
         looks = self.overlay(images)
         lines = self.text.lines(images, looks) if self.text else [[] for _ in images]
-        found = self.regions(images, looks, lines)
+        found = self.regions(images, looks, lines, doubts)
         return [completed(*one) for one in zip(images, looks, found, strict=True)]
 
     def regions(
-        self, images: list[Image], looks: Sequence[Looks], lines: Sequence[Sequence[Line]]
+        self,
+        images: list[Image],
+        looks: Sequence[Looks],
+        lines: Sequence[Sequence[Line]],
+        doubts: bool = False,
     ) -> list[list[Region]]:
-        """What of each image is overlay, by the U-Net's looks at it and the lines proposed in it."""
-        return [self._regions(*one) for one in zip(images, looks, lines, strict=True)]
+        """What of each image is overlay, by the U-Net's looks at it and the lines proposed in it; with doubts, what
+        may be one, too, doubtful."""
+        return [self._regions(*one, doubts) for one in zip(images, looks, lines, strict=True)]
 
-    def _regions(self, image: Image, looks: Looks, lines: Sequence[Line]) -> list[Region]:
-        belief = judge(image, looks, lines, self.overlay.rule)
+    def _regions(self, image: Image, looks: Looks, lines: Sequence[Line], doubts: bool) -> list[Region]:
+        rule, shape = self.overlay.rule, image.shape[:2]
+        seen = candidates(image, looks, lines)
+        belief = decided(seen, shape, rule)
         regions = []
         for box, mask in parts(belief > 0):
             score = float(cut(belief, box)[mask].mean())
@@ -86,19 +102,17 @@ class WatermarkDetector:
                 cut(whole, box)[:] = mask
                 x0, y0, x1, y1 = (float(side) for side in box)
                 regions.append(Region("watermark", self.name, min(1.0, score), (x0, y0, x1, y1), whole))
+        if doubts:
+            for one, score in zip(seen, scores(seen, rule, shape), strict=True):
+                if score >= DOUBT * rule.more and not cut(belief, one.box)[one.mask].any():
+                    x0, y0, x1, y1 = (float(side) for side in one.box)
+                    regions.append(Region("watermark", self.name, score, (x0, y0, x1, y1), doubtful=True))
         return regions
 
 
-def judge(image: Image, looks: Looks, lines: Sequence[Line], rule: Rule) -> Probability:
-    """HW in [0, 1]: how sure it is that a pixel is overlay, by the rule at the top of this file; 0 where it is not.
-
-    lines: all that were proposed, read or not.
-    """
-    return decided(candidates(image, looks, lines), image.shape[:2], rule)
-
-
 def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> Probability:
-    """As `judge`, from the candidates of a picture of this shape."""
+    """HW in [0, 1]: how sure it is that a pixel is overlay, by the rule at the top of this file, of the candidates of a
+    picture of this shape; 0 where it is not."""
     belief, scene = np.zeros(shape[:2], np.float32), np.zeros(shape[:2], np.bool_)
     chances = scores(found, rule, shape)
     if max(chances, default=0.0) < rule.first:

@@ -17,6 +17,7 @@ from cleanplate.models.devices import progressed
 from cleanplate.models.inpainters.contract import Forbidden, check_pairs
 from cleanplate.models.inpainters.crops import Crop, CropSettings, cut, paste, plan_crops, resize
 from cleanplate.models.inpainters.exemplars import DETAIL, Floats, textured
+from cleanplate.models.metrics.pixelwise import ring
 from cleanplate.models.types import Image, Inpainter, Mask
 
 WINDOW = CropSettings(max_side=1024)
@@ -50,6 +51,9 @@ OF_STROKES = Agreement(1.5, 0.0, 10.0, 0.1, added=True)
 is there on both sides: it is trusted earlier."""
 FEWEST = 64
 """With fewer pixels to copy from there is no texture."""
+LEAST_NEAR = 0.35
+"""Share of what lies round a hole that must be free to copy: from far away comes what does not belong, and strokes that
+are filled with it stay legible."""
 SEED = 0
 _SEARCH = threading.Lock()
 """PatchMatch has one seed for the process: who sets it must be alone until the search has begun from it."""
@@ -105,7 +109,9 @@ class Textured:
 def _with_detail(piece: Piece, thin: bool) -> Image:
     """A piece whose image is filled already, by a network."""
     filled = int(np.count_nonzero(piece.hole))
-    if np.count_nonzero(~piece.closed) < FEWEST:
+    around = ring(piece.hole)
+    near = np.count_nonzero(around & ~piece.closed)
+    if near < max(FEWEST, LEAST_NEAR * np.count_nonzero(around)):
         return piece.image
     if filled > MOST_SEARCHED:
         return textured(piece.image, piece.hole, piece.closed)

@@ -5,6 +5,7 @@ All keep the promises of `inpainters`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,13 +56,16 @@ class Blur:
 @dataclass
 class Pixelate:
     """Mean colours of what is under the mask, on a grid of `cells` along the longer side of each box, none smaller
-    than `smallest` pixels.
+    than `smallest` pixels, each lighter or darker by up to `noise` grey levels.
 
-    Hides, does not remove; few cells hide better.
+    With 5 cells and 8 levels no face of 40 was detected any more, with 8 and none every fifth (docs/notebook.md). The
+    noise follows from the hidden pixels themselves: the same picture gives the same mosaic, and who has only the mosaic
+    cannot take it off. Hides, does not remove: who has the same photograph can still tell that it is the one.
     """
 
-    cells: int = 8
+    cells: int = 5
     smallest: float = 4.0
+    noise: int = 8
     name: str = "pixelate"
 
     def __call__(
@@ -71,7 +75,10 @@ class Pixelate:
             height, width = part.shape[:2]
             step = max(self.smallest, max(height, width) / self.cells)
             size = (max(1, round(height / step)), max(1, round(width / step)))
-            return resize(resize(part, size, cv2.INTER_AREA), (height, width), cv2.INTER_NEAREST)
+            draw = np.random.default_rng(zlib.crc32(part.tobytes()))
+            levels = draw.integers(-self.noise, self.noise + 1, (*size, 1))
+            means = resize(part, size, cv2.INTER_AREA) + levels
+            return resize(np.clip(means, 0, 255).astype(np.uint8), (height, width), cv2.INTER_NEAREST)
 
         return each(images, masks, lambda image, mask: _each_box(image, mask, pixelate))
 

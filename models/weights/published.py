@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["lama", "sam", "marks", "nanodet", "onnx", "tflite", "metric", "file"]
+Kind = Literal["lama", "sam", "marks", "nanodet", "plates", "onnx", "tflite", "metric", "file"]
 """What reads the file; "file" is a bare path that the user named, read where it lies."""
 
 
@@ -73,6 +73,16 @@ WEIGHTS: dict[str, Weights] = _table(
         bytes=987_872,
         licence="Apache-2.0",
         note="Our network of the strokes of a straightened line of text (.5 M parameters), in the package.",
+    ),
+    Weights(
+        name="plates",
+        kind="plates",
+        model="plates",
+        sources=("package:cleanplate.models/shipped/plates.safetensors",),
+        sha256="c5bd411e413044395c5eac253fab03b8a76ede5aa98e4d2e2b70f12202ad2af8",
+        bytes=1_306_458,
+        licence="Apache-2.0",
+        note="Our network of number plates (.65 M parameters), in the package; trained on rendered plates only.",
     ),
     Weights(
         name="big-lama",

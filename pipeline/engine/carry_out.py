@@ -33,8 +33,8 @@ class Counter(Protocol):
 Show = Callable[[int, int], AbstractContextManager[Counter]]
 """(rows planned, rows committed by earlier starts) -> what counts and shows the rest."""
 Report = Callable[..., None]
-"""report(event, **fields): start, planned, beside, given, starting, engine, recall, advice and labels, in this
-order."""
+"""report(event, **fields): start, planned, beside, held_back, given, starting, engine, recall, advice and labels,
+in this order."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ def carry_out(run: runs.Run, options: Options, show: Show, report: Report) -> Ou
     report("planned", images=rows, units=len(units), committed_before=rows - left)
     if run.listing.left_out:
         report("beside", left_out=dict(run.listing.left_out))
+    if run.held_back:
+        report("held_back", columns=list(run.held_back))
     if run.unmatched:
         report("given", **run.unmatched)
     runs.event(run, "started", rows=rows, todo=left, left_out=dict(run.listing.left_out))

@@ -38,8 +38,8 @@ from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.images.formats.jpeg_coding.parts import SOF, jpeg_segments
 from cleanplate.pipeline.images.formats.table import sniff
 from cleanplate.pipeline.ledger import plan
+from cleanplate.pipeline.recipe.kind_sections import Consensus as Rule
 from cleanplate.pipeline.recipe.recipe import Recipe
-from cleanplate.pipeline.recipe.sections import Consensus as Rule
 from cleanplate.pipeline.stages.read import probe
 from cleanplate.pipeline.storage.connect import Store
 from cleanplate.pipeline.storage.containers import read_images

@@ -44,6 +44,8 @@ class Run:
     run_id: str
     listing: Listing = field(default_factory=Listing)
     """What the last listing of the source found besides its images."""
+    held_back: tuple[str, ...] = ()
+    """Columns of the source that may hold pictures, and are neither cleaned nor carried."""
     unmatched: dict[str, Any] = field(default_factory=dict)
     """What of `given.file` came to nothing, where the whole source was listed."""
 
@@ -75,6 +77,7 @@ def start(
     if new_run and _other_run(to_store, digest):
         to_store = open_store(f"{to_store.url}/run-{digest[:12]}")
     run_id, version = provenance.new_run_id(), provenance.code_version()
+    found = plan.carried(from_store, recipe)
     record = {
         "recipe_digest": digest,
         "source": from_store.url,
@@ -85,7 +88,7 @@ def start(
         "packages": provenance.packages(),
         "started": provenance.now(),
         "run_id": run_id,
-        "columns": columns.packed(plan.carried(from_store, recipe).schema),
+        "columns": columns.packed(found.schema),
     }
     stored = ledger.claim(to_store, record)
     digest = str(stored["recipe_digest"])  # An earlier version's, where the run is its.
@@ -97,7 +100,7 @@ def start(
     to_store.put("recipe.yaml", recipes.dump(recipe).encode())
     names = tuple(columns.unpacked(carried).names)
     stamp = Stamp(digest, version, run_id, tuple(sorted(weights.items())), recipe.output.keep_skipped, names)
-    return Run(from_store, to_store, recipe, stamp, run_id)
+    return Run(from_store, to_store, recipe, stamp, run_id, held_back=found.held_back)
 
 
 def _other_run(output: Store, digest: str) -> bool:

@@ -196,7 +196,34 @@ def second_codes() -> Detector:
     return SecondCodeDetector()
 
 
-def plates(text: TextDetector) -> Detector:
+@lru_cache(maxsize=2)
+def plates(again: bool, gpus: float) -> Detector:
+    """Again: another scale, mirrored, tiles cut elsewhere, vehicles found in the mirrored picture."""
+    from cleanplate.models.detectors.lettering.reading import Reader
+    from cleanplate.models.detectors.objects.plate_finder import AGAIN, PlateFinder
+    from cleanplate.models.detectors.onnx_session import open_session
+    from cleanplate.models.weights.registry import resolve
+
+    device = pick(gpus)
+    reader = Reader(open_session(resolve("text-rec"), device=device))
+    vehicles = _vehicles(again, gpus)
+    if again:
+        return PlateFinder(resolve("plates"), vehicles, reader, AGAIN, device, "plates@mirrored")
+    return PlateFinder(resolve("plates"), vehicles, reader, device=device)
+
+
+def _vehicles(again: bool, gpus: float) -> Detector:
+    """Where plates are looked for enlarged: doubtful ones too, for a miss costs more than a look."""
+    from cleanplate.models.detectors.objects import coco
+    from cleanplate.models.detectors.objects.nanodet import NanoDetDetector, Wanted
+    from cleanplate.models.weights.registry import resolve
+
+    wanted = {number: Wanted("vehicle", 0.3) for number in coco.VEHICLES}
+    offset = 0.5 if again else 0.0
+    return NanoDetDetector(resolve("nanodet"), wanted, offset=offset, mirror=again, most=4, device=pick(gpus))
+
+
+def read_plates(text: TextDetector) -> Detector:
     from cleanplate.models.detectors.plates import PlateDetector
 
     return PlateDetector(text)

@@ -32,7 +32,7 @@ from cleanplate.models.types import Mask, Region
 from cleanplate.pipeline.errors import ConfigError, RowError, StorageError
 from cleanplate.pipeline.factory.label_files import Entry, entry
 from cleanplate.pipeline.images import rle
-from cleanplate.pipeline.recipe.sections import Given as GivenRule
+from cleanplate.pipeline.recipe.kind_sections import Given as GivenRule
 from cleanplate.pipeline.schema.rows import Row
 from cleanplate.pipeline.storage.address import inner_of, key_of
 from cleanplate.pipeline.storage.connect import Store, open_store

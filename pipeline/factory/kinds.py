@@ -103,11 +103,11 @@ ENTRIES: dict[Kind, Entry] = {
         again=lambda r: make.faces_again(r.engine.gpus),
     ),
     "plate": Entry(
-        weights=lambda r: ["text-det", "text-rec", "strokes", "text-det-v4"],
-        find=lambda r: [make.plates(make.lines(False, r.thorough, r.engine.gpus))],
+        weights=lambda r: ["plates", "nanodet", "text-rec", "text-det", "strokes"],
+        find=lambda r: [make.plates(False, r.engine.gpus)],
         again=lambda r: [
-            *again("plate", make.plates(make.lines(True, r.thorough, r.engine.gpus))),
-            Verifier(make.plates(make.second_text(r.engine.gpus)), ("plate",), guard=0.75),
+            *again("plate", make.plates(True, r.engine.gpus)),
+            Verifier(make.read_plates(make.lines(False, r.thorough, r.engine.gpus)), ("plate",), guard=0.75),
         ],
     ),
     "code": Entry(

@@ -22,8 +22,8 @@ from cleanplate.pipeline.errors import ConfigError, ContractError
 from cleanplate.pipeline.images.decode import upright, upright_to_stored
 from cleanplate.pipeline.images.formats.jpeg_coding import blocks as jpeg_blocks
 from cleanplate.pipeline.images.formats.table import orientation_of, sniff
+from cleanplate.pipeline.recipe.kind_sections import Consensus as Rule
 from cleanplate.pipeline.recipe.recipe import Recipe
-from cleanplate.pipeline.recipe.sections import Consensus as Rule
 from cleanplate.pipeline.schema.rows import RegionRow, Row
 from cleanplate.pipeline.storage.connect import Store, open_store
 

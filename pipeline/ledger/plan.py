@@ -124,7 +124,8 @@ def carried(source: Store, recipe: Recipe) -> Carried:
             whole = columns.schema_of(inner)
             ours = b"cleanplate" in (whole.metadata or {})
             own = schema.carried_of(whole).names if ours else None
-            return columns.of_table(row.uri, None if rule == "all" else rule, schema.COLUMNS.keys(), own)
+            asked, ours_too = None if rule == "all" else rule, schema.COLUMNS.keys()
+            return columns.of_table(row.uri, asked, ours_too, own, recipe.source.image_column)
     asked = None if rule == "all" else rule
     if asked and not looked.beside:
         raise ConfigError(

@@ -20,23 +20,25 @@ from cleanplate.models.detectors.objects import coco
 from cleanplate.pipeline.errors import ConfigError, redacted
 from cleanplate.pipeline.recipe import plain_yaml
 from cleanplate.pipeline.recipe.hints import explained
+from cleanplate.pipeline.recipe.kind_sections import (
+    Consensus,
+    Everything,
+    Given,
+    Logos,
+    Persons,
+    Prompt,
+    Text,
+)
 from cleanplate.pipeline.recipe.run_sections import Engine, Labels, Limits, Output, Source, Units
 from cleanplate.pipeline.recipe.sections import (
     CLASSIC_INPAINTERS,
     KINDS,
     PLURALS,
-    Consensus,
     Detect,
-    Everything,
-    Given,
     Inpaint,
     Kind,
-    Logos,
     Masks,
     Part,
-    Persons,
-    Prompt,
-    Text,
     Verify,
 )
 

@@ -42,9 +42,10 @@ class Source(Part):
         description="objects = every object is an image; list = SRC is a list of addresses; the others are containers "
         "that hold many (docs/formats.md)",
     )
-    image_column: str | None = Field(
+    image_column: str | tuple[str, ...] | None = Field(
         None,
-        description="of Parquet and Arrow sources; null = the first that looks like images. Of a list: the addresses",
+        description="of Parquet and Arrow sources; several, or all: each picture is a row; null = the first that looks "
+        "like images. Of a list: the addresses",
     )
     web: Web = Web()
     columns: Literal["all", "none"] | tuple[str, ...] = Field(

@@ -90,10 +90,11 @@ def identity_of(uri: str) -> str:
         url = inner.url if (inner := inner_of(uri)) else ""
         return unpinned(url) if url else uri
     uri = unpinned(uri)
-    if not uri.startswith("tar+"):
+    helps = next((helps for kind, helps in _HELPS.items() if uri.startswith(kind)), None)
+    if helps is None:
         return uri
     container, _, fragment = uri.rpartition("#")
-    return f"{container}#{_WINDOW.sub('', fragment)}"
+    return f"{container}#{helps.sub('', fragment)}"
 
 
 def unpinned(uri: str) -> str:
@@ -102,7 +103,9 @@ def unpinned(uri: str) -> str:
 
 
 _PINNED = re.compile(r"^((?:[a-z]+\+)?hf://datasets/[^/]+/[^/@]+)@[0-9a-f]{40}(?=/|#|$)")
-_WINDOW = re.compile(r"(?:(?<=&)|^)(?:end|first)=\d+&")
+_NAME = re.compile(r"(?:(?<=&)|^)member=[^&]*&")
+_HELPS = {"tar+": re.compile(r"(?:(?<=&)|^)(?:end|first)=\d+&"), "parquet+": _NAME, "arrow+": _NAME}
+"""A sample's window; the name of one of several pictures of a table's row."""
 
 
 def order_of(uri: str, image_id: str) -> str:
@@ -113,7 +116,8 @@ def order_of(uri: str, image_id: str) -> str:
         return image_id
     at, row = max(inner.at, 0), max(inner.row, 0)
     piece = f"{inner.container}\n{at // _PIECE_BYTES}\n{row // _PIECE_ROWS}"
-    return hashlib.sha256(piece.encode()).hexdigest() + f"{at:016x}{row:016x}"
+    column = hashlib.sha256(inner.column.encode()).hexdigest()[:8]
+    return hashlib.sha256(piece.encode()).hexdigest() + f"{at:016x}{row:016x}{column}"
 
 
 def key_of(uri: str, below: str) -> str:
@@ -131,6 +135,6 @@ def key_of(uri: str, below: str) -> str:
             return key_of(inner.url, below)
         return inner.url.partition("://")[2].partition("#")[0].partition("?")[0]
     part = inner.member or "".join(f"{n:06d}" if n < 10**6 else f"{n}" for n in (inner.row,) if n >= 0)
-    if inner.kind == "arrow":
+    if inner.kind == "arrow":  # A row number is its batch's.
         part = f"{inner.at}-{part}"
     return f"{key}/{part}"

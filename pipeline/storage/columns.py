@@ -23,6 +23,7 @@ from cleanplate.pipeline.errors import CleanplateError, ConfigError, RowError, S
 from cleanplate.pipeline.storage import address_list, arrow_file, parquet_file, samples
 from cleanplate.pipeline.storage.address import Inner, inner_of
 from cleanplate.pipeline.storage.connect import place_of
+from cleanplate.pipeline.storage.image_columns import Asked, image_columns
 from cleanplate.pipeline.storage.range_file import RangeFile
 
 OUR_MEMBER = "cleanplate.json"
@@ -34,24 +35,32 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class Carried:
-    """schema: of the columns that are carried. held_back: those that are not, because they may hold pictures."""
+    """schema: of the columns that are carried. held_back: those that are not, because they may hold pictures. cleaned:
+    columns of pictures, where the source is of tables."""
 
     schema: pa.Schema
     held_back: tuple[str, ...] = ()
+    cleaned: tuple[str, ...] = ()
 
 
 def of_table(
-    uri: str, asked: Sequence[str] | None, taken: Collection[str], own: Collection[str] | None
+    uri: str,
+    asked: Sequence[str] | None,
+    taken: Collection[str],
+    own: Collection[str] | None,
+    pictures: Asked = None,
 ) -> Carried:
     """What a run over the table of the row with this uri carries.
 
     asked: names; None for all. taken: names that rows have already. own: where the table is an output of ours, what it
-    carried itself. Raises ConfigError for a name that is not there, is there twice, or is taken.
+    carried itself. pictures: columns that the run was asked to clean. Raises ConfigError for a name that is not
+    there, is there twice, or is taken.
     """
     inner = inner_of(uri)
     assert inner is not None
     whole = schema_of(inner)
-    there = [name for name in whole.names if name != inner.column or inner.kind == "list"]
+    cleaned = () if inner.kind == "list" else tuple(image_columns(whole, pictures)[0])
+    there = [name for name in whole.names if name not in cleaned]
     if own is not None:
         there = [name for name in there if name in own]
     counts = Counter(whole.names)
@@ -71,7 +80,7 @@ def of_table(
         )
     _check_apart(names, taken)
     fields = [pa.field(n, _plain(whole.field(n).type), metadata=whole.field(n).metadata) for n in names]
-    return Carried(pa.schema(fields), held_back)
+    return Carried(pa.schema(fields), held_back, cleaned)
 
 
 def _check_apart(names: list[str], taken: Collection[str]) -> None:

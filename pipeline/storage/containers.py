@@ -27,6 +27,7 @@ from cleanplate.pipeline.errors import CleanplateError, RowError, StorageError
 from cleanplate.pipeline.storage import address_list, arrow_file, parquet_file, samples, tar_file, web
 from cleanplate.pipeline.storage.address import Inner, Kind, inner_of
 from cleanplate.pipeline.storage.connect import Object, Store, place_of, read_uri
+from cleanplate.pipeline.storage.image_columns import Asked, NoImageColumn, image_columns, packed, unpacked
 from cleanplate.pipeline.storage.other_files import is_other
 from cleanplate.pipeline.storage.parquet_file import Fetched
 from cleanplate.pipeline.storage.range_file import RangeFile
@@ -38,7 +39,6 @@ _COMMON = "jpg jpeg jpe jfif png gif webp bmp dib tif tiff avif heic heif jp2 jx
 IMAGE_SUFFIXES = frozenset(_COMMON.split())
 """Members of tars and objects beside containers with such names are rows; so are some that are not handled, to fail
 with a cause."""
-_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _SAMPLE = 1000
 _THREADS = 16
 _HOSTS = 3
@@ -68,7 +68,7 @@ class Listing:
 
 
 def images_of(
-    store: Store, items: Iterator[Object], form: str, column: str | None, listing: Listing
+    store: Store, items: Iterator[Object], form: str, column: Asked, listing: Listing
 ) -> Iterator[tuple[str, Object]]:
     """(uri, what the plan must know of it) of every image that the listing leads to.
 
@@ -105,9 +105,9 @@ def images_of(
             listing.left_out[_suffix(item.key)] += 1
 
 
-def _entries(store: Store, column: str | None, listing: Listing) -> Iterator[tuple[str, Object]]:
+def _entries(store: Store, column: Asked, listing: Listing) -> Iterator[tuple[str, Object]]:
     """The entries of a list, each address once."""
-    found = address_list.entries(store.uri("").rstrip("/"), column)
+    found = address_list.entries(store.uri("").rstrip("/"), column if isinstance(column, str) else None)
     threads = ThreadPoolExecutor(_THREADS) if listing.ask else None
     while some := list(itertools.islice(found, _SAMPLE)):
         listing.left_out["listed twice"] += sum(again for _, again in some)
@@ -156,9 +156,9 @@ def _suffix(name: str) -> str:
 
 
 def _inside(
-    store: Store, item: Object, kind: Kind, column: str | None, listing: Listing
+    store: Store, item: Object, kind: Kind, column: Asked, listing: Listing
 ) -> Iterator[tuple[str, Object]]:
-    whole = Inner(kind, store.uri(item.key), column=column or "")
+    whole = Inner(kind, store.uri(item.key), column=packed(column))
     mark = _mark(whole.uri, item.version)
     if mark in listing.known:
         return
@@ -182,24 +182,38 @@ def _mark(uri: str, version: str) -> str:
     return hashlib.sha256(f"{uri}\n{version}".encode()).hexdigest()[:32]
 
 
-def _parquet(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
+def _parquet(whole: Inner, file: RangeFile, column: Asked, listing: Listing) -> Iterator[Inner]:
     with parquet_file.opened(file) as table:
-        name, row = image_column(table.schema_arrow, column), 0
-        for count, packed, _ in parquet_file.sizes(table, name):
+        names, wrong = image_columns(table.schema_arrow, column)
+        row, many = 0, len(names) > 1
+        for groups in zip(*(parquet_file.sizes(table, name) for name in names), strict=True):
+            count = groups[0][0]
             for at in range(row, row + count):
-                yield replace(whole, row=at, column=name, size=packed // max(1, count))
+                for name, (_, size, _) in zip(names, groups, strict=True):
+                    yield _cell(replace(whole, row=at, column=name, size=size // max(1, count)), many)
             row += count
+    if wrong is not None:
+        raise wrong
 
 
-def _arrow(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
-    name = image_column(arrow_file.schema(file), column)
+def _arrow(whole: Inner, file: RangeFile, column: Asked, listing: Listing) -> Iterator[Inner]:
+    names, wrong = image_columns(arrow_file.schema(file), column)
     for batch in arrow_file.batches(file):
+        size = batch.size // max(1, batch.rows * len(names))
         for row in range(batch.rows):
-            size = batch.size // max(1, batch.rows)
-            yield replace(whole, at=batch.at, row=row, column=name, size=size)
+            for name in names:
+                found = replace(whole, at=batch.at, row=row, column=name, size=size)
+                yield _cell(found, len(names) > 1)
+    if wrong is not None:
+        raise wrong
 
 
-def _tar(whole: Inner, file: RangeFile, column: str | None, listing: Listing) -> Iterator[Inner]:
+def _cell(inner: Inner, many: bool) -> Inner:
+    """A picture of a table: where a row has several, its column is in its name."""
+    return replace(inner, member=f"{inner.row:06d}-{inner.column}") if many else inner
+
+
+def _tar(whole: Inner, file: RangeFile, column: Asked, listing: Listing) -> Iterator[Inner]:
     for sample in samples.of(tar_file.members(file)):
         files = [member for member in sample if not member.what]
         pictures = [member for member in files if _is_image(member.name)]
@@ -217,47 +231,6 @@ def _tar(whole: Inner, file: RangeFile, column: str | None, listing: Listing) ->
 
 
 _LISTERS: dict[Kind, Callable[..., Iterator[Inner]]] = {"parquet": _parquet, "arrow": _arrow, "tar": _tar}
-
-
-def image_column(schema: pa.Schema, asked: str | None) -> str:
-    """The column that holds encoded images: the one asked for, else the first that `datasets` calls an Image, else
-    the first struct with bytes, else a binary column with a usual name, else the only binary column.
-
-    Raises RowError("container") that names the columns there are, also where two have the name.
-    """
-    names: list[str] = schema.names
-    fits = [field.name for field in schema if _holds_bytes(field.type)]
-    columns = f"there are {', '.join(names)[:200]}"
-    found = _chosen_column(schema, asked, fits)
-    if found is None:
-        if asked is not None:
-            raise RowError("container", f"no column {asked!r} of bytes; {columns}")
-        raise NoImageColumn("container", f"no column looks like images; {columns}")
-    if names.count(found) > 1:
-        raise RowError("container", f"{names.count(found)} columns are called {found!r}; {columns}")
-    return found
-
-
-class NoImageColumn(RowError):
-    """A table in which no column looks like images."""
-
-
-def _chosen_column(schema: pa.Schema, asked: str | None, fits: list[str]) -> str | None:
-    if asked is not None:
-        return asked if asked in fits else None
-    features = (schema.metadata or {}).get(b"huggingface", b"")
-    structs = [field.name for field in schema if field.name in fits and pa.types.is_struct(field.type)]
-    called = [name for name in structs if f'"{name}": {{"_type": "Image"'.encode() in features]
-    binary = [name for name in fits if name not in structs]
-    usual = [name for name in _COLUMNS if name in binary]
-    found = [*called, *structs, *usual, *(binary if len(binary) == 1 else [])]
-    return found[0] if found else None
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(f.name == "bytes" and _holds_bytes(f.type) for f in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 # --- fetching ---
@@ -342,7 +315,7 @@ def _member(inner: Inner, version: str) -> bytes:
     store, key = place_of(inner.container)
     if not inner.listed:  # The row of what could not be listed: list again, to say why.
         for _ in _LISTERS[inner.kind](
-            inner, RangeFile(store, key, None, version), inner.column or None, Listing()
+            inner, RangeFile(store, key, None, version), unpacked(inner.column), Listing()
         ):
             pass
         raise RowError("container", "it could not be listed when the run was planned")

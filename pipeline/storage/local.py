@@ -47,7 +47,9 @@ class LocalStore:
                 return
             if start.is_file():
                 raise StorageError(
-                    "missing", f"{self.root} is a file: give its folder, and include: [{start.name}]"
+                    "missing",
+                    f"{self.root} is a file: give its folder, and include: [{start.name}]; a list of addresses goes "
+                    "with --from-list",
                 )
             raise StorageError("missing", f"no such folder: {self.root}")
         yield from self._walk(start, {_identity(start)})

@@ -118,6 +118,10 @@ def _attempt(address: str, most: int, manners: Manners, version: str, got: _Got)
         headers |= {"Range": f"bytes={len(got.data)}-", "If-Range": f'"{got.tag}"'}
     answer = _redirected("GET", address, manners, headers)
     try:
+        if answer.status == 416 and got.tag:  # All had come but its end, or it is another by now.
+            got.data.clear()
+            got.tag = ""
+            raise _Again(RowError("truncated", f"{redacted(address)}: cannot be read on"), 0.0)
         _check(answer, address, version, manners)
         if answer.status != 206 or not got.tag:
             got.data.clear()

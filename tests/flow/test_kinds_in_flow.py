@@ -249,7 +249,7 @@ SECOND = {
     "text": "ppocr-v4-mobile",
     "face": "blazeface",
     "person": "person-by-centerface",
-    "plate": "plate-by-ppocr-v4-mobile",
+    "plate": "plate-by-ppocr-v6-small",
 }
 """Kinds whose result another network looks at, and how it is called."""
 

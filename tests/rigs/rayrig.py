@@ -53,13 +53,18 @@ class RayRig:
         if ray.is_initialized():
             return
         with self.worker_environment():
-            # Logical CPUs: actor pools hold theirs for the whole run and would starve the rest on two cores.
+            # Logical CPUs: actor pools hold theirs for the whole run and would starve the rest on two cores. Each is a
+            # process of 3 CPU-seconds before it does anything; none is started before it is needed.
             ray.init(
-                num_cpus=8,
+                num_cpus=5,
                 include_dashboard=False,
                 object_store_memory=400 << 20,
                 _temp_dir=self.folder,
-                _system_config={"metrics_report_interval_ms": 1000},  # 10,000 by default
+                _system_config={
+                    "metrics_report_interval_ms": 2000,  # 10,000 by default
+                    "prestart_worker_first_driver": False,
+                    "enable_worker_prestart": False,
+                },
             )
 
     @contextmanager

@@ -8,7 +8,7 @@ converted from the package that carries them by `python -m cleanplate.jobs.train
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -40,6 +40,9 @@ PIECE, INSIDE = 16.0, 0.5
 left out when so much of it lies in another box."""
 BATCH_PIXELS = 16 * SIDE * SIDE
 
+DOUBT, MOST_DOUBTS = 0.6, 60
+"""From this share of the score that is asked on it may be one: nothing is copied from there. The surest of one picture,
+at most."""
 Rows = npt.NDArray[np.float64]
 """N x 7: x0, y0, x1, y1 in image pixels, score, class, 1 for a piece that its tile cuts off."""
 
@@ -147,12 +150,26 @@ class NanoDetDetector:
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels."""
+        return [[r for r in regions if not r.doubtful] for regions in self.with_doubts(images)]
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and behind them, doubtful, what scores at least DOUBT of what is asked."""
         found: list[list[Rows]] = [[] for _ in images]
         plans = [self._views(*image.shape[:2]) for image in images]
         for members, crops in tiles.batches(images, plans, BATCH_PIXELS, self._device.type == "cuda"):
             for (number, view), rows in zip(members, self._rows(crops), strict=True):
                 found[number].append(placed(rows, view, images[number].shape))
-        return [self._regions(image, np.concatenate(rows)) for image, rows in zip(images, found, strict=True)]
+        return [
+            self._sorted_out(image, np.concatenate(rows)) for image, rows in zip(images, found, strict=True)
+        ]
+
+    def _sorted_out(self, image: Image, rows: Rows) -> list[Region]:
+        asked = np.array([self.wanted[int(label)].min_score for label in rows[:, 5]])
+        sure = rows[:, 4] >= asked
+        low = rows[~sure]
+        low = low[np.argsort(-low[:, 4], kind="stable")[:MOST_DOUBTS]]
+        doubts = [replace(region, doubtful=True) for region in self._regions(image, low)]
+        return [*self._regions(image, rows[sure]), *doubts]
 
     def _views(self, height: int, width: int) -> list[tiles.View]:
         """The whole picture, and tiles that are shown as large as they are."""
@@ -200,7 +217,7 @@ class NanoDetDetector:
             best = own.argmax(0)
             score = own.max(0)
             low = np.array([self.wanted[number].min_score for number in classes])
-            (cells,) = np.nonzero(score >= low[best])
+            (cells,) = np.nonzero(score >= DOUBT * low[best])
             left, top, right, bottom = reach[:, cells]
             x, y = centres[cells].T
             x0, x1 = x - left, x + right

@@ -24,6 +24,8 @@ SIDE = 224
 CUT_SIDE = 256
 MIN_SCORE = 0.75
 """docs/notebook.md tells what it was chosen on."""
+DOUBT = 0.6
+"""From this share of the score that is asked on it may be one: nothing is copied from there."""
 REACH = 1.25
 """Of the distance from the hips to the farthest point of the body, as MediaPipe draws its square."""
 
@@ -64,6 +66,10 @@ class PersonDetector:
 
     def __call__(self, images: list[Image]) -> list[list[Region]]:
         """One list of regions for each HWC uint8 RGB image, surest first; boxes xyxy pixels, masks HW bool."""
+        return [[r for r in regions if not r.doubtful] for regions in self.with_doubts(images)]
+
+    def with_doubts(self, images: list[Image]) -> list[list[Region]]:
+        """As a call, and behind them, doubtful, what scores at least DOUBT of what is asked, as boxes."""
         return [self._regions(image) for image in images]
 
     def _regions(self, image: Image) -> list[Region]:
@@ -80,14 +86,25 @@ class PersonDetector:
             return 1.0 if apart < 0.4 * max(people[a, 2], people[b, 2]) else 0.0
 
         kept = tiles.suppress(len(people), people[:, 3].tolist(), near, 0.5)
-        return [found for row in people[kept].tolist() if (found := self._region(image, *row))]
+        rows = people[kept].tolist()
+        sure = [found for row in rows if row[3] >= self.min_score and (found := self._region(image, *row))]
+        low = [found for row in rows if row[3] < self.min_score and (found := self._doubt(image, *row))]
+        return [*sure, *low]
+
+    def _doubt(self, image: Image, x: float, y: float, radius: float, score: float) -> Region | None:
+        """The square about the hips of what may be a person; None when it lies outside the picture."""
+        height, width = image.shape[:2]
+        box = max(0.0, x - radius), max(0.0, y - radius), min(width, x + radius), min(height, y + radius)
+        if box[2] - box[0] < 8 or box[3] - box[1] < 8:
+            return None
+        return Region("person", self.name, score, box, doubtful=True)
 
     def _look(self, image: Image, box: tuple[int, int, int, int]) -> People:
         seen = square_of(image, box, SIDE).astype(np.float32) / np.float32(127.5) - np.float32(1)
         outputs = {out.shape[-1]: out[0] for out in _run(self._pose, seen[None])}
         logits = np.clip(outputs[1][:, 0].astype(np.float64), -50, 50)
         scores = 1 / (1 + np.exp(-logits))
-        sure = scores >= self.min_score
+        sure = scores >= DOUBT * self.min_score
         # Four points follow the box: the middle of the hips, the farthest point of the body, two of the shoulders.
         points = outputs[12][sure, 4:8].reshape(-1, 2, 2) / SIDE + self._anchors[sure, None]
         scale = box[2] - box[0]

@@ -132,21 +132,13 @@ def fast_generator(
     on_cpu = next(model.parameters()).device.type == "cpu"
     split = wide and on_cpu and splitting_pays()
     early = torch.float32 if wide else dtype
-    stem, *downs = (cast(FFC_BN_ACT, layer) for layer in layers[1:n_front])
-    # The stem's input has 4 channels: nothing to gain by splitting.
-    count = EXACT if precision == "fp32" else 2
-    encoder = [
-        _first(stem, early, 3),
-        *(
-            _first(layer, early, 1, split=count if split and n >= UNSPLIT else 0)
-            for n, layer in enumerate(downs)
-        ),
-    ]
+    count = (EXACT if precision == "fp32" else 2) if split else 0
+    encoder = _encoder(layers[1:n_front], early, count)
     blocks = [cast(FFCResnetBlock, layer) for layer in layers[n_front : n_front + p.n_blocks]]
     kinds = [early if n < CAREFUL_BLOCKS else dtype for n in range(len(blocks))]
     pairs = [
         tuple(
-            fast_ffc(conv, kind, split=count if split and kind == torch.float32 else 0)
+            fast_ffc(conv, kind, split=count if kind == torch.float32 else 0)
             for conv in (block.conv1, block.conv2)
         )
         for block, kind in zip(blocks, kinds, strict=True)
@@ -190,6 +182,16 @@ def box_of_holes(masks: Tensor) -> tuple[Span, Span]:
 
 def _parts(x: Tensor, n_local: int) -> tuple[Tensor, Tensor]:
     return x[:, :n_local], x[:, n_local:]
+
+
+def _encoder(layers: list[nn.Module], dtype: torch.dtype, split: int) -> list[_Down]:
+    """The stem and the downsampling layers; those from UNSPLIT on are split into so many digits, 0: not."""
+    stem, *downs = (cast(FFC_BN_ACT, layer) for layer in layers)
+    # The stem's input has 4 channels: nothing to gain by splitting.
+    return [
+        _first(stem, dtype, 3),
+        *(_first(layer, dtype, 1, split=split if n >= UNSPLIT else 0) for n, layer in enumerate(downs)),
+    ]
 
 
 def _first(layer: FFC_BN_ACT, dtype: torch.dtype, reflect: int, *, split: int = 0) -> _Down:

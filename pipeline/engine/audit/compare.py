@@ -18,6 +18,7 @@ from cleanplate.models.evaluation.labelled import iou
 from cleanplate.models.types import Image, Region
 from cleanplate.pipeline.engine.audit.look import Seen
 from cleanplate.pipeline.images import exposure
+from cleanplate.pipeline.schema import Row
 from cleanplate.pipeline.stages.rows import decoded
 
 WORDS = ("still", "appeared", "changed", "resized", "missing", "extra", "lost")
@@ -128,10 +129,9 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def compared(before: Seen, after: Seen) -> Pair:
-    """Two pictures without an error."""
-    height, width = after.size
-    scale = (width / before.size[1], height / before.size[0])
+def compared(before: Seen, after: Seen, row: Row, row_after: Row) -> Pair:
+    """Two pictures without an error, and their rows."""
+    scale = (after.width / before.width, after.height / before.height)
     left = list(after.findings)
     still: list[Region] = []
     gone: list[Region] = []
@@ -141,19 +141,19 @@ def compared(before: Seen, after: Seen) -> Pair:
         (still if same is not None else gone).append(region)
         if same is not None:
             left.remove(same)
-    one, other = decoded(before.row), decoded(after.row)
+    one, other = decoded(row), decoded(row_after)
     changed = None
-    if before.size == after.size:
+    if one.pixels.shape == other.pixels.shape:
         changed = changed_outside(one.pixels, other.pixels, before.findings)
-    return Pair(still, gone, left, changed, _blocks(before, one.icc) - _blocks(after, other.icc))
+    return Pair(still, gone, left, changed, _blocks(row, one.icc) - _blocks(row_after, other.icc))
 
 
 def _scaled(box: tuple[float, float, float, float], scale: tuple[float, float]) -> tuple[float, ...]:
     return tuple(v * s for v, s in zip(box, (*scale, *scale), strict=True))
 
 
-def _blocks(seen: Seen, icc: bytes | None) -> frozenset[str]:
-    return exposure.blocks(seen.row["source"], seen.row["source_format"]) | ({"icc"} if icc else set())
+def _blocks(row: Row, icc: bytes | None) -> frozenset[str]:
+    return exposure.blocks(row["source"], row["source_format"]) | ({"icc"} if icc else set())
 
 
 def changed_outside(before: Image, after: Image, findings: Sequence[Region]) -> int:

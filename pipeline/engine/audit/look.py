@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -21,39 +21,23 @@ from cleanplate.pipeline.stages.rows import decoded, region_of
 from cleanplate.pipeline.stages.stage import Worker, error_of
 
 BATCH = 16
+"""Images of a task, which the networks see together."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found in one image. row: of the read stage, with the source's bytes. exposed: of `exposure.WORDS`.
-    error: a struct as in the column of that name; then there is nothing else."""
+    """What was found in one image. height, width: pixels, upright. exposed: of `exposure.WORDS`. error: as in the
+    column of that name; then there is nothing else."""
 
-    uri: str
-    row: Row
+    height: int
+    width: int
     findings: Sequence[Region]
     exposed: frozenset[str]
     error: ErrorRow | None
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, pixels, upright."""
-        return self.row["height"] or 0, self.row["width"] or 0
 
-
-def looker(recipe: Recipe) -> Worker:
-    """The stages that look, opened."""
-    return Worker([stage for stage in stages_of(recipe, last=True) if stage.name in ("read", "detect")])
-
-
-def look(images: Iterable[Planned], worker: Worker) -> Iterator[list[Seen]]:
-    """What is in each image, in order, a batch at a time."""
-    rest = iter(images)
-    while some := list(islice(rest, BATCH)):
-        yield look_at(some, worker)
-
-
-def look_at(images: Sequence[Planned], worker: Worker) -> list[Seen]:
-    """What is in each of a batch of images."""
+def look(images: Sequence[Planned], recipe: Recipe) -> list[tuple[Seen, Row]]:
+    """What is in each image, and its row after the stages that look, with the source's bytes. In order."""
     starts = [
         {
             "image_id": str(n),
@@ -64,8 +48,16 @@ def look_at(images: Sequence[Planned], worker: Worker) -> list[Seen]:
         }
         for n, one in enumerate(images)
     ]
+    worker = _worker(recipe.model_dump_json())
     rows: list[Row] = worker(pa.Table.from_pylist(starts, schema=schema.START)).to_pylist()
-    return [_seen(row) for row in sorted(rows, key=lambda row: int(row["image_id"]))]
+    return [(_seen(row), row) for row in sorted(rows, key=lambda row: int(row["image_id"]))]
+
+
+@lru_cache(maxsize=2)
+def _worker(recipe: str) -> Worker:
+    """The stages that look, opened once a process."""
+    stages = stages_of(Recipe.model_validate_json(recipe), last=True)
+    return Worker([stage for stage in stages if stage.name in ("read", "detect")])
 
 
 def _seen(row: Row) -> Seen:
@@ -76,8 +68,7 @@ def _seen(row: Row) -> Seen:
         except RowError as failed:
             error = error_of("read", failed)
     if error is not None:
-        return Seen(row["source_uri"], row, [], frozenset(), error)
+        return Seen(0, 0, [], frozenset(), error)
     height, width = row["height"], row["width"]
     found = [region_of(struct, height, width) for struct in row["found"]]
-    exposed = exposure.exposed(row["source"], row["source_format"])
-    return Seen(row["source_uri"], row, found, exposed, None)
+    return Seen(height, width, found, exposure.exposed(row["source"], row["source_format"]), None)

@@ -5,14 +5,14 @@ list > look > count           nothing is changed, no picture is written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from cleanplate.pipeline.engine.audit.compare import Comparison, Pair, compared, pairs_of
-from cleanplate.pipeline.engine.audit.look import BATCH, Seen, look, look_at, looker
+from cleanplate.pipeline.engine.audit.look import BATCH, Seen, look
 from cleanplate.pipeline.engine.audit.summary import Summary, line_of
+from cleanplate.pipeline.engine.job import Spread
 from cleanplate.pipeline.errors import ConfigError, StorageError
 from cleanplate.pipeline.factory.given import name_of
 from cleanplate.pipeline.ledger import ledger, plan
@@ -52,39 +52,72 @@ def listed(store: Store, recipe: Recipe, limit: int | None = None) -> Listed:
     return Listed(images, listing)
 
 
-def audit(place: Listed, recipe: Recipe, tell: Tell, line: Callable[[dict[str, Any]], None]) -> Summary:
-    """Look at each image. line: called with each as it is seen (`summary.line_of`)."""
-    summary, names = Summary(recipe.remove), list(place.images)
-    worker, total = looker(recipe), len(names)
-    for batch in look(place.images.values(), worker):
-        for seen in batch:
-            line(line_of(names[summary.images], seen))
-            summary.add(seen)
-        tell(summary.images, total)
-    return summary
+@dataclass(frozen=True)
+class Task:
+    """Images to look at, a batch: name, the image of the source that it was made from where it is compared, image."""
+
+    recipe: Recipe
+    images: tuple[tuple[str, Planned | None, Planned], ...]
+
+
+Line = Callable[[dict[str, Any]], None]
+"""Called with each image as it was seen (`summary.line_of`)."""
+
+
+def audit(place: Listed, recipe: Recipe, spread: Spread, tell: Tell, line: Line) -> Summary:
+    """Look at each image."""
+    return _counted(
+        [(name, None, one) for name, one in place.images.items()], recipe, spread, tell, line, None
+    )
 
 
 def audit_against(
-    place: Listed, before: Listed, recipe: Recipe, tell: Tell, line: Callable[[dict[str, Any]], None]
+    place: Listed, before: Listed, recipe: Recipe, spread: Spread, tell: Tell, line: Line
 ) -> tuple[Summary, Comparison]:
     """Look at each image of `place`, an output, beside its source in `before`."""
     pairs, missing, extra = pairs_of(before.images, place.images)
     result = Comparison(missing=missing, extra=extra)
     result.columns_lost = sorted(_columns(before) - _columns(place))
     result.files_lost = (before.listing.left_out - place.listing.left_out).total()
-    summary, worker, total = Summary(recipe.remove), looker(recipe), len(pairs) + len(extra)
-    for some in _batched([*pairs, *((None, name) for name in extra)]):
-        after = look_at([place.images[name] for _, name in some], worker)
-        olds = [old for old, _ in some if old is not None]
-        seen_before = dict(zip(olds, look_at([before.images[name] for name in olds], worker), strict=True))
-        for (old, name), seen in zip(some, after, strict=True):
+    images: list[tuple[str, Planned | None, Planned]] = [
+        (name, before.images[old], place.images[name]) for old, name in pairs
+    ]
+    images += [(name, None, place.images[name]) for name in extra]
+    return _counted(images, recipe, spread, tell, line, result), result
+
+
+def _counted(
+    images: list[tuple[str, Planned | None, Planned]],
+    recipe: Recipe,
+    spread: Spread,
+    tell: Tell,
+    line: Line,
+    comparison: Comparison | None,
+) -> Summary:
+    """Counts pairs into `comparison`, where there is one."""
+    summary = Summary(recipe.remove)
+    tasks = [Task(recipe, tuple(images[at : at + BATCH])) for at in range(0, len(images), BATCH)]
+    for looked in spread(look_at_some, tasks):
+        for name, seen, pair in looked:
             summary.add(seen)
-            pair = _pair(seen_before.get(old) if old is not None else None, seen)
-            if pair is not None:
-                result.add(pair)
-            line(line_of(name, seen) | ({"against": old, **pair.as_json()} if pair else {"against": old}))
-        tell(summary.images, total)
-    return summary, result
+            if comparison is not None and pair is not None:
+                comparison.add(pair)
+            line(line_of(name, seen) | (pair.as_json() if pair else {}))
+        tell(summary.images, len(images))
+    return summary
+
+
+def look_at_some(task: Task) -> list[tuple[str, Seen, Pair | None]]:
+    """Name, what was found, and the comparison where both pictures can be read, of each image of a task."""
+    after = look([one for _, _, one in task.images], task.recipe)
+    olds = [old for _, old, _ in task.images if old is not None]
+    before = iter(look(olds, task.recipe) if olds else [])
+    found = []
+    for (name, old, _), (seen, row) in zip(task.images, after, strict=True):
+        first = next(before) if old is not None else None
+        both = first is not None and first[0].error is None and seen.error is None
+        found.append((name, seen, compared(first[0], seen, first[1], row) if first and both else None))
+    return found
 
 
 def is_ours(store: Store) -> bool:
@@ -105,18 +138,6 @@ def check_foreign(store: Store) -> None:
             f"{store.url} is a run of cleanplate: `cleanplate verify` proves it against its source. Of a run with "
             "--output-layout files the pictures in images/ can be audited against the source"
         )
-
-
-def _pair(before: Seen | None, after: Seen) -> Pair | None:
-    if before is None or before.error is not None or after.error is not None:
-        return None
-    return compared(before, after)
-
-
-def _batched(items: Sequence[tuple[str | None, str]]) -> Iterator[list[tuple[str | None, str]]]:
-    rest = iter(items)
-    while some := list(islice(rest, BATCH)):
-        yield some
 
 
 def _columns(place: Listed) -> set[str]:

@@ -97,8 +97,8 @@ def line_of(name: str, seen: Seen) -> dict[str, Any]:
     """One image as a line of findings.jsonl."""
     return {
         "image": name,
-        "width": seen.size[1],
-        "height": seen.size[0],
+        "width": seen.width,
+        "height": seen.height,
         "findings": [
             {
                 "kind": region.kind,

@@ -96,7 +96,7 @@ export class Gallery {
     const made = Object.entries(MARKS).map(([key, mark]) =>
       make("button", { type: "button", "data-mark": mark, "aria-pressed": "false", "aria-keyshortcuts": key, disabled: !markable(this.data.gallery[n], mark), on: { click: () => this.mark(n, mark) } },
         mark, make("kbd", { "aria-hidden": "true" }, key)));
-    return make("div", { class: "choices", role: "group", "aria-label": "Mark" }, ...made);
+    return make("div", { class: "choices", role: "group", "aria-label": "Decision" }, ...made);
   }
 
   fill(item) {

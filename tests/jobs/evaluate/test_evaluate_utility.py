@@ -27,8 +27,9 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     photo.transpose(Pil.Transpose.FLIP_LEFT_RIGHT).save("photos/two.jpg", quality=92)
     Pil.new("RGB", (200, 160), (120, 130, 110)).save("photos/plain.png")
     mirrored = [512 - PERSON[0] - PERSON[2], *PERSON[1:]]
-    sizes = [("one.jpg", 512, 512), ("two.jpg", 512, 512), ("plain.png", 200, 160)]
+    sizes = [("one.jpg", 512, 512), ("two.jpg", 512, 512), ("plain.png", 200, 160), ("gone.jpg", 99, 99)]
     boxes = [(1, 1, PERSON), (2, 1, mirrored), (1, 2, [0, 0, 20, 20]), (2, 1, [600, 600, 9, 9])]
+    boxes.append((4, 1, [0, 0, 20, 20]))
     body = {
         "images": [
             {"id": n, "file_name": name, "width": w, "height": h} for n, (name, w, h) in enumerate(sizes, 1)
@@ -63,11 +64,15 @@ def test_hidden_faces_leave_persons_and_their_labels(
     assert (dropped["pictures"], dropped["labels"], dropped["ap"]) == (1, 0, None)
     assert body["kinds"] == {"person": [0]}
     assert body["words_left_out"] == {"label 'bagpipe'": 1}
+    assert body["left_out"].pop("label of a picture that is not there") == 1
     assert sum(body["left_out"].values()) == 1
     printed = capsys.readouterr().out
     assert "left out: 1 x label 'bagpipe'" in printed
     assert "lies outside the picture" in printed
     assert Path("out/table.md").read_text() in printed
+    assert "AP by kind" in printed
+    assert (before["difference"], dropped["difference"]) == (0, None)
+    assert carried["difference"] == pytest.approx(carried["ap"] - before["ap"])
 
 
 def test_removed_persons_take_their_labels_along(labelled: Path) -> None:

@@ -40,6 +40,17 @@ def test_found_at_any_size_turn_and_opacity(
     assert shared.sum() / either.sum() > 0.75
 
 
+def test_a_mark_that_scores_too_low_is_doubted(mark: Mark, photo: Callable[[str], Image]) -> None:
+    image, truth = laid(photo("coffee.jpg"), 120, 100, 90, 5, 0.8)
+    (found,) = LogoDetector([mark])([image])
+    strict = LogoDetector([mark], min_score=min(1.0, found[0].score * 1.1))
+    assert strict([image]) == [[]]
+    doubts = strict.with_doubts([image])[0]
+    assert 0 < len(doubts) <= 8
+    assert all(r.doubtful and r.mask is not None for r in doubts)
+    assert max((r.mask & truth).sum() for r in doubts) > 0.85 * truth.sum()  # type: ignore[operator]
+
+
 def test_many_in_one_picture_each_once(detector: LogoDetector, photo: Callable[[str], Image]) -> None:
     image = photo("coffee.jpg")
     for n in range(6):

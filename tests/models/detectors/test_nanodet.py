@@ -130,3 +130,16 @@ def test_the_table_of_words() -> None:
     assert [NAMES[n] for n in VEHICLES] == ["car", "motorcycle", "bus", "truck"]
     assert {NAMES[n] for n in ANIMALS} >= {"bird", "cat", "dog", "horse", "sheep", "cow", "bear", "giraffe"}
     assert "kite" not in {NAMES[n] for n in ANIMALS}
+
+
+def test_what_scores_too_low_is_doubted_and_nothing_else_changes() -> None:
+    """Asked for more than she scores, the astronaut is no find, and no fill may copy her."""
+    astronaut = photograph("astronaut.jpg")
+    plain = detector({"person": "person"})
+    (found,) = plain([astronaut])
+    assert found == [r for r in plain.with_doubts([astronaut])[0] if not r.doubtful]
+    asked = NanoDetDetector(resolve("nanodet"), {PERSON: Wanted("person", 0.95)})
+    assert asked([astronaut]) == [[]]
+    doubts = asked.with_doubts([astronaut])[0]
+    assert all(r.doubtful for r in doubts)
+    assert found[0].box in [r.box for r in doubts]

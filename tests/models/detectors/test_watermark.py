@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from cleanplate.models.detectors.overlay.candidates import candidates, parts
 from cleanplate.models.detectors.overlay.evidence import NAMES, cut, evidence, window
 from cleanplate.models.detectors.overlay.overlay_map import Looks, Sight, hysteresis, views
 from cleanplate.models.detectors.overlay.rule import Rule, fit_logistic, has_rule, read_rule, write_rule
-from cleanplate.models.detectors.watermark import judge, repeated
+from cleanplate.models.detectors.watermark import WatermarkDetector, decided, repeated
 from cleanplate.models.weights.registry import resolve
 
 HEIGHT, WIDTH = 160, 240
@@ -38,6 +39,10 @@ def picture():
         strokes[24:40, x : x + 4] = True
     image[strokes] = 20
     return image, strokes
+
+
+def judge(image, seen, lines, rule):
+    return decided(candidates(image, seen, lines), image.shape[:2], rule)
 
 
 def looks(*maps):
@@ -279,3 +284,15 @@ def test_pieces_that_cover_much_of_a_picture_together_must_be_surer():
     assert not found([44, 44, 44]).any()
     sure = Rule(rule.lines, {"bias": 0.0, "agreed": 1.0}, first=0.8, more=0.5)
     assert (judge(image, looks(np.pad(np.full((120, 200), 0.99), 20)), [], sure) > 0).sum() == 120 * 200
+
+
+def test_what_may_be_a_mark_is_doubted_and_not_found(picture):
+    """A word of even odds makes no picture a marked one, but no fill may copy it."""
+    image, strokes = picture
+    detector = WatermarkDetector(SimpleNamespace(rule=BY_CHANCE))
+    for chance, doubted in ((0.75, True), (0.0, False)):
+        seen = [looks(np.where(strokes, chance, 0.0))]
+        assert detector.regions([image], seen, [[line("SAMPLE", 20, 20)]]) == [[]]
+        (found,) = detector.regions([image], seen, [[line("SAMPLE", 20, 20)]], doubts=True)
+        assert [(r.kind, r.doubtful) for r in found] == [("watermark", True)] * doubted
+        assert all(r.box[0] <= 24 and r.box[2] >= 88 for r in found)

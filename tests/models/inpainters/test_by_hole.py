@@ -84,3 +84,13 @@ def test_strokes_keep_texture_and_the_colours_of_the_network() -> None:
     assert filled[word].std() > 0.75 * image[word].std() > smooth[word].std()
     assert abs(filled[word].mean() - smooth[word].mean()) < 6
     assert np.array_equal(filled[~word], image[~word])
+
+
+def test_where_all_that_is_near_is_forbidden_the_network_s_fill_stays() -> None:
+    """What is far away does not belong, and strokes of it would stay legible."""
+    image, word, _ = scene()
+    telea = OpenCvInpainter("telea")
+    near = cv2.dilate(word.astype(np.uint8), np.ones((41, 41))) > 0
+    for thin in (True, False):
+        (filled,) = Textured(telea, thin=thin)([image], [word], [near])
+        assert np.array_equal(filled, telea([image], [word])[0])

@@ -25,7 +25,8 @@ from cleanplate.pipeline.recipe.recipe import load
 from cleanplate.pipeline.storage import arrow_file, containers
 from cleanplate.pipeline.storage.address import inner_of
 from cleanplate.pipeline.storage.connect import LocalStore, Store
-from cleanplate.pipeline.storage.containers import image_column, read_image, read_images
+from cleanplate.pipeline.storage.containers import read_image, read_images
+from cleanplate.pipeline.storage.image_columns import image_column
 from cleanplate.pipeline.storage.range_file import RangeFile
 from rigs.bad_images import jpeg, picture, save
 from rigs.flow_rig import clean, faces, folder, rows_of

@@ -212,7 +212,15 @@ def test_what_broke_off_is_asked_for_from_there_on_condition_of_its_etag(host: S
             (200, {"ETag": '"a"', "cut": "100"}, data) if number == 1 else (200, {"ETag": '"b"'}, picture(1))
         )
 
-    host.pages = {"/a.png": broken, "/b.png": replaced}
+    def ended(number: int, headers: dict[str, str]) -> Any:
+        return (
+            (416, {}, b"")
+            if headers.get("range")
+            else (200, {"ETag": '"a"'} | ({"cut": "100"} if number == 1 else {}), data)
+        )
+
+    host.pages = {"/a.png": broken, "/b.png": replaced, "/c.png": ended}
+    assert web.get(f"{host.address}/c.png", 10**6, QUICK) == data
     assert web.get(f"{host.address}/a.png", 10**6, QUICK) == data
     assert web.get(f"{host.address}/b.png", 10**6, QUICK) == picture(1)
 
@@ -301,6 +309,11 @@ def test_a_list_that_cannot_be_read_is_an_error_before_work(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         list(plan.listed(LocalStore(tmp_path / name), load(None, {"source.format": "list"})))
+
+
+def test_a_folder_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no list of addresses .*leave out --from-list"):
+        list(plan.listed(LocalStore(tmp_path), load(None, {"source.format": "list"})))
 
 
 def test_doubles_are_counted_over_many_blocks() -> None:
