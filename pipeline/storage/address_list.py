@@ -17,7 +17,7 @@ from urllib.parse import quote_from_bytes
 import numpy as np
 import pyarrow as pa
 
-from cleanplate.pipeline.errors import CleanplateError, ConfigError, RowError, redacted
+from cleanplate.pipeline.errors import CleanplateError, ConfigError, RowError, StorageError, redacted
 from cleanplate.pipeline.storage import parquet_file, web
 from cleanplate.pipeline.storage.address import Inner
 from cleanplate.pipeline.storage.connect import SCHEMES, place_of, read_uri
@@ -147,6 +147,10 @@ def _parsed(place: str, version: str) -> pa.Table:
     store, key = place_of(place)
     try:
         text = store.get(key).decode("utf-8-sig")
+    except StorageError as error:
+        if error.kind != "other":
+            raise
+        raise ConfigError(f"{place} is no list of addresses ({error}): leave out --from-list") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{place}: the list is no text in UTF-8: {error}") from error
     delimiter = {"csv": ",", "tsv": "\t"}.get(place.lower().rpartition(".")[2])

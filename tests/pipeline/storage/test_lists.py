@@ -311,6 +311,11 @@ def test_a_list_that_cannot_be_read_is_an_error_before_work(
         list(plan.listed(LocalStore(tmp_path / name), load(None, {"source.format": "list"})))
 
 
+def test_a_folder_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no list of addresses .*leave out --from-list"):
+        list(plan.listed(LocalStore(tmp_path), load(None, {"source.format": "list"})))
+
+
 def test_doubles_are_counted_over_many_blocks() -> None:
     seen = address_list._Seen()
     for block in range(40):
