@@ -102,7 +102,11 @@ def apart(regions: list[Region], picture: Image, recipe: Recipe) -> tuple[list[R
     is what must go, too, and a fill must not make a second one of it."""
     keep = [wanted(region, picture, recipe) for region in regions]
     found = [region for region, kept in zip(regions, keep, strict=True) if kept]
-    others = [region for region, kept in zip(regions, keep, strict=True) if not kept]
+    others = [
+        region
+        for region, kept in zip(regions, keep, strict=True)
+        if not kept and not any(_sees_again(region, one) for one in found)
+    ]
     if not found or not others:
         return found, None
     height, width = picture.shape[:2]
@@ -110,6 +114,16 @@ def apart(regions: list[Region], picture: Image, recipe: Recipe) -> tuple[list[R
     for region in others:
         closed |= rle.from_box(region.box, height, width) if region.mask is None else region.mask
     return found, rle.to_rle(closed)
+
+
+def _sees_again(doubt: Region, found: Region) -> bool:
+    """Whether a doubtful box holds most of a find of its kind. It is then another view of it: the box about a slanted
+    word would close all that lies round the word, and leave nothing near to fill it with."""
+    if not doubt.doubtful or doubt.mask is not None or doubt.kind != found.kind:
+        return False
+    (x0, y0, x1, y1), (a0, b0, a1, b1) = found.box, doubt.box
+    shared = max(0.0, min(x1, a1) - max(x0, a0)) * max(0.0, min(y1, b1) - max(y0, b0))
+    return shared > 0.5 * (x1 - x0) * (y1 - y0)
 
 
 def looks_everywhere(row: Row, recipe: Recipe) -> bool:

@@ -29,11 +29,11 @@ def test_a_machine_that_is_ready(capsys: pytest.CaptureFixture[str], tmp_path: P
     (tmp_path / "in" / "a.jpg").write_bytes(b"x")
     code, checks = doctor(capsys, str(tmp_path / "in"), str(tmp_path / "out"), "--remove", "faces")
     assert code == 0, [check for check in checks.values() if check["state"] == "bad"]
-    assert checks["package", "torch"]["told"]
-    assert "cores" in checks["device", "CPU"]["told"]
-    assert "checksum ok" in checks["weights", "centerface"]["told"]
-    assert "a.jpg" in checks["source", str(tmp_path / "in")]["told"]
-    assert "conditional writes work" in checks["output", str(tmp_path / "out")]["told"]
+    assert checks["package", "torch"]["text"]
+    assert "cores" in checks["device", "CPU"]["text"]
+    assert "checksum ok" in checks["weights", "centerface"]["text"]
+    assert "a.jpg" in checks["source", str(tmp_path / "in")]["text"]
+    assert "conditional writes work" in checks["output", str(tmp_path / "out")]["text"]
     assert not (tmp_path / "out").exists(), "nothing is left behind"
 
 
@@ -54,9 +54,9 @@ def test_a_bucket_and_the_credentials_found(capsys: pytest.CaptureFixture[str], 
     s3.put("in/a.jpg", b"x")
     code, checks = doctor(capsys, s3.url("in"), s3.url("out"), "--remove", "faces")
     assert code == 0
-    assert checks["source", "endpoint"]["told"] == s3.endpoint
-    assert checks["source", "credentials"]["told"] == "found by env"
-    assert "conditional writes work" in checks["output", s3.url("out")]["told"]
+    assert checks["source", "endpoint"]["text"] == s3.endpoint
+    assert checks["source", "credentials"]["text"] == "found by env"
+    assert "conditional writes work" in checks["output", s3.url("out")]["text"]
     assert s3.list("out") == []
     shown = json.dumps(list(checks.values()))
     assert s3.secret_key not in shown
@@ -68,17 +68,17 @@ def test_a_bucket_that_is_not_there_and_a_server_that_is_not(
 ) -> None:
     code, checks = doctor(capsys, "s3://no-such-bucket-here/in", "--remove", "faces")
     assert code == 1
-    assert "make the bucket" in checks["source", "s3://no-such-bucket-here/in"]["told"]
+    assert "make the bucket" in checks["source", "s3://no-such-bucket-here/in"]["text"]
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     _, checks = doctor(capsys, s3.url("other"), "--remove", "faces")
-    assert "cleanplate doctor" in checks["source", s3.url("other")]["told"]
+    assert "cleanplate doctor" in checks["source", s3.url("other")]["text"]
 
 
 def test_a_cluster_that_does_not_answer(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (port,) = free_ports(1)
     code, checks = doctor(capsys, "--remove", "faces", "--address", f"127.0.0.1:{port}")
     assert code == 1
-    assert "nothing answers" in checks["ray", f"127.0.0.1:{port}"]["told"]
+    assert "nothing answers" in checks["ray", f"127.0.0.1:{port}"]["text"]
     (tmp_path / "in").mkdir()
     words = ["run", str(tmp_path / "in"), str(tmp_path / "out"), "--remove", "faces"]
     assert main([*words, "--address", f"127.0.0.1:{port}"]) == 2

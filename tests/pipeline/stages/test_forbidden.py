@@ -49,3 +49,13 @@ def test_nothing_is_forbidden_where_nothing_is_filled() -> None:
     recipe = Recipe.model_validate({"remove": ["face"]})
     assert apart([SECOND], picture(), recipe) == ([], None)
     assert apart([FACE], picture(), recipe) == ([FACE], None)
+
+
+def test_a_second_view_of_what_is_found_closes_nothing() -> None:
+    """A doubtful box about a slanted find, and one beside it: only the latter may not be copied."""
+    recipe = Recipe.model_validate({"remove": ["face"]})
+    again = Region("face", "test", 0.2, (2, 2, 70, 70), doubtful=True)
+    found, forbidden = apart([FACE, again, SECOND], picture(), recipe)
+    assert found == [FACE]
+    assert forbidden is not None
+    assert np.array_equal(rle.from_rle(forbidden, 100, 100), rle.from_box(SECOND.box, 100, 100))
