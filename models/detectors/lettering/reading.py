@@ -31,6 +31,18 @@ INK_IF_BESIDE, MOST_IF_BESIDE = 0.78, 0.5
 """The same of one beside a line that is text: of 120 texts and 50 photographs without one, held out, these take five
 lines of text more and none that is not."""
 
+WINDOWS = frozenset("日目田口回国曰囗困四百品吕昌晶由甲申")
+"""Glyphs as which windows, shutters and tiles are read: a line of nothing else is not read at all."""
+REPEATED = 0.3
+"""Different letters by all of a line of five or more: a chain or a fence reads as OOIOIO."""
+LONG = 2.5
+"""How many times as long as high a line of one letter is at most: a letter does not fill more."""
+LARGE, HUGE = 0.05, 0.12
+"""Shares of the picture from which a line of which two letters were read at most must have surer strokes
+(INK_IF_NOT), and from which more than one letter of it must be read."""
+INK_IF_ONE = 0.945
+"""Of a line found in an overlay's map of which at most one letter was read: buttons and leaves are such."""
+
 
 class Reader:
     """Reads lines: each is straightened to a strip 48 pixels high and decoded as CTC."""
@@ -138,8 +150,22 @@ def is_text(line: Line, image_area: float) -> bool:
 
 
 def reads_well(line: Line, image_area: float) -> bool:
-    """Two letters or digits, sure; never more than half of the image (a frame reads as "OR")."""
+    """Two letters or digits, sure; never more than half of the image (a frame reads as "OR"), nor a pattern."""
+    if is_pattern(line):
+        return False
     return line.read >= 0.7 and line.letters >= 2 and line.height * line.width <= 0.5 * image_area
+
+
+def is_pattern(line: Line) -> bool:
+    """Whether what was read is what patterns read as: windows, or a few letters again and again."""
+    letters = [char for char in line.text.lower() if char.isalnum()]
+    if letters and WINDOWS.issuperset(letters):
+        return True
+    return len(letters) >= 5 and len(set(letters)) <= REPEATED * len(letters) and not _number(letters)
+
+
+def _number(letters: Sequence[str]) -> bool:
+    return all(char.isdigit() for char in letters)
 
 
 def is_lettering(line: Line, seen: Lettering, image_area: float, beside: bool = False) -> bool:
@@ -150,11 +176,32 @@ def is_lettering(line: Line, seen: Lettering, image_area: float, beside: bool = 
     with a script or a face that the recogniser does not know, and where one was: a flower, a loudspeaker and a tuft of
     grass each read as one. Less sure again when it lies `beside` text. Never more than half of the image.
     """
-    inked = LEAST_INK <= seen.share <= MOST_INK and line.height * line.width <= 0.5 * image_area
-    read = line.letters > 1 and (is_text(line, image_area) or (line.letters > 2 and line.read >= 0.6))
+    area = line.height * line.width
+    inked = LEAST_INK <= seen.share <= MOST_INK and area <= 0.5 * image_area
+    if not beside and _is_thing(line, seen, area / image_area):
+        return False
+    read = (
+        not is_pattern(line)
+        and line.letters > 1
+        and (is_text(line, image_area) or (line.letters > 2 and line.read >= 0.6))
+    )
     if beside and inked and seen.share <= MOST_IF_BESIDE and seen.sure >= INK_IF_BESIDE:
         return True
     return inked and seen.sure >= (INK_IF_READ if read else INK_IF_NOT)
+
+
+def _is_thing(line: Line, seen: Lettering, share: float) -> bool:
+    """Whether a line that does not read well and stands alone is something else of the scene, of this share of it:
+    windows, a wheel, a rim of a bowl."""
+    if is_pattern(line) and line.letters <= 2:
+        return True
+    if share > HUGE and line.letters <= 1:
+        return True
+    if line.letters == 1 and line.width > LONG * line.height and seen.sure < INK_IF_ONE:
+        return True
+    if line.drawn:
+        return line.letters <= 1 and seen.sure < INK_IF_ONE
+    return share > LARGE and line.letters <= 2 and seen.sure < INK_IF_NOT
 
 
 def reads_in_map(line: Line, seen: Lettering | None) -> bool:

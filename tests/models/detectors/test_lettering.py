@@ -26,7 +26,7 @@ from cleanplate.models.detectors.lettering.letters import (
     without_next,
 )
 from cleanplate.models.detectors.lettering.lines import Line, beside
-from cleanplate.models.detectors.lettering.reading import is_lettering
+from cleanplate.models.detectors.lettering.reading import is_lettering, reads_well
 from cleanplate.models.metrics.pixelwise import mask_iou
 from cleanplate.models.segmenters.masks import grow, polygon_mask
 from cleanplate.models.training.data import PhotoBank
@@ -210,7 +210,11 @@ def test_no_strokes_where_nothing_is_written(finder: StrokeFinder, photo: Photo)
 def test_what_is_no_ink_or_all_ink_is_no_lettering() -> None:
     quad = turned_quad(100, 50, 120, 30, 0)
     strokes = np.zeros((100, 200), np.bool_)
-    unread, doubtful, single = Line(quad, 0.9), Line(quad, 0.9, "2a", 0.6), Line(quad, 0.9, "O", 0.84)
+    unread, doubtful, single = (
+        Line(quad, 0.9),
+        Line(quad, 0.9, "2a", 0.6),
+        Line(turned_quad(100, 50, 40, 30, 0), 0.9, "O", 0.84),
+    )
     for line, sure in ((unread, 0.9), (doubtful, 0.75)):
         assert is_lettering(line, Lettering(strokes, share=0.3, sure=sure), 200_000)
         assert not is_lettering(line, Lettering(strokes, share=0.8, sure=sure), 200_000)
@@ -272,3 +276,33 @@ def test_samples_are_made_from_their_number_alone() -> None:
     # Letters lie in the middle of a strip, with room above and below.
     rows = np.mean([mask.mean(1) for mask in lettered], axis=0)
     assert rows[HEIGHT // 2 - 8 : HEIGHT // 2 + 8].mean() > 3 * max(rows[:4].mean(), rows[-4:].mean())
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "height", "sure", "drawn", "believed"),
+    [
+        ("日日", 120, 60, 0.97, False, False),  # a row of windows
+        ("囗", 60, 60, 0.97, False, False),
+        ("m", 150, 45, 0.91, False, False),  # the pattern of a bowl's rim
+        ("m", 60, 45, 0.91, False, True),
+        ("米", 300, 250, 0.9, False, False),  # a wheel
+        ("0", 25, 28, 0.92, True, False),  # a button
+        ("", 120, 40, 0.92, False, True),  # a script that the recogniser does not know
+        ("D1", 240, 120, 0.8, False, False),
+        ("D1", 60, 30, 0.8, False, True),
+    ],
+)
+def test_a_lone_line_that_is_not_read_is_lettering_only_where_nothing_else_looks_so(
+    text: str, width: float, height: float, sure: float, drawn: bool, believed: bool
+) -> None:
+    quad = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+    line = Line(quad, 0.7, text, 0.65 if text == "D1" else 0.5, drawn=drawn)
+    seen = Lettering(np.ones((2, 2), np.bool_), 0.3, sure)
+    assert is_lettering(line, seen, 480_000) is believed
+
+
+def test_a_chain_that_reads_as_two_letters_again_and_again_is_not_read_well() -> None:
+    quad = np.array([[0, 0], [700, 0], [700, 130], [0, 130]], np.float64)
+    assert not reads_well(Line(quad, 0.6, "DOODODOD", 0.9), 480_000)
+    assert reads_well(Line(quad, 0.6, "Mississippi", 0.9), 480_000)
+    assert reads_well(Line(quad, 0.6, "0101010101", 0.9), 480_000)
