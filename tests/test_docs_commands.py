@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Pil
 
@@ -109,6 +111,8 @@ def place(tmp_path: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterat
     (tmp_path / "photo.jpg").write_bytes((tmp_path / "photos" / "astronaut.jpg").read_bytes())
     (tmp_path / "recipe.yaml").write_text("remove: [face]\n")
     (tmp_path / "instances.json").write_text('{"images": [], "annotations": []}')
+    urls = [path.as_uri() for path in sorted((tmp_path / "photos").iterdir())]
+    pq.write_table(pa.table({"url": urls, "caption": ["one", "two", "three"]}), tmp_path / "urls.parquet")
     (tmp_path / "marks.json").write_text('{"marks": []}')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
