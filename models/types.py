@@ -80,3 +80,14 @@ class Inpainter(Protocol):
     def __call__(
         self, images: list[Image], masks: list[Mask], forbidden: Sequence[Mask | None] | None = None
     ) -> list[Image]: ...
+
+
+def iou(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes, xyxy first."""
+    across, down = (
+        min(one[2], other[2]) - max(one[0], other[0]),
+        min(one[3], other[3]) - max(one[1], other[1]),
+    )
+    shared = max(0.0, across) * max(0.0, down)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / max(areas - shared, 1e-9)

@@ -22,8 +22,8 @@ from cleanplate.pipeline.ledger.receipt import Receipt
 from cleanplate.pipeline.recipe.recipe import Recipe, load
 from cleanplate.pipeline.stages.detect import wanted
 from cleanplate.pipeline.stages.inpaint import fill
+from cleanplate.pipeline.stages.residue import around
 from cleanplate.pipeline.stages.segment import grow
-from cleanplate.pipeline.stages.verify import around
 
 PASSES_OFF: dict[str, Any] = {"verify.passes": 0, "units.rows": 8}
 """Repairs are left out, in the loop as in the run: how often they come is the pictures' affair, not the engine's."""

@@ -122,7 +122,7 @@ def _finds(args: argparse.Namespace) -> dict[str, Any]:
 
 def _alike(one: Sequence[Region], other: Sequence[Region]) -> tuple[int, int]:
     """(finds that both have, all finds), of one picture."""
-    from cleanplate.models.evaluation.labelled import iou
+    from cleanplate.models.types import iou
 
     rest, same = list(other), 0
     for region in one:

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.views import tiles
 from cleanplate.models.devices import subnormals_flushed
-from cleanplate.models.types import Image, Region
+from cleanplate.models.types import Image, Region, iou
 
 SIDE = 128
 Rows = npt.NDArray[np.float64]

@@ -22,7 +22,7 @@ from cleanplate.models.detectors.onnx_session import (
     planes,
 )
 from cleanplate.models.detectors.views import tiles
-from cleanplate.models.types import Image, Region
+from cleanplate.models.types import Image, Region, iou
 
 STRIDE = 4
 DOUBT = 0.15
@@ -212,11 +212,3 @@ def peaks(heat: Floats, size: Floats, shift: Floats, min_score: float) -> Boxes:
     half_h, half_w = np.exp(np.minimum(size[:, y, x], 8)) * STRIDE / 2
     sides = [centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h, heat[y, x]]
     return np.stack(sides, axis=1).astype(np.float64)
-
-
-def iou(one: Boxes, other: Boxes) -> float:
-    """Intersection over union of two boxes (xyxy first)."""
-    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:4], other[2:4])
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    areas = float(np.prod(one[2:4] - one[:2]) + np.prod(other[2:4] - other[:2]))
-    return shared / max(areas - shared, 1e-9)

@@ -22,10 +22,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.onnx_session import open_session
 from cleanplate.models.detectors.views import tiles
-from cleanplate.models.types import Image, Region
+from cleanplate.models.types import Image, Region, iou
 
 Form = Literal["yolox", "detr", "nms"]
 Rows = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cleanplate.models.segmenters.masks import box_mask
-from cleanplate.models.types import Image, Mask, Region
+from cleanplate.models.types import Image, Mask, Region, iou
 
 Box = tuple[float, float, float, float]
 """xyxy pixels."""
@@ -125,17 +125,6 @@ def compare(labels: Sequence[Label], regions: Sequence[Region], edited: Mask) ->
         covered = float(edited[inside].mean()) if inside.any() else 0.0
         rows.append(Found(label.kind, label.side, True, n in taken, shared, score, covered))
     return rows + spare
-
-
-def iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two xyxy boxes."""
-    across, down = (
-        min(one[2], other[2]) - max(one[0], other[0]),
-        min(one[3], other[3]) - max(one[1], other[1]),
-    )
-    shared = max(0.0, across) * max(0.0, down)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return shared / max(areas - shared, 1e-9)
 
 
 def size_class(side: float) -> str:

@@ -21,8 +21,9 @@ from cleanplate.pipeline.factory import check, inpainters, kinds, segmenters
 from cleanplate.pipeline.factory.detectors import Verifier
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import Recipe, load
+from cleanplate.pipeline.stages.residue import beside
 from cleanplate.pipeline.stages.rows import region_struct
-from cleanplate.pipeline.stages.verify import _beside, _look, _Tools, _wider
+from cleanplate.pipeline.stages.verify import _look, _Tools, _wider
 from rigs.code_scenes import drawn
 from rigs.finders_rig import badge, laid, tiny_owl
 from rigs.flow_rig import check_complete, clean, folder
@@ -234,8 +235,8 @@ def test_a_slanted_line_is_as_high_as_its_letters_and_not_as_its_box() -> None:
     assert 11 < short_side(mask) < 16
     wider = _wider(mask, region, 0.2)
     assert wider[:, 150].sum() < 1.9 * mask[:, 150].sum(), "4 px more on each side, not a fifth of 192"
-    assert _beside(region, (140, 90, 160, 110), row)
-    assert not _beside(region, (10, 10, 60, 60), row), "within the line's box, far from the line"
+    assert beside(region, (140, 90, 160, 110), row)
+    assert not beside(region, (10, 10, 60, 60), row), "within the line's box, far from the line"
 
 
 def test_faces_are_checked_by_a_model_of_another_family() -> None:

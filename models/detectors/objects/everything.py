@@ -9,11 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.views import tiles
 from cleanplate.models.devices import progressed, subnormals_flushed
 from cleanplate.models.segmenters.sam import PROMPTS_AT_ONCE, SamSegmenter
-from cleanplate.models.types import Image, Mask, Region
+from cleanplate.models.types import Image, Mask, Region, iou
 
 STABILITY_OFFSET = 1.0
 """Of the logits, as the authors' generator."""

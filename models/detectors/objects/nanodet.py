@@ -19,10 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.objects.coco import NAMES
 from cleanplate.models.detectors.views import tiles
-from cleanplate.models.types import Image, Region
+from cleanplate.models.types import Image, Region, iou
 
 SIDE = 416
 """Long side of what the network sees; it was trained on squares of this."""

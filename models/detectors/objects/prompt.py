@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.views import tiles
 from cleanplate.models.devices import progressed, subnormals_flushed
-from cleanplate.models.types import Image, Region
+from cleanplate.models.types import Image, Region, iou
 from cleanplate.models.weights.hub import IMAGENET, prepared
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

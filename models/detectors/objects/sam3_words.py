@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cleanplate.models.detectors.faces import iou
 from cleanplate.models.detectors.views import tiles
 from cleanplate.models.devices import progressed, subnormals_flushed
-from cleanplate.models.types import Image, Region
+from cleanplate.models.types import Image, Region, iou
 from cleanplate.models.weights.hub import prepared
 
 MODELS = ("sam3", "sam3_video")
@@ -105,7 +104,7 @@ class Sam3Detector:
         height, width = image.shape[:2]
         boxes = [(box.cpu().double().numpy() * [width, height, width, height]) for _, _, box, _ in found]
         once = tiles.suppress(
-            len(found), [one[0] for one in found], lambda a, b: iou(boxes[a], boxes[b]), 0.6
+            len(found), [one[0] for one in found], lambda a, b: iou(boxes[a].tolist(), boxes[b].tolist()), 0.6
         )
         regions = [self._region(image, *found[n][:2], boxes[n], found[n][3]) for n in once]
         return [region for region in regions if region is not None]

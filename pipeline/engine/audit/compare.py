@@ -14,8 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cleanplate.models.evaluation.labelled import iou
-from cleanplate.models.types import Image, Region
+from cleanplate.models.types import Image, Region, iou
 from cleanplate.pipeline.engine.audit.look import Seen
 from cleanplate.pipeline.images import exposure
 from cleanplate.pipeline.schema import Row

@@ -29,9 +29,9 @@ from cleanplate.pipeline.recipe.recipe import Kind, Recipe
 from cleanplate.pipeline.schema.rows import Row
 from cleanplate.pipeline.stages.detect import allowed
 from cleanplate.pipeline.stages.inpaint import fill, masks_by_filler
+from cleanplate.pipeline.stages.residue import look_again
 from cleanplate.pipeline.stages.rows import region_struct
 from cleanplate.pipeline.stages.segment import grow
-from cleanplate.pipeline.stages.verify import look_again
 
 if TYPE_CHECKING:
     from cleanplate.models.segmenters.clicks import Clicks
@@ -203,7 +203,7 @@ class Workspace:
         after = fill([picture.decoded.pixels], [job], fillers, [closed | mask])[0]
         self.doing = "Looking at the result"
         verifiers = kinds.verifiers(recipe) if recipe.verify.scope != "none" else []
-        left = look_again([row], [after], verifiers, recipe)[0]
+        left = look_again([row], [after], verifiers, recipe, [picture.decoded.pixels])[0]
         self.doing = "Writing the file"
         file = encode.encode(
             picture.source,

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cleanplate.models.detectors.faces import FaceDetector, iou, middles_in, peaks, slanted_back, turned_back
+from cleanplate.models.detectors.faces import FaceDetector, middles_in, peaks, slanted_back, turned_back
 from cleanplate.models.detectors.onnx_session import fixed_weights, free_shapes, open_session
-from cleanplate.models.types import Image
+from cleanplate.models.types import Image, iou
 
 # Forehead to chin of astronaut.jpg, by eye.
 FACE = np.array([178.0, 60, 272, 178])

@@ -15,8 +15,7 @@ from safetensors.numpy import load_file, save_file
 from cleanplate.jobs.train.convert_nanodet import content
 from cleanplate.models.detectors.objects.coco import ANIMALS, NAMES, PERSON, VEHICLES, number_of
 from cleanplate.models.detectors.objects.nanodet import NanoDetDetector, Wanted, load, once
-from cleanplate.models.evaluation.labelled import iou
-from cleanplate.models.types import Image
+from cleanplate.models.types import Image, iou
 from cleanplate.models.weights.registry import resolve
 
 PHOTOS = Path(__file__).parents[3] / "jobs" / "demo_photos"

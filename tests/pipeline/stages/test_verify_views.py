@@ -16,8 +16,8 @@ from cleanplate.pipeline.factory import detectors, kinds
 from cleanplate.pipeline.factory.detectors import Verifier
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import load
+from cleanplate.pipeline.stages.residue import look_again
 from cleanplate.pipeline.stages.rows import region_struct
-from cleanplate.pipeline.stages.verify import look_again
 
 SMALL, LARGE = (200, 300), (1500, 2000)
 

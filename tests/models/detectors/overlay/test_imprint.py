@@ -16,8 +16,8 @@ from cleanplate.pipeline.factory.detectors import IMPRINT, imprint
 from cleanplate.pipeline.factory.kinds import verifiers
 from cleanplate.pipeline.images import rle
 from cleanplate.pipeline.recipe.recipe import load
+from cleanplate.pipeline.stages.residue import look_again
 from cleanplate.pipeline.stages.rows import region_struct
-from cleanplate.pipeline.stages.verify import look_again
 from rigs.scenes import DEMO_PHOTOS
 
 
