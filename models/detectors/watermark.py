@@ -37,9 +37,9 @@ from cleanplate.models.types import Image, Region
 
 DOUBT = 0.5
 """From this share of `Rule.more` on a candidate may be a mark: nothing is copied from there."""
-UNREAD = 0.7
-"""Least score, in a picture that is marked, of a piece of the U-Net's map and of a line that cannot be read: of those
-below it most are the scene's, and what is of a mark stands beside it."""
+UNREAD = 0.44
+"""So many logits below `Rule.first`, a piece of the U-Net's map and a line that cannot be read are no mark, though the
+picture is marked: most of them are the scene's, and what is of a mark stands beside it. `Rule.more` is 1.5 below."""
 LARGE, SURER = 0.1, 2.0
 """Likely pieces of the U-Net's map that are together more than this share of the picture count as so many logits less
 sure: bands and tilings reach it, but a few photographs that would lose a wall of petals are most clean pixels lost."""
@@ -134,7 +134,10 @@ def decided(found: Sequence[Candidate], shape: tuple[int, ...], rule: Rule) -> P
 
 def least(one: Candidate, rule: Rule) -> float:
     """The least score of a candidate in a picture that is marked."""
-    return rule.more if one.readable else max(rule.more, UNREAD)
+    if one.readable or not 0 < rule.first < 1:
+        return rule.more
+    unread = rule.first / (rule.first + (1 - rule.first) * math.exp(UNREAD))
+    return max(rule.more, unread)
 
 
 def scores(found: Sequence[Candidate], rule: Rule, shape: tuple[int, ...]) -> list[float]:

@@ -28,6 +28,7 @@ from cleanplate.pipeline.images.formats.base import ImageError
 from cleanplate.pipeline.ledger import layouts, ledger
 from cleanplate.pipeline.recipe.recipe import Recipe
 from cleanplate.pipeline.stages.detect import wanted
+from cleanplate.pipeline.stages.residue import stays_hidden
 from cleanplate.pipeline.storage.connect import Store
 
 METHOD = "Anything any detector still sees counts as missed"
@@ -127,7 +128,9 @@ def _look(some: _Some) -> tuple[int, dict[str, int], dict[str, int]]:
         for detector in detectors:
             for region in detector([picture])[0]:
                 seen = boxes[region.kind]
-                if wanted(region, picture, some.recipe) and not any(_same(region.box, b) for b in seen):
+                if not wanted(region, picture, some.recipe) or stays_hidden(region, row, some.recipe):
+                    continue  # What is seen of a face in its own mosaic was not missed.
+                if not any(_same(region.box, b) for b in seen):
                     seen.append(region.box)
         missed.update({kind: len(found) for kind, found in boxes.items()})
     return looked, dict(removed), dict(missed)

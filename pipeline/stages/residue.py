@@ -126,7 +126,7 @@ def _counts(region: Region, row: Row, picture: Image, recipe: Recipe) -> bool:
     near = looks_everywhere(row, recipe) or any(beside(r, region.box, row) for r in row["regions"])
     if not near and not of_its_size(region.kind, region.box, repeating(row["regions"])):
         return False
-    return wanted(region, picture, recipe) and not _stays_hidden(region, row, recipe)
+    return wanted(region, picture, recipe) and not stays_hidden(region, row, recipe)
 
 
 def _is_left(region: Region, row: Row, verifier: Verifier) -> bool:
@@ -145,7 +145,7 @@ RECOGNISED = ("face", "person")
 letters that are still found under one can be read."""
 
 
-def _stays_hidden(region: Region, row: Row, recipe: Recipe) -> bool:
+def stays_hidden(region: Region, row: Row, recipe: Recipe) -> bool:
     """True when a find is what the row hides: more than half of its box, middle included, lies under masks of its
     kind. What sticks out is a second one."""
     if region.kind not in RECOGNISED or not recipe.inpaint.hides(region.kind):
