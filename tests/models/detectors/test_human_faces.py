@@ -8,7 +8,7 @@ import pytest
 
 from cleanplate.models.detectors.human_faces import HumanFaces, of_animal
 from cleanplate.models.types import Image, Region
-from cleanplate.pipeline.factory.detectors import animals
+from cleanplate.pipeline.factory.detectors import animals, faces
 from rigs.scenes import DEMO_PHOTOS
 
 
@@ -26,7 +26,7 @@ class Fake:
 
 
 def region(kind: str, score: float, box: tuple[float, float, float, float]) -> Region:
-    return Region(kind, "told", score, box)
+    return Region(kind, "nanodet", score, box)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,15 @@ def test_a_face_that_was_seen_in_a_cat() -> None:
     (seen,) = animals(0)([cat])
     box = next(r.box for r in seen if r.kind == "animal")
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    faces = Fake("faces", [region("face", 0.5, (x - 20, y - 20, x + 20, y + 20))])
-    assert HumanFaces(faces, animals(0))([cat]) == [[]]
+    weak = Fake("faces", [region("face", 0.5, (x - 20, y - 20, x + 20, y + 20))])
+    assert HumanFaces(weak, animals(0))([cat]) == [[]]
     woman = np.ascontiguousarray(cv2.imread(str(DEMO_PHOTOS / "astronaut.jpg"))[..., ::-1])
-    assert len(HumanFaces(faces, animals(0))([woman])[0]) == 1
+    assert len(HumanFaces(weak, animals(0))([woman])[0]) == 1
+
+
+def test_a_dog_in_a_window_is_looked_at_from_close_by() -> None:
+    """The whole picture shows NanoDet no animal there, and CenterFace a face of .52."""
+    dogs = np.ascontiguousarray(cv2.imread(str(DEMO_PHOTOS / "friends.jpg"))[..., ::-1])
+    assert animals(0)([dogs]) == [[]]
+    assert faces(0)([dogs]) == [[]]
+    assert [r.doubtful for r in faces(0).with_doubts([dogs])[0] if r.score > 0.5] == [True]
