@@ -217,8 +217,17 @@ def test_a_face_that_is_still_seen_in_its_mosaic_is_no_residue_and_one_beside_it
 
 def test_the_repair_of_a_hidden_face_hides_it_too() -> None:
     recipe = load(None, {"inpaint": {"name": "telea", "fallbacks": ["ns"]}, "masks.max_coverage": 0.001})
-    row = looked(Verifier(Stubborn((118, 80, 170, 120), 1)), recipe, 3)
+    # Asked of the result, and then of the source.
+    row = looked(Verifier(Stubborn((118, 80, 170, 120), 2)), recipe, 3)
     assert (row["inpainter"], row["passes"]) == ("pixelate", 2), "and no limit of fills stops it"
+
+
+def test_a_face_that_only_its_mosaic_shows_is_no_residue() -> None:
+    recipe = load(None, {"inpaint.name": "telea"})
+    row = looked(Verifier(Stubborn((118, 80, 170, 120), 1)), recipe, 1)
+    assert (row["residual"], row["passes"]) == ([], 1), "the source shows none there"
+    removed = looked(Verifier(Stubborn((118, 80, 170, 120), 1)), load(None, REMOVED), 1)
+    assert len(removed["residual"]) == 1, "what fills is asked of the result alone"
 
 
 def slanted() -> tuple[Mask, dict[str, Any], dict[str, Any]]:
