@@ -114,7 +114,7 @@ def test_bad_uploads_are_told_in_words(server: Server) -> None:
 
 
 def test_it_answers_while_the_models_work(server: Server) -> None:
-    photo = (DEMO_PHOTOS / "friends.jpg").read_bytes()
+    photo = (DEMO_PHOTOS / "astronaut.jpg").read_bytes()
     picture = json.loads(server.ask("POST", "/api/pictures", photo, cookie=server.cookie)[2])
     start = json.loads(server.ask("GET", "/api/start", cookie=server.cookie)[2])
     body = json.dumps({"recipe": start["recipe"]}).encode()
