@@ -44,7 +44,7 @@ MARKS: dict[str, MarksParams] = {
 }
 
 
-class _Conv(nn.Module):
+class Conv(nn.Module):
     """3x3 (or 1x1) convolution, batch norm, ReLU; added to its input where the shapes allow."""
 
     def __init__(self, before: int, after: int, kernel: int = 3, stride: int = 1) -> None:
@@ -58,7 +58,7 @@ class _Conv(nn.Module):
         return x + out if self.residual else out
 
 
-def _joined(step: _Conv, x: Tensor, skip: Tensor) -> Tensor:
+def _joined(step: Conv, x: Tensor, skip: Tensor) -> Tensor:
     """What `step`, a 1x1 convolution, makes of x enlarged twice beside skip. It is done before x is enlarged, where it
     has a quarter of the pixels: enlarging by repetition changes nothing of it."""
     weight = step.conv.weight[:, :, 0, 0]
@@ -83,11 +83,11 @@ class MarksNet(nn.Module):
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         before = 12
         for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            first = _Conv(before, width, stride=2 if level else 1)
-            self.down.append(nn.Sequential(first, *(_Conv(width, width) for _ in range(depth - 1))))
+            first = Conv(before, width, stride=2 if level else 1)
+            self.down.append(nn.Sequential(first, *(Conv(width, width) for _ in range(depth - 1))))
             before = width
         for width in widths[-2::-1]:
-            self.up.append(nn.Sequential(_Conv(before + width, width, kernel=1), _Conv(width, width)))
+            self.up.append(nn.Sequential(Conv(before + width, width, kernel=1), Conv(width, width)))
             before = width
         self.head = nn.Conv2d(before, 4, 3, padding=1)
 
@@ -99,7 +99,7 @@ class MarksNet(nn.Module):
             skips.append(x)
         for level, skip in zip(self.up, skips[-2::-1], strict=True):
             step, after = cast(nn.Sequential, level)
-            x = after(_joined(cast(_Conv, step), x, skip))
+            x = after(_joined(cast(Conv, step), x, skip))
         return functional.pixel_shuffle(self.head(x), 2)
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cleanplate.models.detectors.unet import Conv
 from cleanplate.models.devices import bf16_is_native, progressed, subnormals_flushed
 from cleanplate.models.types import Image
 
@@ -33,20 +34,6 @@ Seen = list[tuple[float, npt.NDArray[np.float32]]]
 """(chance, 4 x 2 corners: x, y of the upper left, upper right, lower right, lower left), surest first."""
 
 
-class _Conv(nn.Module):
-    """Convolution, batch norm, ReLU; added to its input where the shapes allow."""
-
-    def __init__(self, before: int, after: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(after)
-        self.residual = before == after and stride == 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = functional.relu(self.norm(self.conv(x)))
-        return x + out if self.residual else out
-
-
 class PlateNet(nn.Module):
     """B x 3 x H x W in [0, 1], sides multiples of MULTIPLE -> B x 9 x H/4 x W/4: logit of a plate's middle, and x, y
     from the cell's middle to the four corners over REACH."""
@@ -54,17 +41,15 @@ class PlateNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            _Conv(3, 16, stride=2), _Conv(16, WIDTHS[0], stride=2), _Conv(WIDTHS[0], WIDTHS[0])
+            Conv(3, 16, stride=2), Conv(16, WIDTHS[0], stride=2), Conv(WIDTHS[0], WIDTHS[0])
         )
         pairs = list(pairwise(WIDTHS))
         self.down = nn.ModuleList(
-            nn.Sequential(
-                _Conv(low, high, stride=2), _Conv(high, high), *([_Conv(high, high)] if depth else [])
-            )
+            nn.Sequential(Conv(low, high, stride=2), Conv(high, high), *([Conv(high, high)] if depth else []))
             for depth, (low, high) in enumerate(pairs)
         )
-        self.across = nn.ModuleList(_Conv(low + high, low, kernel=1) for low, high in reversed(pairs))
-        self.up = nn.ModuleList(_Conv(low, low) for low, _ in reversed(pairs))
+        self.across = nn.ModuleList(Conv(low + high, low, kernel=1) for low, high in reversed(pairs))
+        self.up = nn.ModuleList(Conv(low, low) for low, _ in reversed(pairs))
         self.middle = nn.Conv2d(WIDTHS[0], 1, 3, padding=1)
         self.corners = nn.Conv2d(WIDTHS[0], 8, 3, padding=1)
         nn.init.constant_(self.middle.bias, -3.0)  # type: ignore[arg-type]

@@ -6,38 +6,30 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from cleanplate.models.detectors.unet import MARKS, STRIDE, build
-from cleanplate.models.devices import bf16_is_native
+from cleanplate.models.detectors.unet import MARKS, STRIDE, MarksNet, build
 from cleanplate.models.training.checkpoint import (
     load_checkpoint,
-    recipes_of,
-    restore,
-    save_checkpoint,
-    write_whole,
 )
 from cleanplate.models.training.data import PhotoBank
-from cleanplate.models.training.lama.loop import TrainingDiverged
-from cleanplate.models.training.lama.state import Initial, first_average, update_average, warmed
+from cleanplate.models.training.lama.state import Initial
 from cleanplate.models.training.lama.validation import save_sheet
 from cleanplate.models.training.marks.data import MarkSamples, Sample
 from cleanplate.models.training.marks.fonts import Fonts
 from cleanplate.models.training.marks.lines_data import LineSamples
 from cleanplate.models.training.marks.objective import losses
 from cleanplate.models.training.marks.validation import judge, validation_samples
-from cleanplate.models.training.muon import KernelsAndRest
-from cleanplate.models.training.scalars import Scalars
+from cleanplate.models.training.run import Run, Writer, learning_rate
 
 log = logging.getLogger(__name__)
 
@@ -91,15 +83,6 @@ def check_recipe(recipe: MarksRecipe) -> None:
         raise ValueError("steps and batch must be at least 1, decay in (0, 1]")
 
 
-def learning_rate(recipe: MarksRecipe, step: int) -> float:
-    """Warm-up, level, half cosine to nothing."""
-    if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    start = recipe.steps * (1 - recipe.decay)
-    share = min(1.0, max(0.0, (step - start) / max(1.0, recipe.steps - start)))
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * share))
-
-
 def samples_of(
     recipe: MarksRecipe, bank: PhotoBank, fonts: Fonts, seed: int
 ) -> Dataset[tuple[Tensor, Tensor, Tensor]]:
@@ -114,46 +97,6 @@ def checks_of(recipe: MarksRecipe, held: PhotoBank, fonts: Fonts) -> list[Sample
         lines = LineSamples(held, fonts, recipe.crop, seed=7)
         return [lines.sample(number) for number in range(4 * len(held.images))]
     return validation_samples(held.images, fonts, recipe.crop)
-
-
-class _Run:
-    """What a checkpoint holds, alive."""
-
-    def __init__(self, recipe: MarksRecipe, device: torch.device, compiled: bool = False) -> None:
-        torch.manual_seed(recipe.seed)
-        self.device = device
-        self.net = build(MARKS[recipe.model]).to(device)
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.net) if compiled else self.net
-        # Where it is not in hardware a step in bf16 takes several times as long as one in fp32.
-        self.bf16 = bf16_is_native(device)
-        self.optimizer = KernelsAndRest(self.net, recipe.lr, (0.9, 0.99), recipe.muon_ratio, self.bf16)
-        self.average = first_average(self.net)
-        self.step, self.best = 0, -math.inf
-        self.recipes = [recipe.digest()]
-        self.initial = ""
-
-    def warm(self, initial: Initial, recipe: MarksRecipe) -> None:
-        self.average = warmed(self.net, initial, f"those of {recipe.model}")
-        self.initial = initial.sha256
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "model": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average,
-            "step": self.step,
-            "best": self.best,
-            "recipes": self.recipes,
-            "initial": self.initial,
-        }
-
-    def restore(self, state: dict[str, Any], recipe: MarksRecipe, allow_changed: bool, where: Path) -> None:
-        recipes = recipes_of(state, REQUIRED, recipe.digest(), where, allow_changed=allow_changed)
-        restore({"model": self.net, "optimizer": self.optimizer}, state, where, recipe.model)
-        self.average = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
-        self.step, self.best, self.recipes = state["step"], state["best"], recipes
-        self.initial = state.get("initial", "")
-        log.info("going on from step %d of %s", self.step, where)
 
 
 def train(
@@ -181,17 +124,22 @@ def train(
     for weights of another network, CheckpointError for a checkpoint of another recipe, TrainingDiverged.
     """
     check_recipe(recipe)
-    run = _Run(recipe, torch.device(device), compiled)
+    net = partial(build, MARKS[recipe.model])
+    run = Run(recipe, net, recipe.model, torch.device(device), log)
+    forward: Callable[[Tensor], Tensor] = torch.compile(run.net) if compiled else run.net
     state = load_checkpoint(out_dir)
     if state is not None:
-        run.restore(state, recipe, allow_changed_recipe, out_dir)
+        run.restore(state, REQUIRED, allow_changed_recipe, out_dir)
     elif initial is not None:
-        run.warm(initial, recipe)
+        run.warm(initial)
     checks = checks_of(recipe, held, fonts)
-    writer = _Writer(recipe, run, checks, out_dir, saved or (lambda path: None))
+    judged = net().to(run.device)
+    writer = Writer(
+        run, partial(_drawn, judged, checks), judged, (COLUMNS, SCORES), out_dir, saved or (lambda path: None)
+    )
     end = min(recipe.steps, stop_after or recipe.steps)
     for batch in _batches(recipe, bank, fonts, run.step, end, renderers):
-        values = _step(recipe, run, [tensor.to(run.device) for tensor in batch])
+        values = _step(recipe, run, forward, [tensor.to(run.device) for tensor in batch])
         writer.after_step(values, last=run.step == end)
     return run.average
 
@@ -214,80 +162,23 @@ def _batches(
     )
 
 
-def _step(recipe: MarksRecipe, run: _Run, batch: list[Tensor]) -> dict[str, float]:
+def _drawn(judged: MarksNet, checks: list[Sample], path: Path) -> dict[str, float]:
+    scores, shown = judge(judged, checks)
+    rows = [
+        (image, np.repeat(mask[..., None] * np.uint8(255), 3, 2), chance)
+        for (image, mask, _), chance in zip(checks, shown, strict=True)
+    ]
+    save_sheet(path, rows[:18])
+    return scores
+
+
+def _step(
+    recipe: MarksRecipe, run: Run[MarksNet], forward: Callable[[Tensor], Tensor], batch: list[Tensor]
+) -> dict[str, float]:
     images, mask, counted = batch
     rate = learning_rate(recipe, run.step)
     run.optimizer.set_lr(rate)
     run.net.train()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=run.bf16):
-        logits = run.forward(images.contiguous(memory_format=torch.channels_last))
-    parts = losses(logits.float(), mask, counted)
-    loss = torch.stack(list(parts.values())).sum()
-    run.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = float(torch.nn.utils.clip_grad_norm_(run.net.parameters(), recipe.clip))
-    if not (math.isfinite(float(loss.detach())) and math.isfinite(norm)):
-        raise TrainingDiverged(
-            f"loss or gradient is not finite at step {run.step}; the last checkpoint is kept. Lower the "
-            "learning rate, or go on from the checkpoint with another seed"
-        )
-    run.optimizer.step()
-    update_average(run.average, run.net, recipe.ema, run.step)
-    run.step += 1
-    values = {name: float(part.detach()) for name, part in parts.items()}
-    return {"loss": float(loss.detach()), **values, "grad_norm": norm, "lr": rate}
-
-
-class _Writer:
-    """What is left on disk while the run goes on."""
-
-    def __init__(
-        self,
-        recipe: MarksRecipe,
-        run: _Run,
-        checks: list[Sample],
-        out_dir: Path,
-        saved: Callable[[Path], None],
-    ) -> None:
-        self.recipe, self.run, self.checks, self.out_dir, self.saved = recipe, run, checks, out_dir, saved
-        self.judged = build(MARKS[recipe.model]).to(run.device)
-        self.scalars = Scalars(out_dir / "train.csv", COLUMNS, run.step)
-        self.scores = Scalars(out_dir / "validation.csv", SCORES, run.step)
-        self.saved_at = self.logged_at = time.monotonic()
-
-    def after_step(self, values: dict[str, float], *, last: bool) -> None:
-        step, now = self.run.step, round(time.time(), 1)
-        if step % self.recipe.log_every == 0:
-            seconds = time.monotonic() - self.logged_at
-            speed = round(self.recipe.log_every * self.recipe.batch / seconds, 2)
-            self.scalars.add({"step": step, **values, "images_per_s": speed, "unix_time": now})
-            self.logged_at = time.monotonic()
-        if step % self.recipe.validate_every == 0 or last:
-            self.scores.add({"step": step, **self._validate(), "unix_time": now})
-        if time.monotonic() - self.saved_at > self.recipe.checkpoint_seconds or last:
-            self.saved(save_checkpoint(self.out_dir, self.run.state()))
-            for table in (self.scalars, self.scores):
-                self.saved(table.path)
-            self.saved_at = time.monotonic()
-
-    def _validate(self) -> dict[str, float]:
-        """Judge the averaged weights; keep them as best.pt when they are the best so far."""
-        run = self.run
-        self.judged.load_state_dict(run.average)
-        scores, shown = judge(self.judged, self.checks)
-        rows = [
-            (image, np.repeat(mask[..., None] * np.uint8(255), 3, 2), chance)
-            for (image, mask, _), chance in zip(self.checks, shown, strict=True)
-        ]
-        path = self.out_dir / "samples" / f"{run.step:07d}.jpg"
-        save_sheet(path, rows[:18])
-        self.saved(path)
-        if scores["score"] > run.best:
-            run.best = scores["score"]
-            facts = {"step": run.step, "scores": scores, "recipes": run.recipes, "initial": run.initial}
-            best = {"average": run.average, **facts}
-            write_whole(self.out_dir / "best.pt", best)
-            self.saved(self.out_dir / "best.pt")
-        text = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-        log.info("step %d: %s", run.step, text)
-        return scores
+        logits = forward(images.contiguous(memory_format=torch.channels_last))
+    return run.stepped(losses(logits.float(), mask, counted), rate)

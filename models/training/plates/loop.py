@@ -6,10 +6,9 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,21 +20,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from cleanplate.models.detectors.objects.plate_network import MULTIPLE, PlateNet, Seen, build, look
-from cleanplate.models.devices import bf16_is_native
 from cleanplate.models.training.checkpoint import (
     load_checkpoint,
-    recipes_of,
-    restore,
-    save_checkpoint,
-    write_whole,
 )
-from cleanplate.models.training.lama.loop import TrainingDiverged
-from cleanplate.models.training.lama.state import Initial, first_average, update_average, warmed
+from cleanplate.models.training.lama.state import Initial
 from cleanplate.models.training.lama.validation import save_sheet
-from cleanplate.models.training.muon import KernelsAndRest
 from cleanplate.models.training.plates.data import PlateSamples
 from cleanplate.models.training.plates.scene import Quad
-from cleanplate.models.training.scalars import Scalars
+from cleanplate.models.training.run import Run, Writer, learning_rate
 from cleanplate.models.types import Image
 
 log = logging.getLogger(__name__)
@@ -97,15 +89,6 @@ def check_recipe(recipe: PlatesRecipe) -> None:
         raise ValueError(f"height and width must be multiples of {MULTIPLE}, height at most width")
     if min(recipe.steps, recipe.batch) < 1 or recipe.checked < SHEET or not 0 < recipe.decay <= 1:
         raise ValueError(f"steps and batch must be at least 1, checked {SHEET}, decay in (0, 1]")
-
-
-def learning_rate(recipe: PlatesRecipe, step: int) -> float:
-    """Warm-up, level, half cosine to nothing."""
-    if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    start = recipe.steps * (1 - recipe.decay)
-    share = min(1.0, max(0.0, (step - start) / max(1.0, recipe.steps - start)))
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def losses(out: Tensor, middle: Tensor, counted: Tensor, offsets: Tensor, hard: int) -> dict[str, Tensor]:
@@ -173,37 +156,6 @@ def _shown(image: Image, seen: Seen) -> Image:
     return out
 
 
-class _Run:
-    """What a checkpoint holds, alive."""
-
-    def __init__(self, recipe: PlatesRecipe, device: torch.device) -> None:
-        torch.manual_seed(recipe.seed)
-        self.device = device
-        self.net = build().to(device)
-        self.bf16 = bf16_is_native(device)
-        self.optimizer = KernelsAndRest(self.net, recipe.lr, (0.9, 0.99), recipe.muon_ratio, self.bf16)
-        self.average = first_average(self.net)
-        self.step, self.best, self.initial = 0, -math.inf, ""
-        self.recipes = [recipe.digest()]
-
-    def warm(self, initial: Initial) -> None:
-        self.average = warmed(self.net, initial, f"those of {MODEL}")
-        self.initial = initial.sha256
-
-    def state(self) -> dict[str, Any]:
-        names = ("average", "step", "best", "recipes", "initial")
-        parts = {"model": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return {**parts, **{name: getattr(self, name) for name in names}}
-
-    def restore(self, state: dict[str, Any], recipe: PlatesRecipe, allow_changed: bool, where: Path) -> None:
-        recipes = recipes_of(state, REQUIRED, recipe.digest(), where, allow_changed=allow_changed)
-        restore({"model": self.net, "optimizer": self.optimizer}, state, where, MODEL)
-        self.average = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
-        self.step, self.best, self.recipes = state["step"], state["best"], recipes
-        self.initial = state["initial"]
-        log.info("going on from step %d of %s", self.step, where)
-
-
 def train(
     recipe: PlatesRecipe,
     samples: PlateSamples,
@@ -226,13 +178,17 @@ def train(
     CheckpointError for a checkpoint of another recipe, TrainingDiverged.
     """
     check_recipe(recipe)
-    run = _Run(recipe, torch.device(device))
+    run = Run(recipe, build, MODEL, torch.device(device), log)
     state = load_checkpoint(out_dir)
     if state is not None:
-        run.restore(state, recipe, allow_changed_recipe, out_dir)
+        run.restore(state, REQUIRED, allow_changed_recipe, out_dir)
     elif initial is not None:
         run.warm(initial)
-    writer = _Writer(recipe, run, [held.sample(n) for n in range(recipe.checked)], out_dir, saved)
+    checks = [held.sample(n) for n in range(recipe.checked)]
+    judged = build().to(run.device)
+    writer = Writer(
+        run, partial(_drawn, judged, checks), judged, (COLUMNS, SCORES), out_dir, saved or (lambda path: None)
+    )
     end = min(recipe.steps, stop_after or recipe.steps)
     wanted = Subset(samples, range(run.step * recipe.batch, end * recipe.batch))
     ahead: dict[str, Any] = {"prefetch_factor": 4, "multiprocessing_context": "fork"} if renderers else {}
@@ -242,77 +198,19 @@ def train(
     return run.average
 
 
-def _step(recipe: PlatesRecipe, run: _Run, batch: list[Tensor]) -> dict[str, float]:
+def _drawn(judged: PlateNet, checks: Sequence[tuple[Image, list[Quad]]], path: Path) -> dict[str, float]:
+    scores, drawn = judge(judged, checks)
+    save_sheet(
+        path, [drawn[n : n + SHEET] for n in range(0, SHEET * SHEET, SHEET) if n + SHEET <= len(drawn)]
+    )
+    return scores
+
+
+def _step(recipe: PlatesRecipe, run: Run[PlateNet], batch: list[Tensor]) -> dict[str, float]:
     images, middle, counted, offsets = batch
     rate = learning_rate(recipe, run.step)
     run.optimizer.set_lr(rate)
     run.net.train()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=run.bf16):
         out = run.net(images)
-    parts = losses(out.float(), middle, counted, offsets, recipe.hard)
-    loss = torch.stack(list(parts.values())).sum()
-    run.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = float(torch.nn.utils.clip_grad_norm_(run.net.parameters(), recipe.clip))
-    if not (math.isfinite(float(loss.detach())) and math.isfinite(norm)):
-        raise TrainingDiverged(
-            f"loss or gradient is not finite at step {run.step}; the last checkpoint is kept. Lower the "
-            "learning rate, or go on from the checkpoint with another seed"
-        )
-    run.optimizer.step()
-    update_average(run.average, run.net, recipe.ema, run.step)
-    run.step += 1
-    values = {name: float(part.detach()) for name, part in parts.items()}
-    return {"loss": float(loss.detach()), **values, "grad_norm": norm, "lr": rate}
-
-
-class _Writer:
-    """What is left on disk while the run goes on."""
-
-    def __init__(
-        self,
-        recipe: PlatesRecipe,
-        run: _Run,
-        checks: list[tuple[Image, list[Quad]]],
-        out_dir: Path,
-        saved: Callable[[Path], None] | None,
-    ) -> None:
-        self.recipe, self.run, self.checks, self.out_dir = recipe, run, checks, out_dir
-        self.saved = saved or (lambda path: None)
-        self.judged = build().to(run.device)
-        self.scalars = Scalars(out_dir / "train.csv", COLUMNS, run.step)
-        self.scores = Scalars(out_dir / "validation.csv", SCORES, run.step)
-        self.saved_at = self.logged_at = time.monotonic()
-
-    def after_step(self, values: dict[str, float], *, last: bool) -> None:
-        step, now = self.run.step, round(time.time(), 1)
-        if step % self.recipe.log_every == 0:
-            seconds = time.monotonic() - self.logged_at
-            speed = round(self.recipe.log_every * self.recipe.batch / seconds, 2)
-            self.scalars.add({"step": step, **values, "images_per_s": speed, "unix_time": now})
-            self.logged_at = time.monotonic()
-        if step % self.recipe.validate_every == 0 or last:
-            self.scores.add({"step": step, **self._validate(), "unix_time": now})
-        if time.monotonic() - self.saved_at > self.recipe.checkpoint_seconds or last:
-            self.saved(save_checkpoint(self.out_dir, self.run.state()))
-            for table in (self.scalars, self.scores):
-                self.saved(table.path)
-            self.saved_at = time.monotonic()
-
-    def _validate(self) -> dict[str, float]:
-        """Judge the averaged weights; keep them as best.pt when they are the best so far."""
-        run = self.run
-        self.judged.load_state_dict(run.average)
-        scores, drawn = judge(self.judged, self.checks)
-        path = self.out_dir / "samples" / f"{run.step:07d}.jpg"
-        save_sheet(
-            path, [drawn[n : n + SHEET] for n in range(0, SHEET * SHEET, SHEET) if n + SHEET <= len(drawn)]
-        )
-        self.saved(path)
-        if scores["score"] > run.best:
-            run.best = scores["score"]
-            facts = {"step": run.step, "scores": scores, "recipes": run.recipes, "initial": run.initial}
-            write_whole(self.out_dir / "best.pt", {"average": run.average, **facts})
-            self.saved(self.out_dir / "best.pt")
-        log.info("step %d: %s", run.step, ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
-        return scores
+    return run.stepped(losses(out.float(), middle, counted, offsets, recipe.hard), rate)

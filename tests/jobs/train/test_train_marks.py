@@ -10,8 +10,9 @@ from cleanplate.jobs.photos import open_photos
 from cleanplate.jobs.train.command import main
 from cleanplate.models.detectors import unet
 from cleanplate.models.training.data import hold_out, name_of
-from cleanplate.models.training.marks.loop import MarksRecipe, learning_rate
+from cleanplate.models.training.marks.loop import MarksRecipe
 from cleanplate.models.training.marks.objective import losses
+from cleanplate.models.training.run import learning_rate
 from cleanplate.models.weights.registry import sha256_of
 
 

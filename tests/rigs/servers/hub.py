@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from rigs.servers.serving import serving
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -63,14 +64,8 @@ def hub() -> Iterator[Hub]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.endpoint = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(Handler) as found.endpoint:
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _answer(place: Hub, path: str, headers: dict[str, str], body: bytes) -> Answer:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from rigs.servers.serving import serving
+
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -72,11 +74,5 @@ def site() -> Iterator[Site]:
         def handle_error(self, request: object, client_address: object) -> None:
             """A client that hangs up is what some tests are about."""
 
-    server = Server(("127.0.0.1", 0), Handler)
-    found.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(Handler, Server) as found.address:
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
