@@ -26,6 +26,13 @@ Rows = npt.NDArray[np.float64]
 """N x 6: x0, y0, x1, y1 in image pixels, score, number of the words."""
 
 
+def things(words: Sequence[str]) -> list[str]:
+    """The words as the networks read them. Raises ValueError where there are none, or an empty one."""
+    if not words or not all(word.strip() for word in words):
+        raise ValueError("give words for what must go")
+    return [word.strip().lower() for word in words]
+
+
 class PromptDetector:
     """Detector of what words name, kind 'object'; `Region.detector` ends in the words that fit best.
 
@@ -43,8 +50,7 @@ class PromptDetector:
         device: str = "cpu",
         name: str = "prompt",
     ) -> None:
-        if not words or not all(word.strip() for word in words):
-            raise ValueError("give words for what must go")
+        self.name, self.words = name, things(words)
         try:
             import transformers
         except ImportError as error:
@@ -55,7 +61,6 @@ class PromptDetector:
             raise ValueError(
                 f"{folder} holds {config.model_type!r}; prompts need one of {', '.join(classes)}"
             )
-        self.name, self.words = name, [word.strip().lower() for word in words]
         self.is_owl = config.model_type == "owlv2"
         self.min_score = min_score if min_score is not None else (0.25 if self.is_owl else 0.35)
         model_class: Any = getattr(transformers, classes[config.model_type])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cleanplate.models.detectors.objects.prompt import things
 from cleanplate.models.detectors.views import tiles
 from cleanplate.models.devices import progressed, subnormals_flushed
 from cleanplate.models.types import Image, Region, iou
@@ -53,26 +54,24 @@ class Sam3Detector:
         device: str = "cpu",
         name: str = "sam3",
     ) -> None:
-        if not words or not all(word.strip() for word in words):
-            raise ValueError("give words for what must go")
+        self.name, self.words = name, things(words)
         try:
             from transformers import AutoTokenizer, Sam3Model
         except ImportError as error:
             raise ImportError("SAM 3 needs transformers 5 or later: pip install '.[prompt]'") from error
         if not is_sam3(folder):
             raise ValueError(f"{folder} holds no SAM 3")
-        self.name, self.words = name, [word.strip().lower() for word in words]
         self.min_score = MIN_SCORE if min_score is None else min_score
         self._device = torch.device(device)
         model: Any = Sam3Model.from_pretrained(folder, use_safetensors=True)
         self._model = model.to(self._device).eval()
         self._side = int(self._model.config.image_size)
-        told = AutoTokenizer.from_pretrained(folder)(
+        tokens = AutoTokenizer.from_pretrained(folder)(
             self.words, padding="max_length", max_length=TOKENS, truncation=True
         )
-        self._seen = torch.tensor(told["attention_mask"], device=self._device)
+        self._seen = torch.tensor(tokens["attention_mask"], device=self._device)
         with torch.inference_mode():
-            ids = torch.tensor(told["input_ids"], device=self._device)
+            ids = torch.tensor(tokens["input_ids"], device=self._device)
             self._texts = [
                 self._model.get_text_features(
                     input_ids=one[None], attention_mask=seen[None], return_dict=True
